@@ -89,7 +89,7 @@ plan-run: ## what a run would do, why, and for how long: make plan [CONFIG=confi
 status-run: ## how far each study of a run is: make status [CONFIG=config/config.yaml]
 	@$(call run,$(SET_UP) setup && $(GOLDILOCKS) status $(CONFIG))
 
-draws-run: ## the draws that the claims ask of each study, from a finished run: make draws [CONFIG=config/config.yaml]
+draws-run: ## draws that the claims require of each study, from a finished run: make draws [CONFIG=config/config.yaml]
 	@$(call run,$(SET_UP) setup && $(GOLDILOCKS) draws $(CONFIG))
 
 report-run: ## figures, claims and settings to look at in a browser: make report [CONFIG=config/config.yaml]

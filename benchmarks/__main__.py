@@ -1,6 +1,6 @@
-"""`python -m benchmarks curvature|spectrum|training|plot`, with the options of that module.
+"""`python -m benchmarks curvature|spectrum|training|plot`: run the named module, which parses the options that follow.
 
-Modules are not run directly, because the processes that measure memory would then load them a second time.
+A module is not run directly, because the processes that measure memory would then load it a second time.
 """
 
 import importlib

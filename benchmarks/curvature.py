@@ -2,24 +2,25 @@
 
 Writes one row for each case and method:
 
-  case            network by its widths (CNN: five blocks of convolution, pooling and ReLU), then deviations from the
-                  defaults: one point at r_X, d = 50 directions, N = 1000 examples, float32 tangents and the planes of
-                  the studies (sparse, shell metric). d; N; float64; R radii from log10 r²/r_X² = -4 to 4; T further
-                  temperatures from 1e-6 to 1e6 at r_X; -nobias: no biases (else zero, with bias directions); dense:
-                  Gaussian directions; others: benchmarks/networks.py
+  case            the network, then the settings that differ from the defaults. The network is given by its widths, by a
+                  label of the studies, as CNN (five blocks of convolution, pooling and ReLU), or by its name in
+                  benchmarks/networks.py. Defaults: one point at r_X, d = 50 directions, N = 1000 examples, float32
+                  tangents, sparse planes with the shell metric as in the studies, and biases that are zero but have
+                  directions. Settings: d; N; float64; R radii from log10 r²/r_X² = -4 to 4; T further temperatures
+                  from 1e-6 to 1e6 at r_X; -nobias: no biases; dense: Gaussian directions
   method          see benchmarks/methods.py
-  seconds         median over rounds in which the methods take turns, after a warm-up; for competitors whose warm-up
-                  takes longer than SLOW_SECONDS, the warm-up itself
+  seconds         median over rounds in which the methods take turns, after a warm-up; for methods whose warm-up takes
+                  longer than SLOW_SECONDS, the time of the warm-up
   first_seconds   seconds of the warm-up at full size, including compilation and everything cached for later calls
-  peak_mib        peak memory of one run in a separate process, beyond the process with its inputs: resident memory,
-                  or on a GPU the memory allocated by torch
+  peak_mib        peak memory of one run in a separate process, minus the memory of this process with its inputs:
+                  resident memory, or on a GPU the memory allocated by torch
   flops           flops of one run in matrix products and convolutions, counted by torch.utils.flop_counter
   ratio_to_engine seconds relative to `engine`, or to `engine_sweep` in cases with several radii
-  least, greatest ratio of any round
+  least, greatest least and greatest ratio over the rounds
 
 Methods that take one point at a time are timed on all radii. Their memory is measured at one radius; their flops are
-counted at one radius and multiplied by the number of radii. Every H_d is compared with the H_d of `engine`, and a wrong
-one stops the benchmark; `matmul` computes no H_d.
+counted at one radius and multiplied by the number of radii. The projected Hessian H_d of every method is compared with
+the H_d of `engine`, and a wrong one stops the benchmark. The method `matmul` computes no H_d.
 """
 
 import functools
@@ -41,9 +42,9 @@ from goldilocks_zone.subspaces.labels import Plane
 
 SLOW_SECONDS = 10.0
 ENGINES = ("engine", "engine_sweep")
-# Rounding error allowed, as in the tests of the engine, in units of eps times the largest logit (or one).
+# Relative error that rounding may cause, in units of eps · max(1, largest logit); as in the tests of the engine.
 TOLERANCE = 200.0
-# Enough to load every library and kernel before anything is measured.
+# Sizes of a small problem that loads every library and kernel before anything is measured.
 SMALL_DIRECTIONS, SMALL_EXAMPLES = 2, 8
 PRELOADED = ["benchmarks.curvature", *methods.LIBRARIES.values(), "torch._dynamo"]  # for the counter of flops
 WIDTHS_200 = (784, 200, 200, 10)
@@ -51,8 +52,11 @@ WIDTHS_200 = (784, 200, 200, 10)
 
 @dataclass(frozen=True)
 class Case:
-    """A network, by its widths, its label or its name in benchmarks/networks.py (all None: the CNN), the size of the
-    work, and the device."""
+    """A network, the size of the work, and the device.
+
+    The network is given by its widths, its label in the studies or its name in benchmarks/networks.py; without any, it
+    is the CNN. left_out: methods that are not measured.
+    """
 
     widths: tuple[int, ...] | None = None
     label: str | None = None
@@ -66,12 +70,12 @@ class Case:
     plane: str = "sparse"
     left_out: tuple[str, ...] = ()
     device: str = "cpu"
-    # Relative error allowed beside rounding: in a deep network, rectifiers whose inputs round to the other side of zero
-    # in single precision, in which competitors evaluate the network. In double precision all agree to rounding.
+    # Relative error allowed in addition to rounding. Competitors evaluate the network in single precision, where in a
+    # deep network some inputs of ReLU round to the other side of zero. In double precision, all agree to rounding.
     flips: float = 0.0
 
 
-# In growth, two ways stand for the libraries that use them; large cases leave out the slowest.
+# In GROWTH, two ways of computing stand for the libraries that use them; large cases leave out the slowest way too.
 LIBRARIES = tuple(methods.LIBRARIES)
 LARGE = (*LIBRARIES, "torch.func.hessian")
 WAYS = ("torch.func.hessian", "vmap jvp-grad", "vmap jvp-grad compiled", "double backward loop")
@@ -86,7 +90,7 @@ MAIN = {
     "784-200-200-10 R=25": Case(WIDTHS_200, radii=25, left_out=WAYS),
     "784-200-200-10 dense": Case(WIDTHS_200, plane="dense"),
     "784-200-200-10-nobias R=25 dense": Case(WIDTHS_200, biases=False, radii=25, plane="dense", left_out=LARGE),
-    # As in the studies of scale and temperature.
+    # The networks and grids of the studies of scale and temperature.
     "fc-300-100-relu-nobias": Case(label="fc-300-100-relu-nobias", biases=False, left_out=OTHERS),
     "fc-300-100-relu-nobias R=49 T=49": Case(label="fc-300-100-relu-nobias", **SWEPT),
     "lenet5-nobias": Case(label="lenet5-nobias", biases=False, left_out=OTHERS),
@@ -105,8 +109,8 @@ GROWTH = {
     "784-200-200-10-nobias R=5": Case(WIDTHS_200, biases=False, radii=5, left_out=LIBRARIES),
     "784-200-200-10-nobias R=25": MAIN["784-200-200-10-nobias R=25"],
 }
-# The products alone are those of sequences of layers. With layer normalisation torch's jvp over jacrev, by which
-# curvlinops 3.0.1 and torch.func.hessian go, is wrong by percents in double precision; jvp over grad is right.
+# `matmul` exists only for sequences of layers. With layer normalisation, torch's jvp over jacrev, which curvlinops
+# 3.0.1 and torch.func.hessian use, is wrong by several per cent even in double precision; jvp over grad is right.
 GENERAL = {
     name + " dense" * (plane == "dense"): Case(
         name=name,
@@ -122,7 +126,7 @@ CASES = {"main": MAIN, "growth": GROWTH, "general": GENERAL, "all": MAIN | GROWT
 
 
 def build_problem(case: Case) -> Problem:
-    """Random standardised images of the dataset's shape, random labels, a Glorot initialisation, a plane."""
+    """Build the problem of a case from Gaussian images, random labels, a Glorot initialisation and a random plane."""
     torch.manual_seed(0)
     image = {784: (1, 28, 28), 3072: (3, 32, 32)}.get(case.widths[0], (case.widths[0],)) if case.widths else (1, 28, 28)
     network = methods.dense(case.widths, case.biases) if case.widths else _convolutional()
@@ -151,7 +155,7 @@ def build_problem(case: Case) -> Problem:
     drawn = drawn if plane.kind == "sparse" else directions.to(case.device)
     inputs = torch.randn(case.examples, *image, dtype=torch.float64)
     labels = torch.randint(case.widths[-1] if case.widths else 10, (case.examples,))
-    # The norm of this initialisation stands for r_X, the root mean square norm: they differ by less than a percent.
+    # r_X is a root mean square norm. The norm of this initialisation, which differs by less than 1 %, takes its place.
     points = [(10 ** (x / 2), 1.0) for x in np.linspace(-4, 4, case.radii)] if case.radii > 1 else [(1.0, 1.0)]
     points += [(1.0, 10**x) for x in np.linspace(-6, 6, case.temperatures)]
     moved = (each.to(case.device) for each in (network, parameters, directions, inputs, labels))
@@ -166,14 +170,17 @@ def _convolutional() -> nn.Sequential:
 
 
 def bench(cases: dict[str, Case], path_to_output: str) -> None:
-    """Name the libraries that are missing, and run `tools.bench` with the others."""
+    """Print which libraries are not installed, and run `tools.bench` with the other methods."""
     if missing := sorted(set(methods.METHODS) - set(methods.installed())):
         print(f"not installed, and left out: {', '.join(missing)} (make bench installs them)", flush=True)
     tools.bench(measure_seconds, memory_and_flops, PRELOADED, cases, path_to_output)
 
 
 def measure_seconds(name: str, case: Case) -> dict[str, list[float]]:
-    """Seconds of all runs of each method. Raises ValueError in one sentence if the H_d of one is not the engine's."""
+    """Seconds of all runs of each method, see `tools.seconds_in_turns`.
+
+    Raises ValueError in one sentence if the H_d of a method differs from that of the engine by more than rounding.
+    """
     problem = build_problem(case)
     factor = planes.cholesky(problem.directions.double().cpu().numpy())
     tolerances = [max(case.flips, each) for each in _tolerances(problem)]
@@ -187,7 +194,7 @@ def measure_seconds(name: str, case: Case) -> dict[str, list[float]]:
             start = time.perf_counter()
             found = runs[method]()
             times[method] = time.perf_counter() - start
-        except RuntimeError as error:  # Other libraries do not know every network.
+        except RuntimeError as error:  # Other libraries do not support every network.
             if method in ENGINES:
                 raise
             print(f"{name}: {method}: fails, {str(error).splitlines()[0]}", flush=True)
@@ -195,7 +202,7 @@ def measure_seconds(name: str, case: Case) -> dict[str, list[float]]:
             continue
         if method == "matmul":
             continue
-        # Over orthonormal directions, as the engine's.
+        # Competitors return H_d over the raw directions, the engine over orthonormal ones.
         hessians = [
             planes.orthonormalised(each.double().cpu().numpy(), factor) if torch.is_tensor(each) else each.hessian
             for each in found
@@ -211,7 +218,7 @@ def measure_seconds(name: str, case: Case) -> dict[str, list[float]]:
 
 
 def prepare(method: str, problem: Problem) -> Callable[[], list]:
-    """A function that runs a method and returns one result for each radius."""
+    """Function that runs a method once on a problem and returns a list of results, one for each point."""
     at = methods.METHODS[method](problem)
 
     def run() -> list:
@@ -227,7 +234,10 @@ def prepare(method: str, problem: Problem) -> Callable[[], list]:
 
 
 def _tolerances(problem: Problem) -> list[float]:
-    """200 eps max(1, max |z|) for each radius: at near ties a probability's error is eps |z|."""
+    """Relative tolerance TOLERANCE · eps · max(1, max |z|/min(1, T)) for each point, with logits z and temperature T.
+
+    The reason is that at near ties of logits, the error of a probability is eps |z|.
+    """
     largest = []
     with torch.no_grad():
         for scale, temperature in problem.points:
@@ -238,7 +248,10 @@ def _tolerances(problem: Problem) -> list[float]:
 
 
 def memory_and_flops(case: Case, method: str) -> tuple[float, int]:
-    """Peak memory of one run, and the flops of all points."""
+    """Peak memory of one run in MiB, and the flops of all points.
+
+    The run covers one radius, except for `engine_sweep`.
+    """
     points = 1
     if method != "engine_sweep":
         case, points = replace(case, radii=1, temperatures=0), case.radii + case.temperatures

@@ -1,8 +1,8 @@
 """Methods to compute the exact projected Hessian H_d = MᵀHM of the mean cross-entropy, behind one signature.
 
-A method takes a problem and returns a function from the parameters of a point (D,), float64, to H_d (d, d) over the raw
-directions; calls of this function are timed. Competitors compute in the dtype of the directions throughout; the engine
-keeps the forward pass in double precision. Libraries are used unmodified, apart from their options.
+A method takes a problem and returns a function from the parameters (D,) of a point, float64, to H_d (d, d) over the raw
+directions, the columns of M. Only calls of this function are timed. Competitors compute in the dtype of the directions
+throughout; the engine keeps the forward pass in double precision. Libraries are used unmodified, apart from options.
 """
 
 import copy
@@ -32,20 +32,23 @@ from goldilocks_zone.models import chains
 from goldilocks_zone.models import layers as models_layers
 from goldilocks_zone.models import problem as models_problem
 
-# Examples × directions × activations of the widest layer in one pass, if a method leaves the choice (128 MiB, float32).
+# Limit of examples × directions × activations of the widest layer in one pass, where a method allows a choice: 128 MiB
+# in float32.
 ENTRIES_PER_CHUNK = 2**25
 MEMORY_MIB = 1024  # the engine's default
 
-# `make bench` installs the libraries here; last, so that none shadows a package of .venv.
+# `make bench` installs the libraries in .venv-bench. It is the last place to search, so that no package of .venv is
+# shadowed.
 sys.path.append(str(Path(__file__).parents[1] / ".venv-bench"))
 
 AtPoint = Callable[[Tensor], Tensor]
 
 
 def count_flops(function: Callable[[], object], plain: bool = False) -> int:
-    """Flops of a call's matrix products and convolutions.
+    """Flops of the matrix products and convolutions in a call of `function`, by torch's counter.
 
-    Unless `plain`, products added in place count too, and sparse products count by their entries.
+    Unless `plain`, products that are added to a tensor in place count too, and products of sparse matrices count by
+    their non-zero entries.
     """
 
     def product(a, b, *_, **__):
@@ -67,17 +70,18 @@ def count_flops(function: Callable[[], object], plain: bool = False) -> int:
 
 
 def dense(widths: tuple[int, ...], biases: bool = True) -> nn.Sequential:
-    """A fully connected ReLU network."""
+    """Fully connected ReLU network with layers of these widths, from inputs to logits."""
     layers = [each for i, o in pairwise(widths) for each in (nn.Linear(i, o, bias=biases), nn.ReLU())]
     return nn.Sequential(nn.Flatten(), *layers[:-1])
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A network (float64), parameters (D,) float64, directions (d, D) of any type, N examples, and points.
+    """The work of a case: a Hessian at each of the `points`, projected on the `directions`.
 
-    A point is a factor of the parameters and a temperature. `drawn`: the directions as the studies draw them, maybe
-    sparse.
+    network: in float64. parameters: (D,), float64. directions: (d, D), dense, in any floating-point type. inputs,
+    labels: the N examples. points: pairs of a factor of the parameters and a temperature. drawn: the same directions as
+    the studies draw them, perhaps as a sparse matrix.
     """
 
     network: nn.Module
@@ -90,31 +94,31 @@ class Problem:
 
     @property
     def ours(self) -> models_problem.Problem:
-        """The same problem in the form that the engine takes."""
+        """The problem in the form that the engine takes."""
         return models_problem.Problem(self.network, self.inputs, self.labels)
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of the directions, in which competitors compute."""
+        """Floating-point type of the directions, in which competitors compute."""
         return self.directions.dtype
 
 
 def engine(problem: Problem) -> Callable[[Tensor], PlaneCurvature]:
-    """plane_hessian: H_d over orthonormal directions, with its Gauss–Newton part and more."""
+    """The engine at one point, `plane_hessian`: H_d over orthonormal directions, its Gauss–Newton part and more."""
     return lambda parameters: curvature_hessian.plane_hessian(problem.ours, parameters, problem.drawn)
 
 
 def engine_sweep(problem: Problem) -> Callable[[Tensor], list[PlaneCurvature]]:
-    """curvature_at: one H_d for each point."""
+    """The engine at all points in one sweep, `curvature_at`: one result for each point."""
     sweep = curvature_hessian.curvature_at
     return lambda theta: [found for (found,) in sweep(problem.ours, theta, problem.points, problem.drawn)]
 
 
 def matmul(problem: Problem) -> AtPoint:
-    """The engine's large products alone, by its own functions and in its chunks, on random tangents and factor.
+    """Only the engine's large products, in its chunks and by its functions, on random tangents and factor of G.
 
-    One pass forward and back in double precision; for each layer directions times activations, weights times tangents,
-    products of the adjoint, the tangents and the directions; then the Gauss–Newton part from its factor.
+    These are one forward and one backward pass in double precision; for each layer the products of directions and
+    activations, of weights and tangents, and of the adjoint, the tangents and the directions; then G from its factor.
     """
     chain, point = chains.of(problem.network), problem.parameters.double()
     directions = Directions(problem.directions, chain)
@@ -145,7 +149,10 @@ def matmul(problem: Problem) -> AtPoint:
 def _products(
     chain: tuple, point: Tensor, directions: Directions, inputs: Tensor
 ) -> tuple[Tensor, list[tuple[tangents.Step, Tensor | None]], Tensor]:
-    """Inputs, layers with weights (each with random tangents of its inputs, None at the first), and a factor of G."""
+    """Operands of `matmul` for a chunk of examples: inputs, layers with weights, and a random factor of G.
+
+    Each layer comes with random tangents of its inputs, or None for the first layer.
+    """
     outputs, kept = chains.forward(chain, point, inputs)
     _, kept = chains.backward(kept, point, torch.randn_like(outputs))
     layers = []
@@ -157,7 +164,7 @@ def _products(
 
 
 def functional_hessian(problem: Problem) -> AtPoint:
-    """torch.func.hessian of the loss as a function of the plane's d coordinates, summed over chunks of examples."""
+    """torch.func.hessian of the loss as a function of the plane's d coordinates, added up over chunks of examples."""
     n, step = len(problem.inputs), max(1, ENTRIES_PER_CHUNK // (_widest(problem) * len(problem.directions)))
     network, data = _converted(problem)
     chunks = zip(*(each.split(step) for each in data))
@@ -174,7 +181,7 @@ def functional_hessian(problem: Problem) -> AtPoint:
 
 
 def vmap_jvp_grad(problem: Problem, compiled: bool = False) -> AtPoint:
-    """Hessian-vector products by jvp over grad, vmapped over chunks of directions."""
+    """Hessian-vector products by torch.func's jvp over grad, with vmap over chunks of directions."""
     network, data = _converted(problem)
     loss = loss_of(network, *data)
     gradient, step = grad(loss), _directions_per_chunk(problem)
@@ -194,7 +201,10 @@ def vmap_jvp_grad(problem: Problem, compiled: bool = False) -> AtPoint:
 
 @contextmanager
 def differentiable_attention() -> Iterator[None]:
-    """A context in which attention uses kernels with second derivatives: users of the competitors need it."""
+    """Context in which attention uses kernels that have second derivatives.
+
+    Users of the competitors need such a context too.
+    """
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -205,7 +215,7 @@ def differentiable_attention() -> Iterator[None]:
 
 
 def double_backward_loop(problem: Problem) -> AtPoint:
-    """The gradient once with its graph, then one backward pass for each direction."""
+    """Hessian-vector products by double backward: one gradient with its graph, and a backward pass per direction."""
     network, data = _converted(problem)
     loss = loss_of(network, *data)
 
@@ -238,7 +248,7 @@ def curvlinops(problem: Problem) -> AtPoint:
 
 
 def pyhessian(problem: Problem) -> AtPoint:
-    """PyHessian: its class `hessian` and one Hessian-vector product for each direction."""
+    """PyHessian's class `hessian`, and its `hessian_vector_product` for each direction."""
     from pyhessian import hessian as PyHessian
     from pyhessian import hessian_vector_product
 
@@ -262,7 +272,7 @@ def pyhessian(problem: Problem) -> AtPoint:
     return at
 
 
-# Names as in the CSV. The others are compared with the first.
+# Methods by their names in the CSV. Results of the first method are the reference for the others.
 METHODS = {
     "engine": engine,
     "engine_sweep": engine_sweep,
@@ -278,12 +288,12 @@ LIBRARIES = {"curvlinops": "curvlinops", "PyHessian": "pyhessian"}
 
 
 def installed() -> list[str]:
-    """Names of the methods whose library is installed."""
+    """Names of all methods except those whose library is not installed."""
     return [name for name in METHODS if name not in LIBRARIES or importlib.util.find_spec(LIBRARIES[name])]
 
 
 def loss_of(network: nn.Module, inputs: Tensor, labels: Tensor) -> Callable[[Tensor], Tensor]:
-    """Mean cross-entropy as a function of the parameters (D,); they must have the dtype of the inputs."""
+    """Mean cross-entropy as a function of the parameters (D,), which must have the dtype of the inputs."""
     names, shapes = zip(*((name, tensor.shape) for name, tensor in network.named_parameters()))
     sizes = [shape.numel() for shape in shapes]
 
@@ -295,18 +305,21 @@ def loss_of(network: nn.Module, inputs: Tensor, labels: Tensor) -> Callable[[Ten
 
 
 def _converted(problem: Problem) -> tuple[nn.Module, tuple[Tensor, Tensor]]:
-    """Copies of the network, its inputs and its labels; floating-point values take the dtype of the directions."""
+    """Copy of the network, and the pair (inputs, labels); network and inputs are in the dtype of the directions."""
     return copy.deepcopy(problem.network).to(problem.dtype), (problem.inputs.to(problem.dtype), problem.labels)
 
 
 def _directions_per_chunk(problem: Problem) -> int:
-    """Directions per chunk: as many as fit, in chunks of about equal size, since each new size is compiled again."""
+    """Number of directions per chunk, within ENTRIES_PER_CHUNK.
+
+    All chunks have about the same size, because each new size is compiled again.
+    """
     d, most = len(problem.directions), max(1, ENTRIES_PER_CHUNK // (_widest(problem) * len(problem.inputs)))
     return math.ceil(d / math.ceil(d / most))
 
 
 def _widest(problem: Problem) -> int:
-    """Largest number of activations per example after a layer with weights."""
+    """Largest number of outputs per example of a linear or convolutional layer."""
     widths, modules = [], [each for each in problem.network.modules() if isinstance(each, nn.Linear | nn.Conv2d)]
     hooks = [each.register_forward_hook(lambda *call: widths.append(call[2][0].numel())) for each in modules]
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Benchmark networks that are not sequential, or that represent current practice; in evaluation mode."""
+"""Networks for benchmarks that are not sequential or represent current practice; used in evaluation mode."""
 
 from torch import nn
 
@@ -19,19 +19,19 @@ def vision_transformer() -> nn.Module:
 
 
 def normalised() -> nn.Module:
-    """Two hidden layers of 200 with layer normalisation and GELU."""
+    """Fully connected network with two hidden layers of 200 units, layer normalisation and GELU."""
     hidden = [each for i in (784, 200) for each in (nn.Linear(i, 200), nn.LayerNorm(200), nn.GELU())]
     return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(200, 10))
 
 
 def sequence_of_layers() -> nn.Sequential:
-    """The layers of SmallCNN in README.md, for digits."""
+    """The layers of the example SmallCNN in README.md as a sequence, for images of 1 × 28 × 28."""
     layers = [nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 28 * 28, 10)]
     return nn.Sequential(*layers)
 
 
 class SmallCNN(nn.Module):
-    """The same layers behind a forward pass of their own, as users write it."""
+    """The layers of `sequence_of_layers` in a module with its own forward pass, as users write modules."""
 
     def __init__(self):
         super().__init__()
@@ -43,7 +43,7 @@ class SmallCNN(nn.Module):
 
 
 IMAGES, DIGITS = (3, 32, 32), (1, 28, 28)
-# Builder, and shape of an example.
+# Function that builds the network, and the shape of an example, by name.
 NETWORKS = {
     "resnet18": (resnet18, IMAGES),
     "vision transformer": (vision_transformer, IMAGES),

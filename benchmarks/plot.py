@@ -1,8 +1,8 @@
-"""Figures of the cost of the projected Hessian and of training (results/benchmarks/{curvature,training}.csv).
+"""Figures of the cost of the projected Hessian and of training, from results/benchmarks/{curvature,training}.csv.
 
-Curvature: above, seconds of each method relative to the engine for the main cases; below, seconds over the number of
-directions, examples, parameters and radii, varied one at a time from the case 784-200-200-10. Training: the ratios
-alone.
+The figure of curvature shows the time of each method relative to the engine for the main cases and, below, the time
+over the number of directions, the number of examples, the hidden width and the number of radii, each varied alone from
+the case 784-200-200-10. The figure of training shows only the relative times.
 """
 
 import argparse
@@ -26,7 +26,7 @@ MAIN = (
     *("784-200-200-10", "3072-200-200-10", "CNN", "784-200-200-10 float64", "784-200-200-10-nobias R=25"),
     *("784-200-200-10 R=25", "784-200-200-10 dense", "784-200-200-10-nobias R=25 dense"),
 )
-# Label of the axis, pattern of its cases, and the value of a case without one.
+# Label of the x axis, pattern of the cases, and the value of x for cases whose name does not state it.
 GROWTH = (
     ("directions $d$", r"784-200-200-10(?: d=(\d+))?", 50),
     ("examples $N$", r"784-200-200-10(?: N=(\d+))?", 1000),
@@ -38,7 +38,7 @@ TRAINING_HEIGHT_CM = 6.0
 
 
 def plot_benchmark(path_to_csv: str, path_to_pdf: str, path_to_png: str) -> None:
-    """Draw the cases of curvature that the CSV holds."""
+    """Draw the figure of curvature, with those of the cases that the CSV contains."""
     with _figure(HEIGHT_CM, path_to_csv, path_to_pdf, path_to_png) as (figure, rows, methods):
         grid = figure.add_gridspec(2, len(GROWTH), height_ratios=(1.25, 1), width_ratios=(1.3, 1, 1, 1))
         label = "time relative to the engine (several radii: to its sweep)"
@@ -54,7 +54,7 @@ def plot_benchmark(path_to_csv: str, path_to_pdf: str, path_to_png: str) -> None
 
 
 def plot_training(path_to_csv: str, path_to_pdf: str, path_to_png: str) -> None:
-    """Draw all cases of training, in the order of the CSV."""
+    """Draw the figure of training, with all cases in the order of the CSV."""
     with _figure(TRAINING_HEIGHT_CM, path_to_csv, path_to_pdf, path_to_png) as (figure, rows, methods):
         cases = list(dict.fromkeys(row["case"] for row in rows))
         _draw_ratios(figure.add_subplot(), rows, methods, cases, "time relative to the engine")
@@ -62,7 +62,10 @@ def plot_training(path_to_csv: str, path_to_pdf: str, path_to_png: str) -> None:
 
 @contextmanager
 def _figure(height_cm: float, path_to_csv: str, path_to_pdf: str, path_to_png: str) -> Iterator[tuple]:
-    """A figure to draw on, the rows of a benchmark, and its methods in the order of METHODS; it is saved at the end."""
+    """Context (figure, rows, methods) for drawing a benchmark: an empty figure, and the rows and methods of its CSV.
+
+    The methods are in the order of METHODS. At the end, the figure gets a legend and is saved as PDF and PNG.
+    """
     with open(path_to_csv, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     methods = [method for method in METHODS if any(row["method"] == method for row in rows)]
@@ -108,9 +111,9 @@ def _draw_growth(ax: plt.Axes, rows: list[dict], methods: list[str], pattern: st
 
 
 def _marker(method: str) -> dict:
-    """Style of a method: filled markers for the engine, open ones for the others."""
+    """Style of the markers of a method, which are filled for the engine and open for other methods."""
     number = METHODS.index(method)
-    # The plain loop has a separate figure.
+    # The plain loop may share a colour, because it is only in the figure of training.
     colour = "0.3" if method == "matmul" else style.colour(1 if method == "plain loop" else max(0, number - 2))
     filled = colour if method.startswith("engine") else "none"
     sizes = {"markersize": 4.5 if number else 6, "markeredgewidth": 0.9}

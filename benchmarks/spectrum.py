@@ -1,10 +1,10 @@
 """`make bench`: cost of the largest eigenvalues and eigenvectors of the full-space Hessian.
 
-Writes one row for each case and method, with the columns of benchmarks/curvature.py. A case is a network, given by its
-widths or its name in benchmarks/networks.py, at its initialisation, with the numbers of examples N and of eigenpairs
-and the precision of products. All cases share one tolerance. The others are scipy's eigsh on products of curvlinops,
-and on reverse-over-reverse products whose first graph is built once, as PyHessian builds it (`double backward`). All
-methods must give the same eigenvalues.
+Writes one row for each case and method, with the columns of benchmarks/curvature.py. A case is a network at its
+initialisation, given by its widths or its name in benchmarks/networks.py, with the number of examples N, the number of
+eigenpairs, and the precision of Hessian-vector products. All cases share one tolerance. The engine is compared with
+scipy's eigsh on products of curvlinops, and on products by reverse over reverse whose first graph is built once, as in
+PyHessian (`double backward`). All methods must give the same eigenvalues.
 """
 
 import functools
@@ -40,13 +40,13 @@ CASES = {
     "784-200-200-10 N=1000 top 1": Case((784, 200, 200, 10), 1000, 1),
     "784-200-200-10 N=4000 top 30 float64": Case((784, 200, 200, 10), 4000, 30, torch.float64),
     "SmallCNN N=1000 top 5": Case((), 1000, 5, name="SmallCNN"),
-    # Products of curvlinops are wrong for layer normalisation.
+    # The products of curvlinops are wrong with layer normalisation, see benchmarks/curvature.py.
     "normalised N=1000 top 5": Case((), 1000, 5, name="normalised", left_out=("curvlinops",)),
 }
 
 
 def build_problem(case: Case) -> methods.Problem:
-    """The network and examples of benchmarks/curvature.py, in the precision of the case."""
+    """Build the problem of a case as in benchmarks/curvature.py, in the precision of the case."""
     made = curvature.build_problem(curvature.Case(case.widths, name=case.name, examples=case.examples, directions=1))
     made.network.to(case.dtype)
     return replace(
@@ -55,12 +55,12 @@ def build_problem(case: Case) -> methods.Problem:
 
 
 def engine(problem: methods.Problem, count: int) -> np.ndarray:
-    """Eigenvalues (count,), descending."""
+    """The `count` largest eigenvalues by this package's engine, descending."""
     return top_eigenvectors.top_eigenpairs(problem.ours, problem.parameters, count, Search(tolerance=TOLERANCE))[0]
 
 
 def double_backward(problem: methods.Problem, count: int) -> np.ndarray:
-    """Eigenvalues by reverse over reverse, from the same start."""
+    """The `count` largest eigenvalues by eigsh on reverse-over-reverse products, from the engine's starting vector."""
     point = problem.parameters.clone().requires_grad_()
     loss = methods.loss_of(problem.network, problem.inputs, problem.labels)(point)
     (gradient,) = torch.autograd.grad(loss, point, create_graph=True)
@@ -68,7 +68,7 @@ def double_backward(problem: methods.Problem, count: int) -> np.ndarray:
 
 
 def curvlinops(problem: methods.Problem, count: int) -> np.ndarray:
-    """Eigenvalues by curvlinops' HessianLinearOperator, from the same start."""
+    """The `count` largest eigenvalues by eigsh on curvlinops' HessianLinearOperator, from the engine's start."""
     from curvlinops import HessianLinearOperator
 
     data = [(problem.inputs, problem.labels)]
@@ -88,12 +88,12 @@ def _largest(products: Callable[[torch.Tensor], torch.Tensor], problem: methods.
     return eigsh(matrix, k=count, which="LA", v0=start, tol=TOLERANCE)[0][::-1]
 
 
-# Names as in the CSV. The others are compared with the first.
+# Methods by their names in the CSV. Results of the first method are the reference for the others.
 METHODS: dict[str, Callable] = {"engine": engine, "double backward": double_backward, "curvlinops": curvlinops}
 
 
 def measure_seconds(name: str, case: Case) -> dict[str, list[float]]:
-    """Seconds of all runs of each method. Raises ValueError in one sentence if eigenvalues differ."""
+    """Seconds of all runs of each method. Raises ValueError in one sentence if their eigenvalues differ."""
     problem = build_problem(case)
     left_out = set(methods.METHODS).difference(methods.installed()).union(case.left_out)
     runs = {
@@ -108,7 +108,7 @@ def measure_seconds(name: str, case: Case) -> dict[str, list[float]]:
 
 
 def memory_and_flops(case: Case, method: str) -> tuple[float, int]:
-    """Peak memory and flops of a run."""
+    """Peak memory in MiB and flops of a run."""
     problem = build_problem(case)
     before = tools.peak_mib(anew=True)
     flops = methods.count_flops(functools.partial(METHODS[method], problem, case.count))

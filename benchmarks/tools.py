@@ -23,7 +23,7 @@ from goldilocks_zone.storage import files
 COLUMNS = ("case", "method", "seconds", "first_seconds", "peak_mib", "flops", "ratio_to_engine", "least", "greatest")
 THREADS = 2
 ROUNDS = 5
-BUSY = 0.5  # load average above which a benchmark warns
+BUSY = 0.5  # load average of the machine above which a benchmark prints a warning
 
 
 def main(
@@ -33,14 +33,17 @@ def main(
     description: str,
     devices: Sequence[str] = ("cpu",),
 ) -> None:
-    """Run a benchmark on the cases that the command line names: one of the `groups`, or a case of the group `all`."""
+    """Parse the command line, and run a benchmark on the cases that it names.
+
+    These are one of the `groups` of cases, or a single case of the group `all`.
+    """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--cases", choices=[*groups, *groups["all"]], default="all", help="a group, or a single case")
     parser.add_argument("--output", default=f"results/benchmarks/{name}.csv")
     if len(devices) > 1:
         parser.add_argument("--device", choices=devices, default=devices[0])
     arguments = parser.parse_args()
-    warnings.simplefilter("ignore")  # Of the libraries: torch.jit, and gradients that keep their graph.
+    warnings.simplefilter("ignore")  # From libraries, about torch.jit and gradients that keep their graph.
     cases = groups.get(arguments.cases) or {arguments.cases: groups["all"][arguments.cases]}
     if len(devices) > 1:
         cases = {name: replace(case, device=arguments.device) for name, case in cases.items()}
@@ -53,9 +56,9 @@ def bench(
 ) -> None:
     """Measure every case by its methods, print each measurement and write them all to a CSV.
 
-    `measure_seconds(name, case)` gives the seconds of each run of each method, the first one and those of the rounds,
-    and raises ValueError in one sentence if a method's result is wrong; `memory_and_flops(case, method)` runs in a
-    process that has `preloaded` these modules.
+    `measure_seconds(name, case)` returns for each method a list of seconds, of the first run and of the run in each
+    round. It raises ValueError in one sentence if the result of a method is wrong. `memory_and_flops(case, method)`
+    returns MiB and flops; it runs in a process in which the modules `preloaded` are already imported.
     """
     torch.set_num_threads(THREADS)
     if (load := os.getloadavg()[0]) > BUSY:
@@ -83,8 +86,12 @@ def bench(
 def seconds_in_turns(
     runs: dict[str, Callable[[], object]], first: dict[str, float] | None = None, most: float = math.inf
 ) -> dict[str, list[float]]:
-    """Seconds of each run: its first one, from `first` if it was timed there, then those of ROUNDS in which the runs
-    take turns. A run whose first one took longer than `most` takes no turns: this one stands for all."""
+    """Seconds of several runs of each function: of its first run, and then of its run in each of ROUNDS rounds.
+
+    The functions take turns in a round. `first` has the seconds of first runs that were timed before; for other
+    functions, the first round also counts as the first run. A function whose first run took more than `most` seconds is
+    not run again, and the seconds of this run take the place of those of all rounds.
+    """
     first = first or {}
     times = {name: [first[name]] if first.get(name, 0) > most else [] for name in runs}
     turning = {name: run for name, run in runs.items() if not times[name]}
@@ -97,9 +104,9 @@ def seconds_in_turns(
 
 
 def in_a_process(function: Callable, arguments: tuple, preloaded: list[str], what: str):
-    """Result of `function(*arguments)` in a process forked from one that has only loaded the libraries.
+    """Result of `function(*arguments)` in a new process, forked from one that has only imported `preloaded` modules.
 
-    Raises ValueError naming `what` was measured if the process ends without an answer.
+    Raises ValueError if the process ends without an answer; the message names `what` was measured.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(preloaded)  # Missing modules are skipped.
@@ -125,10 +132,10 @@ def _send(function: Callable, arguments: tuple, sender) -> None:
 
 
 def peak_mib(anew: bool = False, device: str = "cpu") -> float:
-    """Peak memory in MiB: of torch on a GPU, else resident memory of this process, which Linux counts in KiB and macOS
-    in bytes.
+    """Peak memory of this process in MiB: memory allocated by torch on the device cuda, else resident memory.
 
-    `anew` resets the peak first, where the system can, so that building the problem does not hide it.
+    `anew` first resets the peak, where the system allows it, so that an earlier peak does not hide a later one. Linux
+    counts resident memory in KiB, macOS in bytes.
     """
     if device == "cuda":
         if anew:

@@ -4,14 +4,14 @@ Writes one row for each case and method, with the columns of benchmarks/curvatur
 Adam at batch size 64 from 25 radii and 3 seeds for STEPS steps each, on a plane of d dimensions (dense or sparse
 columns) or in the full space.
 
-  engine      all radii of a seed share a plane, and one product with it yields their parameters; on sparse planes the
-              first layer's outputs take the place of its weights
-  plain loop  sequential runs: parameters θ_0 + Mw by one product (CSR for sparse columns, with a transposed copy), the
-              network as torch.nn layers, autograd, torch.optim.Adam on w
+  engine      all radii of a seed share a plane M, and one product with M yields the parameters at all radii; on sparse
+              planes, outputs of the first layer are computed without its weights
+  plain loop  one run after another: parameters θ_0 + Mw by one product (CSR for sparse columns, with a transposed
+              copy), the network as torch.nn layers, autograd, torch.optim.Adam on the coordinates w
   matmul      only the engine's matrix products: layers forward and backward, M and its transpose
 
-Coordinates after two steps are compared with the engine's, and wrong ones stop the benchmark; `matmul` has no
-coordinates.
+The coordinates of the plain loop after two steps are compared with those of the engine, and wrong ones stop the
+benchmark. `matmul` computes no coordinates.
 """
 
 import functools
@@ -32,15 +32,16 @@ from goldilocks_zone.training import batches, ensembles, loop
 WIDTHS = (784, 200, 200, 10)
 BATCH, STEPS, RATE = 64, 10, 0.003
 EXAMPLES = 60 * BATCH
-# Root mean square of the coordinates' error after two steps of Adam in float32, relative to their change: a step is
-# g/|g|, whose sign is random for a gradient of rounding errors.
+# Largest root mean square difference of the coordinates after two steps of Adam in float32, relative to their change.
+# It is far above rounding, because a first step of Adam is g/|g|, whose sign is random if the gradient g is a rounding
+# error.
 TOLERANCE = 1e-3
 PRELOADED = ["benchmarks.training", "torch._dynamo"]
 
 
 @dataclass(frozen=True)
 class Case:
-    """Training from several radii and seeds; `kind` of the plane's columns, None for the whole space."""
+    """Training from several radii and seeds, on a plane with columns of a `kind`, or in the whole space if None."""
 
     kind: str | None
     dimension: int = 0
@@ -59,7 +60,10 @@ CASES = {
 
 @dataclass(frozen=True)
 class Problem:
-    """Examples, a network, and for each seed its subset and the start of every radius."""
+    """Examples and a network, and for each seed a subset of parameter space and the starting points.
+
+    points: for each seed, the parameters (radii, D) from which training starts.
+    """
 
     case: Case
     module: nn.Module
@@ -70,7 +74,10 @@ class Problem:
 
 
 def build_problem(case: Case) -> Problem:
-    """Random standardised images, random labels, Glorot initialisations at radii from 0.01 to 100 r_X."""
+    """Build the problem of a case from Gaussian images, random labels, and starts at radii from 0.01 to 100 r_X.
+
+    Starts are Glorot initialisations times a factor.
+    """
     generator = torch.Generator().manual_seed(0)
     module = methods.dense(WIDTHS).requires_grad_(False)
     shapes = [tuple(parameter.shape) for parameter in module.parameters()]
@@ -91,7 +98,7 @@ def build_problem(case: Case) -> Problem:
 
 
 def _ensembles(problem: Problem, steps: int) -> list[ensembles.Ensemble]:
-    """An ensemble for each plane, or one for all seeds in the whole space."""
+    """Ensembles of this package: one for the plane of each seed or, in the whole space, one for all seeds."""
     parts, radii = problem.subsets, problem.case.radii
     names = [[("batches", seed)] for seed in range(len(parts))]
     if problem.case.kind is None:
@@ -104,7 +111,7 @@ def _ensembles(problem: Problem, steps: int) -> list[ensembles.Ensemble]:
 
 
 def engine(problem: Problem, steps: int) -> Tensor:
-    """Coordinates (seeds · radii, d) after training by this project's engine."""
+    """Coordinates (seeds · radii, d) after `steps` of training by this package's engine; in the whole space, d = D."""
     found = []
     for ensemble in _ensembles(problem, steps):
         loop.train(ensemble, [steps], lambda step, state: {})
@@ -113,7 +120,7 @@ def engine(problem: Problem, steps: int) -> Tensor:
 
 
 def plain_loop(problem: Problem, steps: int) -> Tensor:
-    """Coordinates as from `engine`, trained one run after another."""
+    """Coordinates like those of `engine`, from runs that are trained one after another."""
     found = []
     for seed, (subset, points) in enumerate(zip(problem.subsets, problem.points)):
         forward, backward = _products(subset.projection)
@@ -134,7 +141,7 @@ def plain_loop(problem: Problem, steps: int) -> Tensor:
 
 
 def _products(projection: projections.Projection | None) -> tuple[Callable, Callable]:
-    """M w and Mᵀ g for one run."""
+    """Functions that compute M w and Mᵀ g for a single run; None in the whole space."""
     if isinstance(projection, projections.Dense):
         return lambda w: w @ projection.rows, lambda g: projection.rows @ g
     if isinstance(projection, projections.Sparse):
@@ -147,7 +154,7 @@ def _products(projection: projections.Projection | None) -> tuple[Callable, Call
 
 
 def matmul(problem: Problem, steps: int) -> None:
-    """The engine's matrix products alone, on random numbers."""
+    """Only the matrix products of the engine, on random numbers."""
     images = torch.randn(BATCH, WIDTHS[0])
     for ensemble in _ensembles(problem, steps):
         members, coordinates = len(ensemble.coordinates), ensemble.coordinates.clone()
@@ -170,7 +177,7 @@ METHODS = {"engine": engine, "plain loop": plain_loop, "matmul": matmul}
 
 
 def measure_seconds(name: str, case: Case) -> dict[str, list[float]]:
-    """Seconds of all runs of each method, after `compare`."""
+    """Compare the methods by `compare`, and return the seconds of all runs of each."""
     problem = build_problem(case)
     compare(name, problem)
     runs = {method: functools.partial(run, problem, STEPS) for method, run in METHODS.items()}
@@ -178,7 +185,10 @@ def measure_seconds(name: str, case: Case) -> dict[str, list[float]]:
 
 
 def compare(name: str, problem: Problem) -> None:
-    """Warm up all methods. Raises ValueError in one sentence if the plain loop does not train as the engine does."""
+    """Run all methods for two steps, as a warm-up and to compare the plain loop with the engine.
+
+    Raises ValueError in one sentence if their coordinates differ by more than TOLERANCE.
+    """
     expected, found = engine(problem, 2), plain_loop(problem, 2)
     start = torch.cat([each.start for each in problem.subsets])
     error = float((found - expected).square().mean().sqrt() / (expected - start).square().mean().sqrt())
@@ -189,7 +199,7 @@ def compare(name: str, problem: Problem) -> None:
 
 
 def memory_and_flops(case: Case, method: str) -> tuple[float, int]:
-    """Peak memory of one step, and the flops of all."""
+    """Peak memory of one step in MiB, and the flops of all STEPS steps."""
     METHODS[method](build_problem(replace(case, radii=1, seeds=1)), 1)
     problem = build_problem(case)
     before = tools.peak_mib(anew=True)

@@ -1,4 +1,4 @@
-"""Combine the blocks of a study into one labelled file."""
+"""Combine the blocks of a study, each the result of one job, into one NetCDF file with labelled axes."""
 
 from goldilocks_zone.jobs.log import job_log
 from goldilocks_zone.measurements.aggregate import aggregate_study

@@ -1,4 +1,4 @@
-"""Build the paper."""
+"""Check the paper's sources and compile them to PDF."""
 
 from goldilocks_zone.jobs.log import job_log
 from goldilocks_zone.paper.build import build_paper

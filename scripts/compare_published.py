@@ -1,4 +1,4 @@
-"""Compare the means of a run with published values."""
+"""Write agreement.csv: the distances between a run's means and published values."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Draw one figure of a run by its registered module."""
+"""Draw one figure of a run with the module that registers it."""
 
 from goldilocks_zone.figures.drawing import draw_figure
 from goldilocks_zone.jobs.log import job_log

@@ -1,4 +1,4 @@
-"""Write an official dataset as a NetCDF file, with its card."""
+"""Fetch or generate an official dataset, and write it as a NetCDF file with a card, a YAML file of its metadata."""
 
 import logging
 import time
@@ -12,7 +12,12 @@ from goldilocks_zone.provenance import attributes
 def fetch_dataset(
     dataset: str, folder: str | None, path_to_code: str | Path, path_to_output: str | Path, path_to_card: str | Path
 ) -> None:
-    """Write the dataset file, or restore its verified copy. Raises data.official.Unavailable if no source has it."""
+    """Write a dataset file and its card, or restore them from the verified copy in results/data/verified.
+
+    The copy is restored if it has the checksum in `official_shapes.CHECKSUMS`. For datasets without such a checksum, it
+    is restored if the same code wrote it, or if no source provides the dataset. Raises data.official.Unavailable if no
+    source provides the dataset and no copy is restored.
+    """
     start, code = time.monotonic(), Path(path_to_code).read_text().strip()
     path, card = Path(path_to_output), Path(path_to_card)
     kept, expected = verified.attributes(path), official_shapes.CHECKSUMS.get(dataset)
@@ -24,7 +29,7 @@ def fetch_dataset(
     except official.Unavailable as reason:
         if not kept or expected:
             raise
-        logging.warning("%s; what an earlier version read and verified is taken from results/data/verified", reason)
+        logging.warning("%s; the copy that an earlier version verified is taken from results/data/verified", reason)
         return verified.restore(path, card)
     attributes.write_signed(content, code, time.monotonic() - start, path, card)
     catalogue.keep(path, card)

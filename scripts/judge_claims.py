@@ -1,4 +1,4 @@
-"""Judge every claim on the studies of a run."""
+"""Write claims.csv: a verdict on every claim, from the studies of a run."""
 
 import csv
 import io

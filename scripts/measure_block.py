@@ -1,4 +1,7 @@
-"""Measure one block of a study of any kind (some draws and radii of one dataset, network and subspace), or the cuts."""
+"""Measure one block of a study of any kind, or the cuts through the loss.
+
+A block comprises some of a study's draws and radii, for one dataset, network and subspace.
+"""
 
 import importlib
 import json
@@ -9,8 +12,8 @@ from goldilocks_zone.measurements.blocks import Job
 from goldilocks_zone.storage import netcdf
 
 path = snakemake.params.module
-module = importlib.import_module(f"goldilocks_zone.{path}")  # The log counts imports separately.
-# The settings of cuts name their dataset, network and subspace.
+module = importlib.import_module(f"goldilocks_zone.{path}")  # Before the log starts: it counts imports separately.
+# Empty for cuts, whose settings name their dataset, network and subspace.
 cell = {name: snakemake.wildcards.get(name, "") for name in ("dataset", "network", "subspace", "block")}
 with job_log(snakemake.log[0], snakemake.input, path):
     job = Job(

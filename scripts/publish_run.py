@@ -1,4 +1,4 @@
-"""Copy the latest run's paper and tables to fixed paths, and write its name into results/run.txt."""
+"""Copy the paper and tables of the latest run to fixed paths, and write the run's name into results/run.txt."""
 
 import shutil
 from pathlib import Path
@@ -8,7 +8,11 @@ from goldilocks_zone.storage import files
 
 
 def publish_run(run: str, copies: dict[str, str], path_to_name: str, path_to_mark: str) -> None:
-    """Publish the files of a run, and move the mark of the published run to it."""
+    """Copy files of a run to fixed paths, write its name, and mark it as the only published run.
+
+    `copies` maps the path of each file to the path of its copy. The mark is an empty file among the run's results; the
+    marks of other runs are deleted.
+    """
     mark = Path(path_to_mark)
     for other in mark.parents[1].glob(f"*/{mark.name}"):
         other.unlink()

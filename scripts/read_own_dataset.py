@@ -1,4 +1,4 @@
-"""Write a user's own dataset as a NetCDF file, with its card, after checking it."""
+"""Check a user's own dataset, and write it as a NetCDF file with a card, a YAML file of its metadata."""
 
 import logging
 import time
@@ -14,18 +14,18 @@ from goldilocks_zone.provenance import attributes
 def read_own_dataset(
     dataset: str, record: dict, path_to_code: str | Path, path_to_output: str | Path, path_to_card: str | Path
 ) -> None:
-    """Write the dataset file, or restore its verified copy if that was read from the same files by the same code.
+    """Write a dataset file and its card, or restore them if the same code read the verified copy from the same files.
 
-    `record` comes from `catalogue.own_records`. If the files no longer exist, a copy read by other code serves too.
-    Raises FileNotFoundError if there is nothing to read, data.image_folders.Refused for invalid data, and ValueError if
-    files change while they are read.
+    `record` comes from `catalogue.own_records`. If the files no longer exist, a copy that other code read from them is
+    restored too. Raises FileNotFoundError if there are neither files nor such a copy, data.image_folders.Refused for
+    invalid data, and ValueError if files have changed since the workflow started.
     """
     start, code = time.monotonic(), Path(path_to_code).read_text().strip()
     path, card = Path(path_to_output), Path(path_to_card)
     kept = verified.attributes(path)
     if kept and catalogue.identity_read(kept) == record["identity"]:
         if record["path"] is None:
-            logging.warning("there is nothing at %s: what was read from it before serves on", record["expected"])
+            logging.warning("there is nothing at %s: the copy that was read from it before is used", record["expected"])
         if record["path"] is None or kept.get("code_fingerprint") == code:
             logging.info("taken from results/data/verified, where it was kept")
             return verified.restore(path, card)

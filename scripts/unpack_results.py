@@ -15,7 +15,7 @@ def unpack_results(
 ) -> None:
     manifest = archive.read_manifest(path_to_archive)
     for path in map(Path, paths_to_settings):
-        # study-<name>, or cuts
+        # The record is named study-<name> or cuts.
         name = records.name_of(path).removeprefix("study-")
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
         if found := archive.difference(settings, manifest["settings"].get(name, {})):

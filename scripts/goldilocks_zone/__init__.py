@@ -3,7 +3,8 @@
 Letters of array axes, used throughout: n examples, d directions of a subspace,
 D parameters, i inputs, o outputs of a layer, k classes, r radii.
 Radii are L2 norms of the parameter vector; r_X is the norm under Glorot initialisation.
-Public names are loaded at their first use; importing the package, or a room, loads nothing.
+Public names are imported at their first use: importing the package, or a room (a subpackage), imports none of its
+modules.
 """
 
 from importlib import import_module

@@ -1,6 +1,7 @@
 """Command line `python -m goldilocks_zone <command>`, called by the Makefile.
 
-A command is the function `run` of its module in `cli`, imported when called: `clean` has the standard library alone.
+Each command calls the function `run` of the module in `cli` that has its name. Only this module is imported, because
+`make clean` must work with the standard library alone.
 """
 
 import argparse
@@ -21,10 +22,10 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("configfiles", nargs="*", type=Path)
     plan.add_argument("--cores", default="all")
     command("status", "print how far each study of a run is").add_argument("configfiles", nargs="*", type=Path)
-    draws = command("draws", "print the draws that the claims ask of each study, from the spreads of a finished run")
+    draws = command("draws", "print the draws that claims require of each study, from the spreads in a finished run")
     draws.add_argument("configfiles", nargs="*", type=Path)
     data = command("data", "fetch datasets and record which are available")
-    data.add_argument("configfiles", nargs="*", type=Path, help="fetch what these configurations name, not all")
+    data.add_argument("configfiles", nargs="*", type=Path, help="fetch only the datasets of these configurations")
     figure = command("figure", "print the file of a figure")
     figure.add_argument("name")
     figure.add_argument("configfile", type=Path)
@@ -32,10 +33,10 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("runs", nargs=2, help="names of runs, or folders of their results")
     compare.add_argument("--tolerance", type=float, default=1e-6, help="largest relative difference that is ignored")
     orphans = command("orphans", "list results that no configuration names")
-    orphans.add_argument("configfiles", nargs="*", type=Path, help="configurations in use; all in config/ without any")
+    orphans.add_argument("configfiles", nargs="*", type=Path, help="configurations in use; by default all in config/")
     orphans.add_argument("--remove", action="store_true", help="remove what is found")
     clean = command("clean", "remove everything generated but the datasets")
-    clean.add_argument("name", nargs="?", help="remove this run alone")
+    clean.add_argument("name", nargs="?", help="remove only what this run generated")
     command("archive", "pack the results of a run into one file").add_argument("configfile", type=Path)
     command("findings", "write what a full run found into docs/ and README.md").add_argument("configfile", type=Path)
     command("arxiv", "pack the paper's source for arXiv").add_argument("configfile", type=Path)

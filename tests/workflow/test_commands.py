@@ -64,7 +64,7 @@ def test_compare(project):
     assert done.returncode != 0
     lines = done.stdout.splitlines()
     assert "study more: only in results/other" in lines
-    assert "study curvature: draw: 2 against 1 values, 1 in common are compared" in lines
+    assert "study curvature: draw: 2 and 1 values; only the 1 in common are compared" in lines
     (trace,) = [line for line in lines if line.startswith("study curvature: trace: 2 of ")]
     assert "radius 1.0" in trace and "draw 0" in trace
     assert f"claim fs1.band: {changed['verdict']}, then not there" in lines
@@ -124,7 +124,7 @@ def test_orphans(project):
 
 def test_clean_keeps_the_data(project):
     done = project.make("clean", "RUN=tinny")
-    assert "there is no run 'tinny': results/ shows which there are" in last_line(done)
+    assert "there is no run 'tinny': use the name of a folder in results/" in last_line(done)
     # Nothing but a run's own name can be removed.
     for name in (".", "..", "/tmp", "data", "tiny/", "../data"):
         done = project.make("clean", f"RUN={name}")

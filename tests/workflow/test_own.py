@@ -214,7 +214,7 @@ def test_data_that_were_read_serve_on_when_their_files_are_gone(changed):
     done = changed.snakemake("results/data/stripes.nc", config=MINE)
     assert done.returncode == 0 and path.read_bytes() == expected
     log = (changed.folder / "logs/data/stripes.log").read_text()
-    assert "there is nothing at stripes.npz: what was read from it before serves on" in log
+    assert "there is nothing at stripes.npz: the copy that was read from it before is used" in log
     shutil.rmtree(changed.folder / "results/data/verified")
     path.unlink()
     done = changed.snakemake("results/data/stripes.nc", config=MINE)

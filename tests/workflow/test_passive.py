@@ -187,7 +187,7 @@ def test_a_clusters_job_measures_what_its_run_was_started_with(project, built):
     assert "measure_block.py, or code that it uses, has changed since this run was started: run again" in done.stderr
     settings = records.versions(project.folder / "results/tiny/settings/study-curvature.yaml")
     settings[0].unlink()
-    assert "has left no such record: start it again" in cluster_job(project).stderr
+    assert "did not leave exactly one such record: start the run again" in cluster_job(project).stderr
 
 
 def test_a_second_run_is_refused_however_it_is_called_and_changes_nothing(project):

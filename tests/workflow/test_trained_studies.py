@@ -219,4 +219,4 @@ def test_the_geometry_of_a_run_is_measured_at_its_steps(trained, tmp_path):
     assert "Nothing to be done" in project.snakemake(path, config=CONFIG).stderr
     project.edit(CONFIG, "classes: [4, 5]", "classes: [2, 5]")
     refused = project.snakemake(path, config=CONFIG)
-    assert refused.returncode != 0 and "geometry_examples: 20 is the size of two training sets" in refused.stderr
+    assert refused.returncode != 0 and "geometry_examples: 20 is too large, because these classes" in refused.stderr

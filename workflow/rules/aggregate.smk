@@ -1,8 +1,8 @@
-"""One labelled file per study. Needs the study's blocks, of any kind."""
+"""One file with labelled axes for each study. Needs the blocks of the study, whatever its kind."""
 
 
 rule aggregate:
-    """One labelled file per study."""
+    """All blocks of a study in one file with labelled axes."""
     input:
         blocks=lambda wildcards: THIS_RUN.blocks_of(wildcards.study),
         settings=record("settings/study-{study}.yaml"),

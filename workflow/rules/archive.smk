@@ -1,9 +1,9 @@
-"""Results from an archive. Needs the archive (results_from); makes the blocks that this run has in common with it.
-Whatever the archive lacks, such as an added network, is computed."""
+"""Results from an archive. Needs the archive (results_from); makes those blocks of this run that the archive contains.
+Other blocks, such as those of an added network, are computed."""
 
 
 rule unpack:
-    """All blocks of this run in the archive, verified."""
+    """The blocks and dataset cards of this run that the archive contains, verified by their checksums."""
     input:
         archive=SETTINGS.results_from,
         settings=lambda wildcards: [recorded(place) for place in THIS_RUN.archived_settings],

@@ -1,5 +1,5 @@
-"""Location of this workflow's own files, CHECKOUT, which does not depend on the working directory. Needs nothing or, if
-another workflow imports this one from a hosting service, Snakemake's clone of the repository."""
+"""The folder CHECKOUT, which contains this workflow's own files and does not depend on the working directory. Needs
+nothing or, if another workflow imports this one from a hosting service, Snakemake's clone of the repository."""
 
 import os
 from contextlib import suppress
@@ -11,7 +11,10 @@ from snakemake.sourcecache import HostingProviderFile
 
 
 def checked_out(hosted):
-    """Check out a hosted repository below .snakemake/: Snakemake does not fetch the package that scripts import."""
+    """Check out a hosted repository below .snakemake/, and return the folder.
+
+    This is needed because Snakemake does not fetch the package that scripts import.
+    """
     hosted.fetch_if_required()
     repository = hosted.hosted_repo.repo
     commit = repository.commit(hosted.ref).hexsha
@@ -27,12 +30,12 @@ def checked_out(hosted):
 
 
 def ours(path):
-    """The path of a file of the checkout, relative if the workflow runs there."""
+    """The path of a file of the checkout, relative if the checkout is the working directory."""
     return str(path if Path.cwd() == CHECKOUT else CHECKOUT / path)
 
 
 def all_ours(pattern):
-    """The paths of files of the checkout, sorted."""
+    """The paths, as from `ours`, of the files of the checkout that match a pattern, sorted."""
     return [ours(path.relative_to(CHECKOUT)) for path in sorted(CHECKOUT.glob(pattern))]
 
 

@@ -1,5 +1,6 @@
-"""Definitions that all rules share. Needs the configuration; makes THIS_RUN, which knows the records of its settings and
-code: files named by the hash of their content, so that reruns are correct even after .snakemake/ is lost.
+"""Definitions that all rules share. Needs the configuration; makes THIS_RUN, the run with the records of its settings
+and code. Records are files named by the hash of their content, so that reruns are correct even after .snakemake/ is
+lost.
 
 Loading the workflow writes nothing, because Snakemake does not report whether a run follows.
 """
@@ -19,10 +20,10 @@ from goldilocks_zone.storage import files
 
 
 def recorded(place):
-    """The path of a record as an input; jobs on a cluster use the record that their run has written.
+    """The path of the record at a place, as an input; jobs on a cluster use the record that their run has written.
 
-    A missing record is forced, so that the jobs that need it run: once .snakemake/ is lost, Snakemake does not rerun a
-    job because an input was missing.
+    If the record is missing, its job is forced, so that the jobs that need the record run, too: once .snakemake/ is
+    lost, Snakemake does not rerun a job because an input was missing.
     """
     try:
         path = THIS_RUN.path_of(place, started=workflow.remote_exec)
@@ -34,12 +35,12 @@ def recorded(place):
 
 
 def record(place):
-    """Input function for the record at `place`, in which wildcards are filled in."""
+    """Input function that fills the wildcards into `place` and returns the path of the record there."""
     return lambda wildcards: recorded(place.format(**dict(wildcards.items())))
 
 
 def own_networks(labels):
-    """The records of the user's own networks among `labels`."""
+    """The paths of the records of those networks among `labels` that are the user's own."""
     return [recorded(place) for place in THIS_RUN.networks_of(labels)]
 
 
@@ -49,7 +50,7 @@ def grown(amount):
 
 
 def refuse(error):
-    """Stop with the message of an error, which `make` repeats."""
+    """Stop Snakemake with the message of an error, and report the message to `make`."""
     failures.report(str(error))
     raise WorkflowError(str(error)) from None
 

@@ -1,10 +1,11 @@
 """Datasets. Needs the user's data folder, official mirrors, package registries or a user's own files; makes
-results/data/{dataset}.nc and a card of metadata, and keeps copies of both in results/data/verified. Snakemake deletes a
-job's outputs before the job starts; the job then restores them if reading again would give the same."""
+results/data/{dataset}.nc and a card of metadata, and keeps copies of both in results/data/verified. Snakemake deletes
+the outputs of a job before the job starts; the job restores them from the copies if reading again would give the
+same."""
 
-# Both rules fetch datasets first and exclusively, so that an unavailable one fails the run early. (A gate rule as an
-# ancient() input of the blocks would do so too, but while it is due to run, Snakemake ignores every other reason to
-# rerun the jobs behind it.)
+# By `priority` and `threads`, datasets are fetched first, with no other job beside them, so that an unavailable dataset
+# fails the run early. (If a gate job for all datasets were an ancient() input of the blocks, the run would fail early,
+# too, but while the gate is due to run, Snakemake ignores every other reason to rerun the jobs behind it.)
 
 
 rule dataset:
@@ -36,7 +37,7 @@ rule dataset:
 
 
 rule own_dataset:
-    """One of the user's own datasets, read again when the content of its files changes, not their age or place."""
+    """One of the user's own datasets, read again if the content of its files changes, but not their age or place."""
     input:
         files=record("data/own/{dataset}.yaml"),
         code=record("data/fingerprints/own_dataset.txt"),

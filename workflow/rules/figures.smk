@@ -1,5 +1,5 @@
-"""Figures. Needs the aggregates of studies, or the cuts; makes figures/{run}/{figure}.pdf and .png and the figure's source
-data. Each is drawn by the module that registers it."""
+"""Figures. Needs the aggregates of studies, or the cuts; makes figures/{run}/{figure}.pdf and .png, and the source data
+of the figure. Each figure is drawn by the module that registers it."""
 
 
 rule figure:

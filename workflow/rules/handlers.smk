@@ -1,4 +1,4 @@
-"""Start and failure of a run. Needs THIS_RUN; makes the lock that keeps other runs out of the folder."""
+"""Handlers of start and failure of a run. Needs THIS_RUN; makes the lock that keeps other runs out of the folder."""
 
 import snakemake_logger_plugin_goldilocks as progress
 
@@ -16,7 +16,7 @@ def both(first, second):
 
 
 def enter_run():
-    """Acquire the run lock, and clean up after a crashed run."""
+    """Acquire the run lock, remove leftovers of a crashed run, and store copies and hashes of datasets."""
     try:
         locks.enter_run()
         files.refuse_unwritable([*WRITTEN, "logs"])
@@ -28,7 +28,7 @@ def enter_run():
 
 
 def expect_times():
-    """Tell the logger for how long each job of this run is expected to take."""
+    """Tell the logger how many seconds each job of this run is expected to take."""
     estimates = costs.Costs(SETTINGS, Path("logs"), [Path("results/data/cards")])
     progress.expected = {
         job.jobid: estimates.of(job.rule.name, job.wildcards_dict, str(job.benchmark or "")).seconds
@@ -52,11 +52,11 @@ onerror:
     failures.report_failed_job(log)
 
 
-# Snakemake ignores the handlers of a module, so they are chained to those of the importing workflow. Handlers that it
-# defines after `use rule` replace both, and must call goldilocks.onstart() and goldilocks.onerror().
+# Snakemake ignores the handlers of a module, so they are chained to those of the importing workflow. If that workflow
+# defines handlers after `use rule`, they replace both, and must call goldilocks.onstart() and goldilocks.onerror().
 if not workflow.modifier.is_main_snakefile():
     workflow._onstart = both(workflow._onstart, onstart.func)
     workflow._onerror = both(workflow._onerror, onerror.func)
-# --delete-all-output and --delete-temp-output remove results, although no run starts.
+# --delete-all-output and --delete-temp-output remove results without starting a run, so the lock is acquired here.
 if any(argument.startswith("--delete-") for argument in sys.argv[1:]):
     enter_run()

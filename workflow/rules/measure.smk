@@ -1,5 +1,6 @@
-"""Measurements. Needs datasets and settings; makes one block per job (some draws at all or some radii), by one rule for
-each kind of study, and one file of cuts through the loss. A training job that was killed resumes from its checkpoints.
+"""Measurements. Needs datasets and settings; makes the blocks of studies, one by each job, and one file of cuts through
+the loss. A block has some of the draws, at all or some of the radii. Each kind of study has its own rule. A training
+job that was killed resumes from its checkpoints.
 """
 
 for kind in kinds.known().values():

@@ -1,10 +1,11 @@
 """Records: settings and fingerprints of code, in files named by the hash of their content. Needs the configuration and
-the code; makes results/{run}/{settings,fingerprints}/{name}.{hash}.{ending}, and the same below results/data. Rules take
-them as inputs, so that the effect of a change is known before anything is written, and after .snakemake/ is lost."""
+the code; makes results/{run}/{settings,fingerprints}/{name}.{hash}.{ending}, and similar files below results/data. As
+records are inputs of the other rules, the effect of a change is known before anything is written, and even after
+.snakemake/ is lost."""
 
 
 rule record:
-    """One record. Others of the same place are removed, so that results are made again if an earlier content returns."""
+    """One record. Others at the same place are removed, so that results are made again if one of them returns."""
     output:
         "results/{place}/{name}.{hash}.{ending}",
     log:
@@ -14,13 +15,13 @@ rule record:
         name="[A-Za-z0-9_-]+",
         hash=records.HASH,
         ending="txt|yaml",
-    # The highest priority of any job, because the jobs that have it wait for their records.
+    # The highest priority of all, because the jobs of datasets, which have it too, wait for their records.
     priority: 100
     localrule: True
     conda:
         "../../envs/plot.yaml"
     params:
-        # Compressed, because a shell takes at most 128 KiB, and in characters that it does not interpret.
+        # Compressed, because a shell takes at most 128 KiB, and encoded in characters that no shell interprets.
         text=lambda wildcards, output: THIS_RUN.packed(output[0]),
     message:
         "Recording {wildcards.name} of {wildcards.place}"

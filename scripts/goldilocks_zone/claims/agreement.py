@@ -1,6 +1,7 @@
-"""Agreement with published values: distances between a run's means and the published points.
+"""Agreement with published values: differences between means over a run's draws and the published points.
 
-A reading is one choice of the settings that the original does not state. No verdict depends on these distances.
+A reading is one interpretation of the original: a choice of the settings that it does not state. No verdict depends on
+these differences.
 """
 
 import csv
@@ -24,15 +25,15 @@ COLUMNS = (
     *("mean_difference", "mean_absolute_difference", "largest_difference", "deviations", "reason"),
 )
 ALL = "all"  # label of the row that pools all dimensions
-WITHIN = 2.0  # deviations
+WITHIN = 2.0  # standard deviations
 OVER_DRAWS = 3  # fewest draws for a standard deviation
 
 
 class Columns(BaseModel):
-    """Names of the columns of a file of published values, besides d.
+    """Names of the columns of a file of published values, which also has a column d.
 
-    x or log10_r: the radius, as log10(r²/r_X²) or log10(r/r_X); neither for values at a single radius. value: the
-    published value. deviation: its standard deviation, if published.
+    value: the published value. x: the radius as log10(r²/r_X²). log10_r: the radius as log10(r/r_X). Give x or log10_r,
+    or neither if all values are at a single radius. deviation: the published standard deviation of the value, if any.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -59,8 +60,9 @@ class Reading(BaseModel):
 class Comparison(BaseModel):
     """A file of published values, the figure that shows them, their variable and their readings.
 
-    values: name of the file. series: {axis: template}, the axis of the studies that distinguishes values of d, and its
-    labels with a placeholder {d}. at: values along axes, common to all readings.
+    values: name of the file. variable: the variable of the studies that is compared. series: {axis: template}; the
+    label along this axis of the studies for a dimension d is the template with d in place of {d}. at: values along
+    other axes, common to all readings.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -75,9 +77,9 @@ class Comparison(BaseModel):
 
 
 def load(path: str | Path) -> dict[str, Comparison]:
-    """Load the comparisons of a file resources/published/<work>/agreement.yaml, by name.
+    """Load the comparisons in a file resources/published/<work>/agreement.yaml, as {name: comparison}.
 
-    Raises ValueError if one is invalid.
+    Raises ValueError if a comparison is invalid.
     """
     found = {}
     for name, given in yaml.safe_load(Path(path).read_text(encoding="utf-8")).items():
@@ -91,7 +93,11 @@ def load(path: str | Path) -> dict[str, Comparison]:
 
 
 def evaluate(path: str | Path, studies: Mapping[str, xr.Dataset]) -> list[dict]:
-    """Rows of COLUMNS for each comparison of a file and each of its readings: one per d and one for all d together."""
+    """Compare the `studies` of a run with the published values that the file `path` (see `load`) lists.
+
+    Returns rows, dictionaries with the keys COLUMNS. Each reading of each comparison has one row for every d and one
+    for all d together, or a row with the reason why it cannot be compared.
+    """
     found = []
     for name, comparison in load(path).items():
         points = published(Path(path).parent / comparison.values, comparison.columns)
@@ -106,7 +112,10 @@ def evaluate(path: str | Path, studies: Mapping[str, xr.Dataset]) -> list[dict]:
 
 
 def published(path: Path, columns: Columns) -> dict[int, np.ndarray]:
-    """Published x, value and standard deviation, shape (3, points), by d; NaN for missing entries."""
+    """Read published values as {d: array (3, points)}, with the rows x, value and standard deviation.
+
+    A row is NaN if `columns` names no column for it.
+    """
     with path.open(newline="", encoding="utf-8") as file:
         rows, found = list(csv.DictReader(file)), defaultdict(list)
     for row in rows:
@@ -119,7 +128,7 @@ def published(path: Path, columns: Columns) -> dict[int, np.ndarray]:
 def _compared(
     comparison: Comparison, reading: Reading, points: dict[int, np.ndarray], studies: Mapping[str, xr.Dataset]
 ) -> Iterator[dict]:
-    """Rows of one reading: its numbers, or the reason why there are none."""
+    """Yield the rows of one reading: for each d its numbers or the reason why there are none, then one for all d."""
     if reading.study not in studies:
         yield {"d": ALL, "reason": f"the study {reading.study} is not part of this run"}
         return
@@ -142,10 +151,10 @@ def _compared(
 
 
 def _curve(study: xr.Dataset, comparison: Comparison, reading: Reading, d: int) -> xr.DataArray:
-    """The comparison's variable (radius, draw) at one d, in the study of a reading.
+    """Values (radius, draw) of the comparison's variable at one d, from the study of a reading.
 
-    Raises NotTested if the study has another setting or lacks the cell or variable, or if the reading leaves several
-    values of an axis.
+    Raises NotTested if a setting of the study differs from the reading's, if the study lacks the cell or the variable,
+    or if it has several values along an axis for which the reading names none.
     """
     ((axis, label),) = comparison.series.items()
     place = {"weights": INITIALISATIONS, **comparison.at, **reading.at, axis: label.format(d=d)}
@@ -170,7 +179,8 @@ def _curve(study: xr.Dataset, comparison: Comparison, reading: Reading, d: int) 
 def _at(ours: xr.DataArray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation over draws, each (points,), at x (points,), interpolated linearly between radii.
 
-    NaN beyond the radii; the deviation is NaN below OVER_DRAWS draws. If all x are NaN, the values at the only radius.
+    Both are NaN outside the range of the radii, and the standard deviation is NaN below OVER_DRAWS draws. If all x are
+    NaN, they are the values at the only radius of `ours`, or NaN if it has several.
     """
     count = ours.sizes["draw"]
     mean = ours.mean("draw").values
@@ -184,7 +194,10 @@ def _at(ours: xr.DataArray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _summary(apart: np.ndarray, comparison: Comparison) -> dict:
-    """Summary statistics of a row, from `apart` (2, points): differences run − published, and standard deviations."""
+    """Summary statistics for a row, from `apart` (2, points): differences run − published, and standard deviations.
+
+    share_within is the share of the differences of at most WITHIN standard deviations, where these are known.
+    """
     differences, deviations = apart
     sizes = np.abs(differences)
     known = ~np.isnan(deviations)

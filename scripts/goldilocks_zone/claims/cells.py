@@ -1,7 +1,8 @@
-"""Cells of studies: the places at which cases are judged.
+"""Cells of studies: the parts of a study's results on which cases are judged. A case is one test of a claim.
 
-A cell fixes every axis of a study whose values the case does not compare: one dataset, network, subspace, number of
-examples, and so on. Each case is judged on its primary cell and, as secondary results, on all other cells.
+A cell has a single value along every axis whose values the case does not compare: one dataset, network, subspace,
+number of examples, and so on. A place gives these values, as {axis: value}. Each case is judged on its primary cell
+and, as secondary results, on all other cells.
 """
 
 import itertools
@@ -28,9 +29,9 @@ VARIED = {name: dimension(name) for name in PRIMARY_SETTINGS}
 PRIMARY_CELL = {"dataset": "mnist", "network": "fc-200x2-relu", "examples": 1000}
 PRIMARY_KIND = "sparse"
 CELL = ("dataset", "network", "subspace", "examples")
-# Axes without a default value: where a study varies them, a case must name one value or compare several.
+# Axes without a value in the primary cell: where a study varies them, a case must name one value or compare several.
 UNUSUAL = ("rate", "geometry_examples")
-# Properties of a network by which `holds_for` selects cells; unknown for the user's own networks.
+# Names in `holds_for` of a network's properties, and its attributes that hold them. The user's own networks lack them.
 NETWORK_PROPERTIES = {"layers": "depth", "homogeneous": "homogeneous"}
 
 Place = dict[str, object]
@@ -44,9 +45,10 @@ class NotTested(Exception):
 
 
 def primary(case: dict, studies: Studies, left_out: LeftOut) -> xr.Dataset:
-    """The primary cell of a case; see `evaluate` for `left_out`.
+    """The primary cell of a case, with the variables that it takes from other studies.
 
-    Raises NotTested if the run has no such cell.
+    `left_out` maps each study that was left out of the run to the datasets that are unavailable. Raises NotTested if
+    the run has no such cell, or if settings of the study differ from those that the case is about.
     """
     name = case["study"]
     if name in left_out:
@@ -63,10 +65,10 @@ def primary(case: dict, studies: Studies, left_out: LeftOut) -> xr.Dataset:
 
 
 def secondary(cases: dict[str, dict], studies: Studies) -> Iterator[tuple[str, dict, str, Place]]:
-    """All secondary cells of a claim, as tuples of case name, case, study and place.
+    """Yield all secondary cells of a claim, as tuples (name of the case, case, name of the study, place).
 
-    Along the axes in UNUSUAL, a place is skipped if it is already the primary cell of another case judged in the same
-    way.
+    They lie in the case's own study and in those of its key `also`. A cell with an axis of UNUSUAL is skipped if it is
+    the primary cell of another case of the claim that is judged in the same way.
     """
     own = {
         name: (_way(case), case["study"], _primary_place(case, studies[case["study"]]))
@@ -87,7 +89,7 @@ def secondary(cases: dict[str, dict], studies: Studies) -> Iterator[tuple[str, d
 def at(case: dict, study: str, place: Place, studies: Studies) -> xr.Dataset:
     """A secondary cell of a case.
 
-    Raises NotTested if the run lacks the cell in the case's study or in another study that the case needs.
+    Raises NotTested if the run lacks the cell, or its counterpart in another study from which the case takes variables.
     """
     return _beside(case, _select(_study(case, study, studies), place), studies)
 
@@ -112,7 +114,7 @@ def _primary_place(case: dict, study: xr.Dataset) -> Place:
 
 
 def _axes(case: dict, study: xr.Dataset) -> list[str]:
-    """Axes that distinguish the cells of a case: all but those that its keys `every`, `over` and `examples` span."""
+    """Axes along which a cell has one value: all but those that the case's keys `every`, `over` and `examples` span."""
     spanned = {*case.get("every", []), *case.get("over", []), *(["examples"] if "examples" in case else [])}
     return [axis for axis in (*CELL, *UNUSUAL, *VARIED.values()) if axis in study.dims and axis not in spanned]
 
@@ -129,16 +131,19 @@ def _of_run(name: str, studies: Studies) -> xr.Dataset:
 
 
 def with_rate_of(study: xr.Dataset, other: xr.Dataset) -> xr.Dataset:
-    """Join a study of several learning rates with the single rate of `other`, restricted to the draws of `study`."""
+    """Add to a study of several learning rates the results of `other`, a study of one other rate, for the same draws.
+
+    Only variables that `study` has are added. The rates are sorted.
+    """
     rate = json.loads(other.attrs["settings"])["rate"]
     other = other[[name for name in study if name in other]].sel(draw=study["draw"]).expand_dims(rate=[rate])
     return xr.concat([study, other], "rate", join="exact", combine_attrs="override", data_vars="minimal").sortby("rate")
 
 
 def weights_as_networks(study: xr.Dataset) -> xr.Dataset:
-    """Turn each pair of network and weights into a network of its own.
+    """Combine the axes `network` and `weights` of a study into one axis `network`, with a label for each pair.
 
-    Networks are labelled `small_cnn epoch_1`, or `small_cnn` at initialisation. A study without the axis `weights` is
+    Labels are like `small_cnn epoch_1`, or `small_cnn` at initialisation. A study without the axis `weights` is
     returned unchanged.
     """
     if "weights" not in study.dims:
@@ -151,7 +156,11 @@ def weights_as_networks(study: xr.Dataset) -> xr.Dataset:
 
 
 def _beside(case: dict, cell: xr.Dataset, studies: Studies) -> xr.Dataset:
-    """Join the cell with the variables that the case takes from another study, for the same network and draws."""
+    """Add to a cell the variables that the case's key `beside` takes from another study, under the names given there.
+
+    They are read at the cell's dataset and network; only draws of both studies are kept. Raises NotTested if the other
+    study lacks the place or a variable, or has several subspaces.
+    """
     if "beside" not in case:
         return cell
     name, place = case["beside"]["study"], case["beside"]["at"]
@@ -186,15 +195,16 @@ def need(least: int, found: int, what: str) -> None:
 
 
 def _way(case: dict) -> dict:
-    """The keys of a case that determine how it judges a cell, wherever the cell is."""
+    """Keys of a case that determine how a cell is judged: all but `cell`, `statement`, `family` and `control`."""
     return {key: value for key, value in case.items() if key not in ("cell", "statement", "family", "control")}
 
 
 def holds_for(case: dict, place: Place, study: xr.Dataset) -> bool:
-    """Return True if a case covers a cell, by the patterns of its key `holds_for`.
+    """Return True if a case applies to the cell of a study at `place`, by the patterns of the case's key `holds_for`.
 
-    Patterns apply to values along axes or to properties of the network and dataset. An axis or property that the cell
-    lacks excludes nothing.
+    A pattern applies to a value along an axis, or to a property of the cell's network or dataset. Patterns for an axis
+    that the cell lacks, or for a property of it, are ignored. Properties of the user's own networks are unknown, and
+    match only patterns such as `*`.
     """
     known = dict(place)
     if "network" in place:

@@ -1,6 +1,7 @@
 """Curves over the radius: windows, locations of maxima, level crossings and correlations.
 
-x stands for log10(r²/r_X²). A reading is an array (3,); see `statistics.estimates`.
+x stands for log10(r²/r_X²). A reading is an array (3,) of a number read off a grid, with its lower end, best value and
+upper end; see `statistics.estimates`.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from goldilocks_zone.statistics import estimates
 from goldilocks_zone.statistics.estimates import Estimate
 
 WINDOW_SLACK = 1e-3
-REACH = 2 / 3  # in x
+REACH = 2 / 3  # in x, to either side of the largest point
 LEAST_CORRELATED = 10  # initialisations
 
 Window = tuple[float, float]
@@ -51,9 +52,9 @@ def by_radius(array: xr.DataArray) -> np.ndarray:
 
 
 def place_of_top(x: np.ndarray, values: np.ndarray, vertex: Callable[..., np.ndarray], name: str) -> Estimate:
-    """x of the maximum of the mean curve, from values (r, draws) over x (r,), by one of the vertex functions below.
+    """Estimate of the x at which the mean over draws of `values` (r, draws) is largest, over the grid x (r,).
 
-    `name` is the name of the bootstrap's random stream.
+    `vertex` is `vertex_within_reach` or `vertex_of_neighbours`. `name` names the random stream of the bootstrap.
     """
     estimate = estimates.bootstrapped(lambda sample: vertex(x, sample.mean(1))[1], values, name)
     reason = "the place of the highest value is censored: it is at an end of the radii"
@@ -61,20 +62,21 @@ def place_of_top(x: np.ndarray, values: np.ndarray, vertex: Callable[..., np.nda
 
 
 def vertex_within_reach(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Reading of the location of the maximum of y(x), by a parabola through the points within REACH of the largest."""
+    """Reading (3,) of the x of the maximum of y(x), by a parabola through the points within REACH of the largest y."""
     return _vertex(x, y, np.abs(x - x[np.argmax(y)]) <= REACH + WINDOW_SLACK)
 
 
 def vertex_of_neighbours(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Reading of the location of the maximum of y(x), by a parabola through the largest point and its neighbours."""
+    """Reading (3,) of the x of the maximum of y(x), by a parabola through the largest y and its two neighbours."""
     return _vertex(x, y, np.abs(np.arange(len(x)) - np.argmax(y)) <= 1)
 
 
 def _vertex(x: np.ndarray, y: np.ndarray, around: np.ndarray) -> np.ndarray:
-    """Vertex of the least-squares parabola through the points selected by `around`, as a reading (3,).
+    """Reading (3,) of the vertex of the least-squares parabola through the points that the mask `around` (r,) selects.
 
-    Falls back to a grid point if the parabola has no maximum between these points, if there are fewer than three, or if
-    points that are not neighbours tie for the largest. NaN if any value is missing.
+    If the parabola has no maximum between these points, or if they are fewer than three, it is the reading of a grid
+    point (see `estimates.point_of_grid`). If points that are not neighbours tie for the largest y, it spans them all.
+    NaN if any y is NaN.
     """
     if np.isnan(y).any():
         return np.full(3, np.nan)
@@ -91,9 +93,9 @@ def _vertex(x: np.ndarray, y: np.ndarray, around: np.ndarray) -> np.ndarray:
 
 
 def outermost_crossing(x: np.ndarray, curve: np.ndarray, level: float, outer: bool) -> float:
-    """The last x at which a piecewise linear curve falls through a level (`outer`), or the first at which it rises.
+    """The last x at which a piecewise linear curve falls through a level, or the first x at which it rises through it.
 
-    NaN if it does not.
+    It is the last fall with `outer`, else the first rise. NaN if there is none.
     """
     above = curve > level
     found = np.flatnonzero(above[:-1] & ~above[1:]) if outer else np.flatnonzero(~above[:-1] & above[1:])
@@ -104,9 +106,10 @@ def outermost_crossing(x: np.ndarray, curve: np.ndarray, level: float, outer: bo
 
 
 def crossing_from(start: int, x: np.ndarray, curve: np.ndarray, level: float, outer: bool) -> float:
-    """The first x at which a piecewise linear curve crosses a level, outwards (`outer`) or inwards from point `start`.
+    """The x at which a piecewise linear curve first crosses a level, on the way from the grid point `start`.
 
-    NaN if there is none. Segments with a non-finite end are skipped.
+    The way leads to larger x with `outer`, else to smaller x. NaN if there is no crossing. Segments with a non-finite
+    end are skipped.
     """
     step = 1 if outer else -1
     for i in range(start, len(x) - 1 if outer else 0, step):
@@ -122,12 +125,12 @@ def interpolated(x: np.ndarray, curve: np.ndarray, level: float, i: int, j: int)
 
 
 def outermost_crossings(values: xr.DataArray, level: float, outer: bool) -> np.ndarray:
-    """The outermost crossing of each draw, (draw,); NaN for draws without a crossing."""
+    """`outermost_crossing` for the curve over x of each draw, (draw,); NaN for draws without a crossing."""
     return np.array([outermost_crossing(values["x"].values, curve, level, outer) for curve in by_radius(values).T])
 
 
 def for_correlation(*rows: np.ndarray) -> np.ndarray:
-    """Stack rows with one value per initialisation.
+    """Stack rows (n,), which have one value for each of n initialisations, into an array (rows, n).
 
     Raises NotTested if there are fewer than LEAST_CORRELATED initialisations.
     """
@@ -136,9 +139,9 @@ def for_correlation(*rows: np.ndarray) -> np.ndarray:
 
 
 def with_edge(estimate: Estimate, variable: object, edge: str, remark: str = "") -> list[Estimate]:
-    """The estimated location of an edge, as a list.
+    """Return a list of the bootstrap estimate of an edge's location.
 
-    Raises NotTested if some resample has no edge.
+    Raises NotTested if some resample has no edge. `variable`, `edge` and `remark` word the message.
     """
     if not np.isfinite(estimate.standard_error):
         raise NotTested(f"the mean {variable} has no {edge} edge on this run's radii{remark}")
@@ -146,7 +149,7 @@ def with_edge(estimate: Estimate, variable: object, edge: str, remark: str = "")
 
 
 def partial_correlation(values: np.ndarray) -> float:
-    """Pearson correlation of the first two rows after regressing out the other rows."""
+    """Pearson correlation of the first two rows of `values` (rows, n) after regressing out the other rows, if any."""
     first, second, *others = values
     basis = np.array([np.ones_like(first), *others]).T
     residuals = [row - basis @ np.linalg.lstsq(basis, row, rcond=None)[0] for row in (first, second)]
@@ -154,14 +157,15 @@ def partial_correlation(values: np.ndarray) -> float:
 
 
 def partial_rank_correlation(values: np.ndarray) -> float:
-    """Spearman correlation of the first two rows after regressing out the ranks of the other rows."""
+    """Spearman correlation of the first two rows after regressing out the ranks of the other rows, if any."""
     return partial_correlation(np.array([estimates.ranks(row) for row in values]))
 
 
 def apart(places: np.ndarray, values: np.ndarray, curve: int, others: list[int]) -> np.ndarray:
-    """Values of row `curve` minus the mean of rows `others`, at those places of `curve` that all `others` cover.
+    """Differences of one curve from the mean of others, at those of its places that all others cover.
 
-    Rows (curves, r) are interpolated linearly between their places, which must ascend.
+    `values` and `places` (curves, r) hold one curve in each row; `curve` and `others` are indices of rows. Curves are
+    interpolated linearly between their places, which must ascend.
     """
     low, high = places[others].min(1).max(), places[others].max(1).min()
     inside = (places[curve] >= low) & (places[curve] <= high)

@@ -1,7 +1,7 @@
-"""Read the claims: short files, one for each work, expanded to one full dictionary for each claim.
+"""Definitions of the claims: read one file for each work, and expand its short form to a dictionary for each claim.
 
-config/claims/README.md describes the format. `claims_hash` hashes the expanded dictionaries, so that a file may be
-rewritten freely as long as its meaning is unchanged.
+config/claims/README.md describes the format. `evaluate.claims_hash` hashes the expanded dictionaries, so that a file
+may be rewritten freely as long as its meaning is unchanged.
 """
 
 import itertools
@@ -24,7 +24,7 @@ CASE_KEYS = (
 )
 BELOW = {"direction": "below"}
 SIGNS = {"positive": {}, "negative": BELOW, "rises": {"direction": "above"}, "falls": BELOW}
-ORIGINS = ("r_X", "published")  # names for the zero of a place
+ORIGINS = ("r_X", "published")  # words for the place 0 of a quantity that is relative to them
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
@@ -33,9 +33,10 @@ class DefinitionError(ValueError):
 
 
 def load(folder: str | Path) -> dict[str, dict]:
-    """Load every claim of a folder of claims files, by id: its work, its statement and its cases with all their keys.
+    """Load all claims in a folder of claims files, as {id: claim}, with all keys of their cases filled in.
 
-    Raises DefinitionError if a file is invalid.
+    A claim has the keys work and statement and, where given, reason, open and cases. Claims are sorted by the `order`
+    of their works. Raises DefinitionError if a file is invalid.
     """
     files = {path: records.parse(path.read_bytes()) for path in sorted(Path(folder).glob("*.yaml"))}
     claims, places = {}, {}
@@ -52,8 +53,11 @@ def load(folder: str | Path) -> dict[str, dict]:
                     f"{path}, {name}: {places[name].name} has a claim of this id, too; give one of them another id"
                 )
             if "work" in claim:
-                other = "one of another work is in its own file"
-                raise DefinitionError(f"{path}, {name}: a claim has the work of its file, {file['work']}; {other}")
+                other = "move claims of another work to a file of that work"
+                raise DefinitionError(
+                    f"{path}, {name}: a claim cannot have the key 'work', because all claims of a file are of its "
+                    f"work, {file['work']}; {other}"
+                )
             _check_keys(f"{path}, {name}", claim, CLAIM_KEYS, ["statement"])
             places[name] = path
             usual = {"for": (), "defaults": {}, "cases": {}, "file_defaults": file.get("defaults", {})}
@@ -63,15 +67,17 @@ def load(folder: str | Path) -> dict[str, dict]:
 
 
 def _needs(files: dict[Path, dict]) -> dict[str, dict]:
-    """Collect the needs of cases by study, from all files.
+    """Collect the keys `needs` of all files: what the cases of a study need, by study.
 
-    Raises DefinitionError if two files define needs of the same study.
+    Raises DefinitionError if two files define the needs of the same study.
     """
     found = {}
     for path, file in files.items():
         for study, given in file.get("needs", {}).items():
             if study in found:
-                raise DefinitionError(f"{path}, needs: those of {study} are in another file, too; keep one of them")
+                raise DefinitionError(
+                    f"{path}, needs: another file also has the needs of the study {study}; keep one of them"
+                )
             found[study] = given
     return found
 
@@ -105,7 +111,7 @@ def _expanded(place: str, name: str, claims: dict[str, dict], needed: dict[str, 
 
 
 def _likes(place: str, name: str, known: dict[str, dict]) -> list[str]:
-    """The chain of claims or cases that `name` inherits from through `like`, from the root to `name` itself.
+    """Names of the claims or cases from which `name` inherits through the key `like`, from the root to `name` itself.
 
     Raises DefinitionError for an unknown name or a circle.
     """
@@ -132,10 +138,11 @@ def _laid(layers: Iterable[dict]) -> dict:
 
 
 def _repeated(place: str, cases: dict[str, dict], loop: dict | Iterable) -> dict[str, tuple[dict, dict]]:
-    """Placeholder values and filled keys for each case of a claim, by name.
+    """Repeat the cases of a claim for the labels of `for`: {name of the case: (placeholder values, filled keys)}.
 
-    The `for` of a claim repeats each run of neighbouring cases whose names contain placeholders, label by label. The
-    `for` of a case repeats that case alone. Raises DefinitionError if two cases have the same name.
+    `loop` is the `for` of the claim. Where neighbouring cases have names with placeholders, it repeats all of them for
+    its first label, then all for the second, and so on. The `for` of a case repeats that case alone. Raises
+    DefinitionError if two cases have the same name.
     """
     found = {}
     for has_placeholder, run in itertools.groupby(cases, lambda name: bool(PLACEHOLDER.search(name))):
@@ -151,15 +158,16 @@ def _repeated(place: str, cases: dict[str, dict], loop: dict | Iterable) -> dict
 
 
 def _loops(labels: dict | Iterable) -> list[dict]:
-    """Placeholder values for each label of a `for`, with the label itself as {for}; at least one (empty) set."""
+    """Placeholder values for each label of a `for`, with the label itself under the name `for`; [{}] without labels."""
     named = labels if isinstance(labels, dict) else {label: {} for label in labels}
     return [{"for": label, **values} for label, values in named.items()] or [{}]
 
 
 def _filled(place: str, value: object, values: dict) -> object:
-    """Replace the placeholders in a value. A text of one placeholder alone becomes its value, of any type.
+    """Replace the placeholders in all texts within a value.
 
-    Raises DefinitionError for an unknown placeholder.
+    A text that consists of one placeholder becomes the value of this placeholder, of any type. Raises DefinitionError
+    for an unknown placeholder.
     """
     if isinstance(value, dict):
         return {key: _filled(place, each, values) for key, each in value.items()}
@@ -169,14 +177,14 @@ def _filled(place: str, value: object, values: dict) -> object:
         return value
     for name in PLACEHOLDER.findall(value):
         if name not in values:
-            advice = nearest(name, values) if values else "there is no for"
+            advice = nearest(name, values) if values else "define it under the key 'for'"
             raise DefinitionError(f"{place}: unknown placeholder {{{name}}}; {advice}")
     whole = PLACEHOLDER.fullmatch(value)
     return values[whole[1]] if whole else PLACEHOLDER.sub(lambda found: str(values[found[1]]), value)
 
 
 def _checked(place: str, case: dict) -> dict:
-    """Replace the expectation of a case by its test.
+    """Check the keys of a case, and replace its key `expect` by the keys of its test (see `as_test`).
 
     Raises DefinitionError for unknown or missing keys and invalid expectations.
     """
@@ -193,11 +201,13 @@ def _checked(place: str, case: dict) -> dict:
     try:
         return {**case, **as_test(expected)}
     except (KeyError, TypeError, ArithmeticError, ValueError):
-        raise DefinitionError(f"{place}.expect: {expected!r} is no expectation; see config/claims/README.md") from None
+        raise DefinitionError(
+            f"{place}.expect: {expected!r} is no expectation of a known form; config/claims/README.md lists the forms"
+        ) from None
 
 
 def as_test(expected: str | dict) -> dict:
-    """The test of an expectation: its kind and, where they matter, reference, margin and direction.
+    """Keys of the test that an expectation stands for: `test` (its kind) and, if needed, reference, margin, direction.
 
     The midpoint and half-width of an interval are computed in decimal, because binary fractions would round them.
     Raises KeyError for an unknown word, ValueError for an unknown mapping, TypeError or ArithmeticError for invalid

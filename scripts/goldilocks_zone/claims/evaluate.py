@@ -24,10 +24,11 @@ Judged = tuple[hypotheses.Test, Estimate]
 def evaluate(
     claims: dict, studies: Studies, run: str, substitutes: dict[str, str] | None = None, left_out: LeftOut | None = None
 ) -> list[dict]:
-    """One row per claim, per case and per secondary cell, as dictionaries with the keys COLUMNS.
+    """Judge claims on a run: one row for each claim, each case and each secondary cell, dictionaries with keys COLUMNS.
 
-    `control` is "control" for cases that do not count. A case on a dataset in `substitutes` is judged on its
-    substitute, and the statement says so. `left_out` maps each omitted study to its missing datasets.
+    The column control is "control" for cases that do not count in the verdict on their claim. `substitutes` maps
+    datasets to those that take their places: cases are judged on the substitutes, and their statements say so.
+    `left_out` maps each study that was left out to its unavailable datasets.
     """
     rows, common = [], {"run": run, "claims_hash": claims_hash(claims)}
     for identifier, claim in claims.items():
@@ -40,7 +41,7 @@ def evaluate(
 
 
 def claims_hash(claims: dict) -> str:
-    """Hash of the definitions behind the verdicts, 16 hexadecimal digits."""
+    """Hash of the definitions of all claims, in 16 hexadecimal digits."""
     return hashlib.sha256(json.dumps(claims, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -53,11 +54,12 @@ def _substituted(case: dict, substitutes: dict[str, str]) -> dict:
 
 
 def _summary(cases: list[dict], claim: dict) -> dict:
-    """The row of a claim, from the rows of its primary cases; `not tested` without cases.
+    """The row of a claim, from the rows of its cases on their primary cells.
 
-    A verdict that all cases share is the claim's. Otherwise a case that is not reproduced, or an identity that fails,
-    makes it `not reproduced`; else it is inconclusive. Identities that hold count only if there are no other cases;
-    controls never count. A claim with untested parts (`open`) is at best inconclusive.
+    Cases that are controls do not count, and identities that hold count only if there are no other cases. If all cases
+    that count have the same verdict, it is the claim's. Otherwise the claim is `not reproduced` if a case is not
+    reproduced or an identity fails, else `inconclusive`. A claim without cases is `not tested`. A claim with an
+    untested part (key `open`) is at best inconclusive.
     """
     cases = [case for case in cases if not case["control"]]
     if not cases:
@@ -89,7 +91,10 @@ def _primary(identifier: str, cases: dict[str, dict], studies: Studies, left_out
 
 
 def _secondary(identifier: str, cases: dict[str, dict], studies: Studies) -> list[dict]:
-    """One row per case and secondary cell, with Holm's procedure within the claim; untested rows come last."""
+    """One row for each case on each of its secondary cells; untested rows come last.
+
+    The p-values of all these rows of a claim are adjusted together by Holm's procedure.
+    """
     rows = []
     for name, case, study, place in cells.secondary(cases, studies):
         label = cells.label(name, case, study, place)
@@ -100,10 +105,10 @@ def _secondary(identifier: str, cases: dict[str, dict], studies: Studies) -> lis
 
 
 def _judged(identifier: str, label: str, case: dict, cell: Callable[[], Cell]) -> tuple[dict, Judged | None]:
-    """The row of a case without its verdict, and its test with the deciding estimate.
+    """Estimate a case on a cell: its row, still without a verdict, and its test with the deciding estimate.
 
-    If untested, the row with the verdict `not tested`, and None. A case whose needs the run does not meet is untested,
-    too, but its row has the estimate. The needs of identities are ignored.
+    If the case cannot be tested, the row has the verdict `not tested` and the second result is None. The same holds if
+    the run does not meet the case's `needs`, but then the row has the estimate. The needs of identities are ignored.
     """
     row = {"id": identifier, "case": label, "control": "control" if case.get("control") else ""}
     row |= {"statement": case["statement"], "unit": case["unit"]}
@@ -127,9 +132,11 @@ def _set_verdicts(rows: list[tuple[dict, Judged | None]]) -> None:
 
 
 def _measure(case: dict, cell: Cell, name: str) -> Judged:
-    """The test of a case and its deciding estimate: the one closest to failing, over the window's radii and `every`.
+    """The test of a case on a cell, and the deciding estimate: the one that is closest to failing the test.
 
-    Raises NotTested if an estimate is not finite, or if one is undecidable and no other one fails the claim.
+    A case has an estimate for each value along its axes `every`, and some quantities have one for each radius of a
+    window. Raises NotTested if an estimate is not finite, or if an estimate cannot decide the test and the deciding one
+    of the others does not fail it.
     """
     axes, found = case.get("every", []), []
     for values in itertools.product(*(cell[axis].values.tolist() for axis in axes)):

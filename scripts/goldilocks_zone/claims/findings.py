@@ -19,6 +19,7 @@ OUTCOMES = {True: HELD, False: FAILED, None: OPEN}
 KEYS = {"claims", "main", HELD, FAILED, OPEN}
 OPENING = "whether "
 PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+REMARK = re.compile(r" \((?:[^()]|\([^()]*\))*\)")  # in parentheses, which may hold others
 Row = Mapping[str, str]
 
 
@@ -28,9 +29,9 @@ class FindingsError(ValueError):
 
 @dataclass(frozen=True)
 class Sentence:
-    """A finding: the claim and case ids it rests on, their outcome (held, failed or open), and its text.
+    """A finding: the ids of the claims and cases that decide it, its outcome (held, failed or open), and its text.
 
-    The text of an open finding is a clause that begins with `whether`.
+    The text of an open finding is a clause that begins with `whether`. `main` marks the main findings.
     """
 
     claims: tuple[str, ...]
@@ -60,18 +61,18 @@ def read(
     estimate: Callable[[Row], str] | None = None,
     words: Callable[[str], str] = str,
 ) -> list[Answer]:
-    """Read the answers of a run from a file of findings and the rows of its claims.csv.
+    """Read the answers from a file of findings, worded according to `rows`, the rows of a run's claims.csv.
 
-    `estimate` renders the row of a case, `words` the text around the estimates. Raises FindingsError if the file is
-    invalid.
+    `estimate` renders the estimate in the row of a case, by default as `described` does. `words` renders the text
+    around estimates. Raises FindingsError if the file is invalid.
     """
     known = {row["id"]: row for row in rows if " " not in row["case"]}
     answers = []
     for name, entry in records.parse(Path(path).read_bytes()).items():
         place = f"{path}, {name}"
         if set(entry) - {"figures"} != {"question", "answer"}:
-            asked = "question and answer, and figures if any carries it"
-            raise FindingsError(f"{place}: a question has the keys {asked}, not {', '.join(entry)}")
+            asked = "question and answer, and may have figures"
+            raise FindingsError(f"{place}: a question must have the keys {asked}; this one has {', '.join(entry)}")
         sentences = [_sentence(place, each, known, estimate or described, words) for each in entry["answer"]]
         answers.append(Answer(name, entry["question"], tuple(sentences), tuple(entry.get("figures", ()))))
     return answers
@@ -83,7 +84,7 @@ def main(answers: Iterable[Answer]) -> list[Sentence]:
 
 
 def joined(sentences: Iterable[Sentence]) -> str:
-    """Join sentences into running text: the decided ones, then one sentence that lists all open ones."""
+    """Join findings into running text: those that held or failed, then one sentence that lists all open ones."""
     sentences = list(sentences)
     decided = [sentence.text for sentence in sentences if sentence.outcome != OPEN]
     clauses = [sentence.text for sentence in sentences if sentence.outcome == OPEN]
@@ -109,9 +110,17 @@ def _sentence(
 ) -> Sentence:
     _check(place, entry, known)
     outcome = OUTCOMES[synthesis.state(known[name]["verdict"] for name in entry["claims"])]
-    parts = PLACEHOLDER.split(entry[outcome])
+    chosen = entry[outcome]
+    if outcome == OPEN:
+        # A run that is too small for a verdict may also lack the estimate.
+        chosen = REMARK.sub(lambda found: found[0] if _is_estimated(found[0], known) else "", chosen)
+    parts = PLACEHOLDER.split(chosen)
     written = [estimate(known[part]) if i % 2 else words(part) for i, part in enumerate(parts)]
     return Sentence(tuple(entry["claims"]), outcome, entry.get("main", False), "".join(written))
+
+
+def _is_estimated(text: str, known: dict[str, Row]) -> bool:
+    return all(known[name]["estimate"] for name in PLACEHOLDER.findall(text))
 
 
 def _check(place: str, entry: dict, known: dict[str, Row]) -> None:

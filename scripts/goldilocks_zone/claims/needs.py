@@ -16,7 +16,7 @@ def _travel(cell: Cell) -> float:
     return float(rates) * _setting("steps", cell)
 
 
-# Wording of each need, and a function that returns the value of a cell.
+# For each need, its wording in messages, and a function that returns what a cell has of it.
 COUNTS = {
     "draws": ("{:g} draws", lambda cell: cell.sizes["draw"]),
     "steps": ("{:g} steps of training", lambda cell: _setting("steps", cell)),
@@ -26,7 +26,7 @@ COUNTS = {
 
 
 def unmet(needs: Mapping[str, float], cell: Cell) -> str:
-    """The first need that a cell does not meet, as “needs …, and this run has …”; empty if the cell meets all."""
+    """Message “needs …, and this run has …” about the first need that a cell does not meet; empty if it meets all."""
     for key, least in needs.items():
         words, count = COUNTS[key]
         if (found := count(cell)) < least:

@@ -1,6 +1,7 @@
-"""Registry of the quantities of claims: public functions in `claims.estimators` that return `list[Estimate]`.
+"""Registry of the estimators of claims' quantities: public functions in `claims.estimators` returning `list[Estimate]`.
 
-Their parameters, apart from the cell, are keys of a case, and `name`, which names the random stream of a bootstrap.
+The name of the function is the quantity of a case. Its first parameter is the cell; `name` names the random stream of a
+bootstrap; all other parameters are keys of the case.
 """
 
 import functools
@@ -19,7 +20,7 @@ NOT_KEYS = ("cell", "name")
 
 @functools.cache
 def known() -> dict[str, Callable[..., list[Estimate]]]:
-    """Every estimator by its name.
+    """All estimators, as {name: function}.
 
     Raises ValueError if two modules define an estimator of the same name.
     """
@@ -40,14 +41,14 @@ def known() -> dict[str, Callable[..., list[Estimate]]]:
 
 @functools.cache
 def keys(quantity: str) -> dict[str, bool]:
-    """The case keys that an estimator accepts, each with True if it is required."""
+    """Keys of a case that the estimator of a quantity accepts, as {key: True if it is required}."""
     parameters = inspect.signature(known()[quantity]).parameters.values()
     # Parameters whose key is a Python keyword carry a trailing underscore.
     return {p.name.rstrip("_"): p.default is p.empty for p in parameters if p.name not in NOT_KEYS}
 
 
 def estimate(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
-    """Evaluate the estimator of a case's quantity in one cell."""
+    """Estimates of a case's quantity on a cell; `name` names the random stream of a bootstrap."""
     function, given = known()[case["quantity"]], {**case, "name": name}
     keys = (key for key in inspect.signature(function).parameters if key.rstrip("_") in given)
     return function(cell, **{key: given[key.rstrip("_")] for key in keys if key != "cell"})

@@ -1,18 +1,22 @@
-"""Synthesis of the verdicts: disagreements between works, and verdicts that flip along unreported settings."""
+"""Synthesis of the verdicts: which side of a disagreement holds, and which unreported settings flip verdicts."""
 
 from collections.abc import Iterable
 
 from goldilocks_zone.claims.cells import PRIMARY_CELL
 from goldilocks_zone.statistics.hypotheses import FAILS, HOLDS, NOT_REPRODUCED, REPRODUCED
 
-# Settings that works often leave unreported: axes as in cell labels, with the value of the primary cell.
+# Settings that works often leave unreported: axes, named as in labels of cells, and their values in the primary cell.
 UNSAID = {"inputs": "standardised", "metric": "shell", "bias_directions": "False", "N": "1000"}
 PRIMARY_PLACE = (PRIMARY_CELL["dataset"], PRIMARY_CELL["network"])
 HELD, FAILED = {REPRODUCED, HOLDS}, {NOT_REPRODUCED, FAILS}
 
 
 def outcome(verdicts: dict[str, str], sides: list[list[str]]) -> str:
-    """The side of a disagreement that holds, given the claims of both sides: first, second, both, neither, or open."""
+    """The side of a disagreement between works that holds: first, second, both, neither, or open.
+
+    `verdicts` maps claims to their verdicts. `sides` has two lists of claims; a side holds if all its claims do (see
+    `state`). The outcome is open if either side is undecided.
+    """
     states = [state([verdicts.get(claim, "") for claim in claims]) for claims in sides]
     if None in states:
         return "open"
@@ -28,10 +32,11 @@ def state(verdicts: Iterable[str]) -> bool | None:
 
 
 def flips(rows: Iterable[dict]) -> dict[str, tuple[int, int]]:
-    """Count verdicts that flip along one axis of UNSAID: (flipped, compared) by axis.
+    """Count the verdicts that flip when one unreported setting is changed: {axis of UNSAID: (flipped, compared)}.
 
-    A cell with another value than UNSAID's along one axis alone is compared with the cell, primary or secondary, that
-    has UNSAID's value and is otherwise the same. Only verdicts that hold or fail are compared.
+    `rows` are those of claims.csv. Each cell that differs from UNSAID along exactly one axis is compared with the cell,
+    primary or secondary, that has UNSAID's value there and is otherwise the same. Pairs in which a verdict neither
+    holds nor fails are left out.
     """
     cells = [(row, *_read(row)) for row in rows if row["case"]]
     verdicts = {(case, rest): row["verdict"] for row, case, rest, other in cells if not other}

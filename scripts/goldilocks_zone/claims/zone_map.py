@@ -1,6 +1,7 @@
-"""Predicting trainability from curvature and logit scale at initialisation.
+"""Predicting accuracy after training from the curvature and the scale of the logits at initialisation.
 
-The units are networks (cells of a study) with all their radii; a point is one network at one radius.
+A network here is one cell of a study (dataset, network and subspace) with all its radii, and the unit of replication. A
+point is one network at one radius.
 """
 
 import math
@@ -25,7 +26,7 @@ MEANINGS = {
 
 
 def statistics(training: xr.Dataset, curvature: xr.Dataset) -> dict[str, tuple[float, float, float]]:
-    """Value and both ends of the 95 % interval of each statistic; NaN for too few networks or draws.
+    """All statistics, as {name: (value, low, high)} with 95 % intervals; NaN for too few networks or draws.
 
     kappa, fraction and sigma are the `rank_correlation` of accuracy with Tr(H)/‖H‖, with the fraction of positive
     eigenvalues and with σ_z (σ_z itself, not its distance from the best value). gain is the result of `gain`.
@@ -35,18 +36,18 @@ def statistics(training: xr.Dataset, curvature: xr.Dataset) -> dict[str, tuple[f
 
 
 def points(training: xr.Dataset, curvature: xr.Dataset) -> xr.Dataset:
-    """accuracy, kappa, fraction and log10_sigma, each (network, radius, draw), at the points that both studies have."""
+    """Variables accuracy, kappa, fraction and log10_sigma (network, radius, draw), where both studies have them."""
     found = xr.merge([of_training(training), of_curvature(curvature)], join="inner")
     return by_network(found).transpose("network", "radius", "draw")
 
 
 def of_training(study: xr.Dataset) -> xr.Dataset:
-    """accuracy after training (dataset, network, subspace, radius, draw)."""
+    """Variable accuracy, after training, with the axes (dataset, network, subspace, radius, draw)."""
     return _described({"accuracy": accuracy(study)})
 
 
 def of_curvature(study: xr.Dataset) -> xr.Dataset:
-    """kappa, fraction and log10_sigma (dataset, network, subspace, radius, draw), for the largest N and d."""
+    """Variables kappa, fraction and log10_sigma (dataset, network, subspace, radius, draw), at the largest N and d."""
     study = study.sel(examples=study["examples"].max(), dimension=study["dimension"].max())
     variables = {"kappa": study["trace_over_norm"], "fraction": study["fraction_positive"]}
     return _described({**variables, "log10_sigma": np.log10(study["logits_std"])})
@@ -60,7 +61,7 @@ def _described(variables: dict[str, xr.DataArray]) -> xr.Dataset:
 
 
 def by_network(study: xr.Dataset) -> xr.Dataset:
-    """Stack the cells of a study along one axis `network`, labelled by the coordinates that differ between them."""
+    """Stack dataset, network and subspace into one axis `network`, labelled by those of them that vary."""
     told_apart = [axis for axis in CELL if study.sizes[axis] > 1] or ["network"]
     stacked = study.stack(cell=CELL)
     names = [", ".join(map(str, rows)) for rows in zip(*(stacked[axis].values for axis in told_apart))]
@@ -70,8 +71,8 @@ def by_network(study: xr.Dataset) -> xr.Dataset:
 def rank_correlation(found: xr.Dataset, name: str) -> tuple[float, float, float]:
     """Spearman correlation of accuracy with a variable of `points` over all networks and radii, from means over draws.
 
-    Returns (value, low, high), clipped to [−1, 1]; NaN without points. The interval resamples networks with all their
-    radii or, below LEAST_NETWORKS, whole draws.
+    Returns (value, low, high), clipped to [−1, 1]; NaN without points. The bootstrap of the interval resamples
+    networks, each with all its radii. With fewer than LEAST_NETWORKS networks, it resamples draws.
     """
     pair = found[["accuracy", name]].to_dataarray().transpose("variable", "radius", "network", "draw").values
     if pair.size == 0:
@@ -103,13 +104,14 @@ def _estimate(statistic: Callable[[np.ndarray], float], samples: np.ndarray, nam
 def gain(found: xr.Dataset) -> tuple[float, float, float]:
     """Mean absolute error of accuracy predicted from σ_z alone, minus the error from σ_z and κ; positive if κ helps.
 
-    Networks are left out one at a time; all quantities are means over draws. From σ_z alone, the accuracy of network i
-    at s = log10 σ_z is predicted as a_i(s), the mean over the other networks of their curves over s, interpolated
-    linearly between radii. With κ, the prediction is a_i(s) + b_i (κ − k_i(s)). Here k_i(s) is the corresponding mean
-    of κ, and b_i is the least-squares slope through the origin of (accuracy − a_i) over (κ − k_i), on the other
-    networks. The error is averaged over all points of all networks within the range of s that all other networks
-    cover. The interval resamples the left-out networks with their errors; predictions are not refitted. Returns (value,
-    low, high); NaN below LEAST_NETWORKS, where no b_i can be fitted.
+    Returns (value, low, high); NaN below LEAST_NETWORKS networks, where κ's slope cannot be fitted. All quantities are
+    means over draws, and each network i is predicted from the other networks. Let s = log10 σ_z. From σ_z alone, the
+    accuracy at s is predicted as a_i(s), the mean of the other networks' accuracies over s, interpolated linearly
+    between radii. With κ, it is predicted as a_i(s) + b_i (κ − k_i(s)). Here k_i(s) is the corresponding mean of κ, and
+    b_i is the least-squares slope through the origin of (accuracy − a_i) over (κ − k_i), on the other networks.
+
+    Errors are averaged over those points of all networks whose s lies in the range that all other networks cover. The
+    interval resamples networks with the errors of their predictions, which are not fitted again.
     """
     if found.sizes["network"] < LEAST_NETWORKS:
         return UNKNOWN
@@ -125,7 +127,7 @@ def gain(found: xr.Dataset) -> tuple[float, float, float]:
 def _error_differences(places: np.ndarray, accuracy: np.ndarray, kappa: np.ndarray, left_out: int) -> np.ndarray:
     """Absolute error from σ_z alone minus the error with κ, at those radii of network `left_out` that all others cover.
 
-    places (log10 σ_z, ascending), accuracy and kappa have shape (networks, radii).
+    `places` (log10 σ_z, ascending), `accuracy` and `kappa` have the shape (networks, radii).
     """
     others = [i for i in range(len(places)) if i != left_out]
     of_accuracy, of_kappa = (

@@ -14,7 +14,7 @@ DATA = Path("results/data")
 
 
 def contents_of(config: models.Configuration) -> dict[str, Path]:
-    """Files of the archive, by name: blocks and everything derived from them."""
+    """Paths of the files to pack, by their name in the archive: blocks, cards, and everything made from them."""
     names = [path for study in config.studies for path in studies.block_paths(config, study)]
     names += [f"aggregate/{study}.nc" for study in config.studies]
     names += [f"figures/{figure}.nc" for figure in config.figures]
@@ -29,7 +29,7 @@ def contents_of(config: models.Configuration) -> dict[str, Path]:
 
 
 def about(config: models.Configuration) -> dict:
-    """Code and settings that produced the blocks, for the archive's manifest."""
+    """Run, commit and date, and the code and settings that produced the blocks, for the manifest of the archive."""
     place, cuts = Path("results", config.run, "fingerprints"), {"cuts": config.cuts} if config.cuts else {}
     kinds = sorted({study.kind for study in config.studies.values()} | cuts.keys())
     return {
@@ -42,7 +42,10 @@ def about(config: models.Configuration) -> dict:
 
 
 def release_day() -> str:
-    """Release date of the checkout; an archive's date must follow from its contents, not from the clock."""
+    """Release date of the checkout, such as 2026-01-31, from CITATION.cff; replaces the date of an unknown commit.
+
+    The clock would give an archive a date that does not follow from its contents.
+    """
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     return citation["date-released"].isoformat()
 
@@ -51,13 +54,14 @@ def _recorded(place: Path) -> str:
     found = records.versions(place)
     if len(found) != 1:
         raise ValueError(
-            f"{place.parent} has {len(found)} records of {place.stem} in place of one: build the run, then archive it"
+            f"{place.parent} has {len(found)} records of {place.stem}, and exactly one is needed: build the run again, "
+            "then archive it"
         )
     return found[0].read_text(encoding="utf-8").strip()
 
 
 def run(configfile: Path) -> None:
-    """Pack a run and print the path and size of the archive.
+    """Pack the results of a run, and print the path and size of the archive.
 
     Raises ValueError if the run is not complete.
     """

@@ -17,7 +17,7 @@ LIMIT_MB = 50
 def run(configfile: Path) -> None:
     """Pack the paper's source and print the path and size of the archive.
 
-    Raises ValueError if the source is missing, does not compile or is too large.
+    Raises ValueError if latexmk or the source is missing, or if the source does not compile or is too large.
     """
     results = Path("results", load.load([configfile]).run)
     folder, path = results / "latex", results / "arxiv.tar.gz"
@@ -41,7 +41,10 @@ def run(configfile: Path) -> None:
             )
     content = archive.packed(contents)
     if len(content) > LIMIT_MB * 10**6:
-        raise ValueError(f"the archive would have {len(content) / 1e6:.0f} MB, and arXiv takes {LIMIT_MB}")
+        raise ValueError(
+            f"the archive would be {len(content) / 1e6:.0f} MB, but arXiv takes {LIMIT_MB} MB at most: draw smaller "
+            "figures"
+        )
     with files.whole_file(path) as temporary:
         temporary.write_bytes(content)
     print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")

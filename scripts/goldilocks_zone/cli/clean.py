@@ -1,4 +1,7 @@
-"""`make clean`: remove everything generated except the datasets, or one run alone. Needs only the standard library."""
+"""`make clean`: remove everything that was generated except the datasets, or the files of one run only.
+
+Needs only the standard library.
+"""
 
 import re
 from pathlib import Path
@@ -13,8 +16,8 @@ COPIES = ("results/claims.csv", "results/agreement.csv", "results/run.txt", "pap
 def run(name: str | None) -> None:
     """Remove the results, figures and logs of the run `name`, or of all runs, and print what was removed.
 
-    A link to a folder elsewhere is kept, but its contents are removed. Raises ValueError while a run is active, or if
-    there is no such run.
+    If one of these is a link to a folder elsewhere, the link is kept and the folder is emptied. Raises ValueError while
+    a run is active, or if there is no run `name`.
     """
     locks.enter_run()
     places = [Path(place) for place in ("results", "figures", "logs")]
@@ -22,7 +25,7 @@ def run(name: str | None) -> None:
         named = re.fullmatch("[a-z0-9_]+", name) and name not in KEPT
         found = [place / name for place in places if named and (place / name).is_dir()]
         if not found:
-            raise ValueError(f"there is no run {name!r}: results/ shows which there are")
+            raise ValueError(f"there is no run {name!r}: use the name of a folder in results/, as RUN=quick")
         published = Path("results/run.txt")
         if published.exists() and published.read_text().strip() == name:
             found += map(Path, COPIES)

@@ -1,4 +1,4 @@
-"""`make compare`: list numbers and verdicts in which two runs differ."""
+"""`make compare`: list the numbers and verdicts that differ between two runs."""
 
 import csv
 from pathlib import Path
@@ -20,13 +20,19 @@ def _studies(first: Path, second: Path, tolerance: float) -> list[str]:
 
 
 def differences(first: xr.Dataset, second: xr.Dataset, tolerance: float) -> list[str]:
-    """One sentence per axis and variable in which two studies differ."""
+    """Sentences on the differences of two results of a study, one for each axis and each variable that differs.
+
+    Variables are compared at the labels that both results have along every axis. Numbers a and b differ if
+    |a − b| > `tolerance` · max(|a|, |b|).
+    """
     lines = []
     for axis in first.sizes.keys() | second.sizes.keys():
         values = [set(study[axis].values.tolist()) if axis in study.coords else set() for study in (first, second)]
         if values[0] != values[1]:
             common = len(values[0] & values[1])
-            lines.append(f"{axis}: {len(values[0])} against {len(values[1])} values, {common} in common are compared")
+            lines.append(
+                f"{axis}: {len(values[0])} and {len(values[1])} values; only the {common} in common are compared"
+            )
     first, second = xr.align(first, second, join="inner")
     for name in sorted(first.data_vars.keys() | second.data_vars.keys()):
         if name not in first or name not in second:
@@ -53,7 +59,7 @@ def _verdicts(first: Path, second: Path) -> list[str]:
 
 
 def run(runs: list[str], tolerance: float) -> None:
-    """Print each study, variable and claim in which two runs, given by name or folder, differ.
+    """Print the differences of two runs, given by name or by folder, in studies, variables and verdicts.
 
     Numbers differ if |a − b| > tolerance · max(|a|, |b|). Raises ValueError if anything differs, or if a run has no
     results.

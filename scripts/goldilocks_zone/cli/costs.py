@@ -1,4 +1,4 @@
-"""Estimates of the time and memory of jobs, from benchmark files of earlier jobs or from the size of the job.
+"""Estimates of the time and memory of jobs, from benchmark files of earlier jobs or from the amount of work.
 
 Depends on the names of rules and on the layout of the log folder; imports nothing heavy.
 """
@@ -16,7 +16,7 @@ from goldilocks_zone.models import labels
 BENCHMARK = ".benchmark.tsv"
 NOT_JOBS = ("all", "figures", "record")  # rules that take no time
 MEASURED, ALIKE, BY_SIZE = "the same job", "jobs of the same rule", "the job's size"
-# Seconds of jobs that belong to no study, and the default.
+# Seconds of jobs that belong to no study, by rule, and of all other rules.
 OTHER_SECONDS = {"cuts": 10.0, "aggregate": 1.0}
 USUAL_SECONDS = 3.0
 USUAL_SHAPE = official_shapes.OFFICIAL["cifar10"]  # assumed for datasets that have not been read
@@ -24,7 +24,7 @@ USUAL_SHAPE = official_shapes.OFFICIAL["cifar10"]  # assumed for datasets that h
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds and memory (MiB; None if unknown) of a job, with their source."""
+    """Estimated seconds and memory (MiB; None if unknown) of a job, and the source: MEASURED, ALIKE or BY_SIZE."""
 
     seconds: float
     mib: float | None
@@ -32,9 +32,10 @@ class Cost:
 
 
 class Costs:
-    """Estimates for the jobs of one run of a complete configuration.
+    """Estimates of the costs of jobs of one run.
 
-    Uses the benchmark files of this and other runs below the log folder. `cards` are folders of dataset cards.
+    `config` is the complete configuration of the run. `logs` is the log folder, with the benchmark files of this and
+    other runs below it. `cards` are folders of dataset cards, from which the shapes of datasets are read.
     """
 
     def __init__(self, config: models.Configuration, logs: Path, cards: Sequence[Path] = ()):
@@ -49,7 +50,12 @@ class Costs:
         self._speeds = self._measured_speeds()
 
     def of(self, rule: str, wildcards: dict, benchmark: str | None) -> Cost:
-        """The cost of a job of `rule`, from its wildcards and the path of its benchmark file."""
+        """Estimated cost of a job of `rule`, given its wildcards and the path of its benchmark file.
+
+        The time is that of the same job in an earlier run, if there was one. For a block of known work, it is otherwise
+        an overhead plus the work divided by the speed of finished blocks or, without any, by the speed that its kind
+        of study assumes. For other jobs, it is the mean of earlier jobs of the rule or, without any, a constant.
+        """
         if known := self._own.get(Path(benchmark or "")):
             return Cost(*known, MEASURED)
         others, work = self._of_rule.get(rule, []), self._work(wildcards)
@@ -65,7 +71,10 @@ class Costs:
         return Cost(overhead + work / (speed or kind.speeds[study.work]), mib, ALIKE if speed else BY_SIZE)
 
     def _measured_speeds(self) -> dict[tuple[str, str | None], float]:
-        """Operations per second of this run's completed jobs, by work and study; study None for all jobs of a work."""
+        """Operations per second of this run's completed jobs, by type of work (`Study.work`) and study.
+
+        For the study None, the value is over all jobs with this type of work.
+        """
         names, sums = ("study", "dataset", "network", "subspace", "block"), defaultdict(lambda: [0.0, 0.0])
         for kind in kinds.known().values():
             place = self._logs / self._config.run / kind.name
@@ -106,6 +115,6 @@ def _measured(path: Path) -> tuple[float, float] | None:
 
 
 def _rule_of(path: Path) -> str:
-    """The rule of a benchmark file {run}/{rule}/… or {run}/{rule}.benchmark.tsv below the log folder."""
+    """Rule of a benchmark file, from its path below the log folder: {run}/{rule}/… or {run}/{rule}.benchmark.tsv."""
     name = path.parts[:2][-1].removesuffix(BENCHMARK)
     return "figure" if name == "figures" else name

@@ -15,9 +15,10 @@ DATA = Path("results/data")
 
 
 def run(configfiles: list[Path]) -> None:
-    """Fetch the datasets that the configurations name, or all; print the path of each, or why it is unavailable.
+    """Fetch the datasets that the configurations name; print the path of each, or why it is unavailable.
 
-    Datasets that are newer than the records of their code and files are not fetched again.
+    Without `configfiles`, these are the official datasets and all datasets of the shipped configuration. A dataset is
+    not fetched again if it is newer than the records of its code and, if it is a user's own, of its files.
     """
     config = load.load(configfiles)
     named = load.datasets_of(config)
@@ -43,7 +44,7 @@ def run(configfiles: list[Path]) -> None:
             reason = None if current else _make(name, known.get(name), folder, inputs[0], outputs)
             available[name] = {"available": False, "reason": reason} if reason else {"available": True}
     finally:
-        # Write the record even if a malformed user dataset raises, to keep the entries before it.
+        # Also if a user's malformed dataset raises: the entries of the datasets before it are kept.
         files.write_if_changed(yaml.safe_dump(available, allow_unicode=True), record)
     for name in names:
         if available[name]["available"]:
@@ -54,7 +55,10 @@ def run(configfiles: list[Path]) -> None:
 
 
 def _make(name: str, own: dict | None, folder: str | None, code: Path, outputs: tuple[Path, Path]) -> str | None:
-    """Fetch a dataset, or read the user's dataset from its record `own`; returns the reason if it is unavailable."""
+    """Fetch an official dataset, or read a user's own with the record `own`; return why it is unavailable, or None.
+
+    `folder` is the user's data folder, `code` the record of the code, and `outputs` are the dataset file and its card.
+    """
     # Imported lazily: requests and xarray take a second to import.
     from fetch_dataset import fetch_dataset
     from read_own_dataset import read_own_dataset

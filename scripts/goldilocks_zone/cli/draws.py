@@ -1,4 +1,4 @@
-"""`make draws`: the number of draws that cases of claims require of each study, from the spread in a finished run."""
+"""`make draws`: print how many draws each study needs for its claims, given the intervals in a finished run."""
 
 import csv
 import math
@@ -12,14 +12,15 @@ from goldilocks_zone.cli import text_tables
 from goldilocks_zone.config import load
 
 CLAIMS = Path("config/claims")
-FEWEST = 8  # draws; with fewer, the standard deviation itself is poorly known
-OUT_OF_REACH = 4  # times the draws of the run
+FEWEST = 8  # least number of draws: with fewer, the standard deviation itself is poorly known
+OUT_OF_REACH = 4  # largest multiple of the draws of the run that a case may need
 
 
 class Asked(NamedTuple):
-    """The largest number of draws that a case of one study requires, this case, and the undecided cases.
+    """Number of draws that a study needs.
 
-    Undecided cases require more than OUT_OF_REACH times the draws of the run.
+    draws: the largest number that one of its cases needs, at least FEWEST. case: this case, or `none` if all are
+    undecided. undecided: cases that would need more than OUT_OF_REACH times the draws of the run; they do not count.
     """
 
     draws: int
@@ -28,9 +29,9 @@ class Asked(NamedTuple):
 
 
 def asked(claims: Mapping[str, dict], rows: Iterable[Mapping[str, str]]) -> dict[str, Asked]:
-    """Required draws by study, for the cases of `claims` with the `rows` of a claims.csv.
+    """Numbers of draws that studies need, by study, for the cases of `claims`, given the `rows` of a claims.csv.
 
-    Draws suffice when a case's interval extends at most half-way from its estimate to its margin. A case that would
+    Draws suffice for a case if its interval extends at most half-way from the estimate to the margin. A case that would
     need more than OUT_OF_REACH times its draws is listed as undecided and does not count. Verdicts have no influence.
     """
     cases = {
@@ -49,12 +50,12 @@ def asked(claims: Mapping[str, dict], rows: Iterable[Mapping[str, str]]) -> dict
     found = {}
     for study, draws in needed.items():
         most = max(draws, key=draws.get)
-        found[study] = Asked(max(FEWEST, draws[most]), most, undecided[study])
+        found[study] = Asked(max(FEWEST, draws[most]), most if draws[most] else "none", undecided[study])
     return found
 
 
 def _half_width_over_distance(case: dict, row: Mapping[str, str]) -> float:
-    """Half-width of a row's interval over the distance of its estimate from the nearest margin; ∞ at a margin."""
+    """Half-width of a row's interval over the distance from its estimate to the nearest margin; ∞ at zero distance."""
     estimate, low, high, margin = (float(row[key]) for key in ("estimate", "low", "high", "margin"))
     if case["test"] == "superiority":
         distance = abs(estimate - margin)
@@ -64,15 +65,16 @@ def _half_width_over_distance(case: dict, row: Mapping[str, str]) -> float:
 
 
 def run(configfiles: list[Path]) -> None:
-    """Print a line for each study of the configuration.
+    """Print for each study of the configuration its number of draws, and the number that its claims need.
 
-    Raises ValueError if its run has no results.
+    Raises ValueError if the run has no claims.csv.
     """
     config = load.load(configfiles)
     path = Path("results", config.run, "claims.csv")
     if not path.exists():
         raise ValueError(
-            f"{path} is missing: numbers of draws follow from the spread of a finished run; build the run first"
+            f"{path} is missing: the draws asked for are computed from the spreads in a finished run; build the run "
+            "first"
         )
     with path.open(newline="", encoding="utf-8") as file:
         found = asked(definitions.load(CLAIMS), csv.DictReader(file))

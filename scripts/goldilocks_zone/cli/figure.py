@@ -7,9 +7,9 @@ from goldilocks_zone.config import load, models
 
 
 def path_of_figure(name: str, complete: models.Configuration) -> str:
-    """Path to the PDF of a figure.
+    """Path to the PDF of the figure `name` of a run, given its complete configuration.
 
-    Raises ValueError if the run of a complete configuration does not draw it.
+    Raises ValueError if the run does not draw the figure.
     """
     config, reasons, _ = load.as_run(complete)
     figures = sorted(config.figures)

@@ -25,13 +25,16 @@ COMMAND = "make findings CONFIG=config/config.yaml"
 
 
 def run(configfile: Path) -> None:
-    """Write the findings of a finished full run.
+    """Write the findings of the full run, with tables and figures, to docs/ and README.md.
 
-    Raises ValueError if it is not the full run, has not been built, or its figures exceed LIMIT_MB in total.
+    Raises ValueError if the configuration is not of the full run, if the run has not been built or does not draw a
+    figure that the findings name, or if these figures exceed LIMIT_MB in total.
     """
     config, *_ = load.as_run(load.load([configfile]))
     if config.run != FULL:
-        raise ValueError(f"{configfile}: findings come from the full run, and {config.run} is another one: {COMMAND}")
+        raise ValueError(
+            f"{configfile}: findings are of the full run, but this is the configuration of {config.run}: use {COMMAND}"
+        )
     place = Path("results", config.run)
     if missing := [name for name in TABLES if not (place / name).exists()]:
         raise ValueError(f"{place / missing[0]} is missing: build the run first (make full), then its findings")
@@ -40,10 +43,13 @@ def run(configfile: Path) -> None:
     sources = {name: Path("figures", config.run, f"{name}.png") for name in drawn}
     if missing := [path for path in sources.values() if not path.exists()]:
         raise ValueError(
-            f"{missing[0]} is missing, since the run does not draw this figure: draw it, or take it out of {WORDS}"
+            f"{missing[0]} is missing, because the run leaves this figure out: keep it in the run, or remove it from "
+            f"{WORDS}"
         )
     if (size := sum(path.stat().st_size for path in sources.values()) / 1e6) > LIMIT_MB:
-        raise ValueError(f"the figures that {WORDS} names are {size:.1f} MB, more than {LIMIT_MB} MB: name fewer")
+        raise ValueError(
+            f"the figures that {WORDS} names are {size:.1f} MB, more than {LIMIT_MB} MB: name fewer figures there"
+        )
     origin = origin_of(config, rows)
     for name in TABLES:
         _copy(place / name, DOCS / name)
@@ -70,7 +76,11 @@ def figures(answers: Iterable[Answer]) -> list[str]:
 
 
 def origin_of(config: models.Configuration, rows: Iterable[Row]) -> dict:
-    """Provenance of a run's numbers: code, versions and hours of the results, and checksums of the datasets."""
+    """Provenance of a run's numbers, by key.
+
+    These are the run, the hash of its claims, commit, device, versions and hours of the results, and the checksum of
+    each dataset.
+    """
     place = Path("results", config.run, "aggregate")
     results = {study: netcdf.read_dataset(place / f"{study}.nc") for study in config.studies}
     known = {name: ", ".join(numbers.attribute_values(results, name)) for name in ("commit", "device", "python")}
@@ -91,7 +101,10 @@ def origin_of(config: models.Configuration, rows: Iterable[Row]) -> dict:
 def document(
     answers: Iterable[Answer], rows: Iterable[Row], compared: Iterable[Row], origin: Mapping[str, object]
 ) -> str:
-    """Text of docs/findings.md: a section per question, agreement with published values, and the numbers' origin."""
+    """Text of docs/findings.md: a section for each question, agreement with published values, and the numbers' origin.
+
+    `rows` are those of claims.csv, `compared` those of agreement.csv, and `origin` comes from `origin_of`.
+    """
     rows = {row["id"]: row for row in rows if " " not in row["case"]}
     parts = [_opening(rows.values(), origin)]
     for answer in answers:
@@ -160,7 +173,7 @@ def _origin(origin: Mapping[str, object]) -> str:
 
 
 def _short(text: str) -> str:
-    """A number to three digits; other text unchanged."""
+    """Round a text that is a number to three significant digits; return other text unchanged."""
     try:
         return f"{float(text):.3g}"
     except ValueError:

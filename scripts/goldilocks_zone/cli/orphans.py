@@ -12,13 +12,16 @@ from goldilocks_zone.data import official_shapes
 from goldilocks_zone.jobs import locks
 from goldilocks_zone.storage import files
 
-BENCHMARKS = "benchmarks"  # output of make bench, which belongs to no run
+BENCHMARKS = "benchmarks"  # folder with the output of make bench, which belongs to no run
 # Folders below results/<run> and results/data that are never orphans: small files, checkpoints and unpacked archives.
 KEPT = ("settings", "fingerprints", "latex", "own", "cards", "checkpoints", "unpacked")
 
 
 def find_orphans(paths_to_configs: list[Path]) -> list[Path]:
-    """Files, and folders of whole runs, in results, figures and logs that no run of these configurations produces."""
+    """Files in results, figures and logs that no run of these configurations produces.
+
+    If no configuration names a run, the folder of the run is listed instead of its files.
+    """
     named, runs, datasets = set(), {"data"}, set(official_shapes.OFFICIAL)
     for path in paths_to_configs:
         config = load.load([path])
@@ -53,7 +56,10 @@ def _files(folder: Path) -> list[Path]:
 
 
 def run(configfiles: list[Path], remove: bool) -> None:
-    """Print the results that no configuration produces, by default of all in config/; delete them if `remove`."""
+    """Print the results that none of the configurations produces; delete them if `remove`.
+
+    Without `configfiles`, these are all configurations in config/.
+    """
     if remove:
         locks.enter_run()
     orphans, total = find_orphans(configfiles or sorted(Path("config").glob("*.yaml"))), 0

@@ -14,7 +14,7 @@ from goldilocks_zone.cli import text_tables
 from goldilocks_zone.cli.costs import ALIKE, BY_SIZE, MEASURED, NOT_JOBS, Cost, Costs
 from goldilocks_zone.config import load, models
 
-# Snakemake's reasons and their meaning here, where every rule has records of code and settings as inputs.
+# Patterns of Snakemake's reasons, and what they mean here, where records of code and settings are inputs of every rule.
 REASONS = (
     (r"Missing output files", "not made yet"),
     (r"(Updated input files|updated by another job):[^;]*fingerprints/", "code changed"),
@@ -29,9 +29,10 @@ REASONS = (
 
 
 def jobs_of(paths_to_configs: list[Path], cores: str) -> list[dict]:
-    """Jobs that a run of a configuration would execute.
+    """Jobs that a run would execute, as dictionaries from Snakemake's dry run.
 
-    Raises ValueError with Snakemake's last line if Snakemake refuses.
+    `paths_to_configs` are merged over the shipped configuration. Raises ValueError with the last line of Snakemake's
+    message if Snakemake refuses.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "jobs.jsonl"
@@ -46,7 +47,10 @@ def jobs_of(paths_to_configs: list[Path], cores: str) -> list[dict]:
 
 
 def table_of(jobs: list[dict], costs: list[Cost]) -> list[tuple[str, ...]]:
-    """A row per rule and, for blocks, study: jobs, time, memory, and reasons with counts; costliest rows first."""
+    """Rows of the plan, the costliest first: one for each rule or, for blocks, for each rule and study.
+
+    Columns are rule, study, number of jobs, time, memory of the largest job, and reasons, with counts if several.
+    """
     groups = defaultdict(list)
     for job, cost in zip(jobs, costs):
         study = job["wildcards"]["study"] if "block" in job["wildcards"] else ""
@@ -64,12 +68,12 @@ def table_of(jobs: list[dict], costs: list[Cost]) -> list[tuple[str, ...]]:
 
 
 def _memory_of(job: dict, cost: Cost) -> float | None:
-    """MiB that a job used before, or else its limit."""
+    """Estimated memory of a job in MiB, or else its limit; None if neither is known."""
     return cost.mib if cost.mib is not None else job["resources"].get("mem_mib")
 
 
 def summary_of(run: str, jobs: list[dict], costs: list[Cost], cores: int) -> list[str]:
-    """Time and memory of the whole run, and the sources of the times."""
+    """Lines with the time and memory of the whole run, and the sources of the estimated times."""
     total, longest = sum(cost.seconds for cost in costs), max(cost.seconds for cost in costs)
     largest = max(filter(None, map(_memory_of, jobs, costs)), default=None)
     gpu = sum(cost.seconds * int(job["resources"].get("gpu", 0)) for job, cost in zip(jobs, costs))
@@ -80,12 +84,12 @@ def summary_of(run: str, jobs: list[dict], costs: list[Cost], cores: int) -> lis
         f"({text_tables.duration(total)} one after another, the longest job {text_tables.duration(longest)})",
         f"largest job: {text_tables.memory(largest) if largest is not None else 'not known'}; "
         f"jobs that use a GPU: {gpu / 3600:.1f} hours, if they take as long as on the CPU",
-        f"times of {counts}",
+        f"sources of these times: {counts}",
     ]
 
 
 def weights_of(config: models.Configuration) -> dict[str, list[str]]:
-    """Labels of the weights of each study that varies `weights`: its files, and `none` for initialisations."""
+    """Labels of weights, by study, for studies that vary them: of files, and `none` for random initialisations."""
     found = {name: study.variations.get("weights") for name, study in config.studies.items()}
     return {name: labels for name, labels in found.items() if labels}
 

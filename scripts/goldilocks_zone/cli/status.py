@@ -11,7 +11,10 @@ STATES = DONE, RUNNING, FAILED, MISSING = "done", "running", "failed", "missing"
 
 
 def state_of(block: Path, log: Path, alive: bool) -> str:
-    """State of a block from its file and the log of its last job; an unfinished one is missing if no run is `alive`."""
+    """State of a block, one of STATES, from its file and the log of its last job.
+
+    `alive` says whether a run is active: without one, no block is running.
+    """
     if block.exists():
         return DONE
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
@@ -30,7 +33,7 @@ def states_of(config: models.Configuration, study: str, alive: bool) -> dict[tup
 
 
 def matrix_of(cells: dict[tuple[str, str, str], Counter]) -> list[str]:
-    """Lines of a matrix with a row for each dataset and network, and a column for each subspace."""
+    """Lines of a table of states, with a row for each dataset and network, and a column for each subspace."""
     columns, table = list(dict.fromkeys(cell[2] for cell in cells)), []
     for row in dict.fromkeys(cell[:2] for cell in cells):
         table.append((" ".join(row), *(_described(cells.get((*row, column), Counter())) for column in columns)))
@@ -42,7 +45,10 @@ def _described(states: Counter) -> str:
 
 
 def status_of(complete: models.Configuration) -> str:
-    """A line per study, with a matrix if it is partly done, and the omitted parts of the complete configuration."""
+    """Text with a line for each study, and a table of its blocks if they are in several states.
+
+    Lines on figures, on parts that the run omits from the `complete` configuration, and on all blocks follow.
+    """
     config, reasons, left_out = load.as_run(complete)
     alive, lines, total = locks.run_is_held(), [], Counter()
     for study in config.studies:
@@ -52,7 +58,7 @@ def status_of(complete: models.Configuration) -> str:
         aggregated = Path(f"results/{config.run}/aggregate/{study}.nc").exists()
         lines.append(f"{study}: {_described(states)}{', aggregated' if aggregated else ''}")
         lines += matrix_of(cells) if len(states) > 1 else []
-    lines += [f"{study}: left out with {', '.join(datasets)}" for study, datasets in left_out.items()]
+    lines += [f"{study}: left out, for lack of {', '.join(datasets)}" for study, datasets in left_out.items()]
     undrawn = [name for name in complete.figures if name not in config.figures]
     drawn = sum(Path(f"figures/{config.run}/{name}.pdf").exists() for name in config.figures)
     left = f"; left out: {', '.join(undrawn)}" if undrawn else ""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def refuse(sentence: str) -> None:
-    """Raise ConfigurationError."""
+    """Raise ConfigurationError with a sentence."""
     raise ConfigurationError(sentence)
 
 
@@ -34,11 +34,12 @@ def require(condition: object, key: str, value: object, reason: str) -> None:
 
 
 def refuse_examples(path: str, count: int, validation: int, name: str, shape: Shape) -> None:
-    """Refuse to hold out all training examples of a dataset, or to use more than are left."""
+    """Refuse to hold out all training examples of a dataset, or to use more examples than are left."""
     known, left = shape.training_examples, shape.training_examples - validation
-    reason = f"it leaves none of the {known} training examples of {name}"
+    reason = f"it leaves none of the {known} training examples of {name}, so hold out fewer"
     require(left > 0, f"{path}.validation", validation, reason)
-    require(count <= left, f"{path}.examples", count, f"{name} has {left} training examples left")
+    reason = f"{name} has {left} training examples left after validation, so use {left} at most"
+    require(count <= left, f"{path}.examples", count, reason)
 
 
 def refuse_sizes(path: str, study: "Study", shapes: "Shapes", networks: "Networks") -> None:
@@ -46,19 +47,20 @@ def refuse_sizes(path: str, study: "Study", shapes: "Shapes", networks: "Network
     for variant, (name, shape) in itertools.product(studies.variants(study), shapes.items()):
         each = study.at(variant)
         classes, key = each.classes or shape.classes, "vary.classes" if "classes" in study.vary else "classes"
-        require(classes <= shape.classes, f"{path}.{key}", classes, f"{name} has {shape.classes} classes")
+        reason = f"{name} has {shape.classes} classes, so use {shape.classes} at most"
+        require(classes <= shape.classes, f"{path}.{key}", classes, reason)
         for (i, subspace), (label, network) in itertools.product(enumerate(study.subspaces), networks.items()):
             dimension = getattr(subspace_labels.parse_subspace(subspace), "dimension", 0)
             count = (network.count_parameters if each.bias_directions else network.count_weights)(shape.image, classes)
             if dimension > count:
-                reason = f"{label} has {count} parameters on {name}"
-                refuse(f"{path}.subspaces.{i}: {dimension} dimensions are impossible; {reason}")
+                reason = f"{label} has {count} parameters on {name} (without biases, unless bias_directions is true)"
+                refuse(f"{path}.subspaces.{i}: {dimension} dimensions are impossible; {reason}, so use {count} at most")
 
 
 def refuse_dataset(path: str, name: str, shapes: Mapping[str, Shape | None], study: "Study | None" = None) -> None:
-    """Refuse an unknown dataset, and one that jobs draw anew unless the kind of `study` supports that."""
+    """Refuse an unknown dataset, or one that jobs draw anew if the kind of `study` does not support that."""
     if name not in shapes:
-        advice = "one of your own is described under datasets, or lies in the folder GOLDILOCKS_DATA"
+        advice = "to use one of your own, describe it under datasets, or put it in the folder GOLDILOCKS_DATA"
         refuse(f"{path}: the dataset {name!r} is unknown; {nearest(name, shapes)} ({advice})")
     known = kinds.known().values()
     if planar_shapes.of(name):
@@ -69,14 +71,14 @@ def refuse_dataset(path: str, name: str, shapes: Mapping[str, Shape | None], stu
         return
     if not (study and study.kind in able):
         given = f"{path}: {name} is drawn anew for each initialisation"
-        refuse(f"{given}, in studies of kind {', '.join(able)} alone; use another")
+        refuse(f"{given}, which only studies of kind {', '.join(able)} allow; use another dataset")
 
 
 def check_networks(config: "Configuration") -> None:
-    """Check names and code of the user's networks."""
+    """Check the names and the code of the user's own networks."""
     for name, network in config.networks.items():
         if labels.is_network(name):
-            refuse(f"networks.{name}: this name is the label of a network; choose another")
+            refuse(f"networks.{name}: this name is the label of a built-in network; choose another name")
         try:
             network.code  # noqa: B018
         except ValueError as error:
@@ -84,7 +86,7 @@ def check_networks(config: "Configuration") -> None:
 
 
 def check_names(config: "Configuration", known: list[str]) -> None:
-    """Check that `only` and `draws_per_job` name studies; `known` includes those outside this run."""
+    """Check that `only` and `draws_per_job` name studies; `known` includes the studies outside this run."""
     for i, name in enumerate(config.only or []):
         if name not in config.studies:
             refuse_study(f"only.{i}", name, config.studies)
@@ -115,19 +117,22 @@ def check_cuts(cuts: "Cuts", shape: Shape | None, own_networks: Iterable[str]) -
     weights = network.count_weights(shape.image, shape.classes) if network else math.inf
     plane = subspace_labels.parse_plane(cuts.subspace)
     if plane.dimension > weights:
-        reason = f"{cuts.network} has {weights} weights on {cuts.dataset}"
+        reason = f"{cuts.network} has {weights} weights on {cuts.dataset}, so use {weights} at most"
         refuse(f"cuts.subspace: {plane.dimension} dimensions are impossible; {reason}")
 
 
 def check_figures(config: "Configuration", given: Mapping, known: Iterable[str]) -> None:
-    """Check that figures name studies, and that these have the radius units that the figures need.
+    """Check that figures name studies whose radius units they can show.
 
-    `given` holds the figures as configured; these may only name `known` studies.
+    `given` holds the figures as the configuration file has them; figures there may name `known` studies only.
     """
     for name, figure in config.figures.items():
         registered = registry.of(name, figure.file)
         if not (figure.studies or registered.result):
-            refuse(f"figures.{name}: name the studies that this figure shows, as studies: [curvature]")
+            refuse(
+                f"figures.{name}: the key studies is missing or empty; name the studies to show, as studies: "
+                "[curvature]"
+            )
         for i, study in enumerate(figure.studies):
             path = f"figures.{name}.studies.{i}"
             if study not in known and "studies" in (given.get(name) or {}):
@@ -136,9 +141,12 @@ def check_figures(config: "Configuration", given: Mapping, known: Iterable[str])
                 continue
             chosen = config.studies[study]
             if registered.axis == "scale" and chosen.radius_unit != "init_scale":
-                refuse(f"{path}: {study} has no radius_unit: init_scale, which this figure needs")
+                refuse(f"{path}: this figure needs a study with radius_unit: init_scale, unlike {study}; name another")
             if registered.axis == "radius" and not studies.in_units_of_r_x(chosen):
-                refuse(f"{path}: {study} has radii that are not in units of r_X, which this figure needs")
+                refuse(
+                    f"{path}: this figure needs radii in units of r_X, unlike those of {study}; set its radius_unit: "
+                    "r_X"
+                )
 
 
 def _parsed(path: str, label: str) -> labels.Network:

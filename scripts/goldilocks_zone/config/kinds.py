@@ -39,7 +39,7 @@ class Kind:
         return f"{ROOM}.{self.module or self.name}"
 
     def load(self) -> Any:
-        """Import the measuring module, which is slow."""
+        """Import and return the measuring module, which is slow to import."""
         return importlib.import_module(f"{PACKAGE}.{self.path}")
 
 

@@ -20,12 +20,13 @@ AVAILABLE = Path("results/data/available.yaml")  # written by make data
 
 
 def complete(given: dict, cards: Sequence[Path] = ()) -> Configuration:
-    """Check the configuration `given`, add its defaults, drop entries set to null and apply substitutes of datasets.
+    """Check the configuration `given` and complete it by its defaults.
 
-    `cards`: folders with the cards of datasets read before. Raises ConfigurationError for the first invalid key.
+    Entries set to null are dropped, and substitutes of datasets are applied. `cards` are folders with the cards of
+    datasets read before. Raises ConfigurationError for the first invalid key.
     """
     _refuse_unnamed(given)
-    # Studies that an overlay sets to null may still be named.
+    # A study that an overlay sets to null may still be named by figures and `draws_per_job`.
     known = list(given["studies"]) if isinstance(given.get("studies"), dict) else []
     own_figures = given.get("figures")
     given = records.without_nulls(_with_figures(given))
@@ -52,7 +53,7 @@ def _known_datasets(config: Configuration, cards: Sequence[Path]) -> dict[str, S
     """Map every dataset that a study may name to its shape, or to None if the shape is unknown before reading."""
     for name, entry in config.datasets.items():
         if name in official_shapes.OFFICIAL or drawn_shapes.shape_of(name):
-            checks.refuse(f"datasets.{name}: this name belongs to an official dataset; choose another")
+            checks.refuse(f"datasets.{name}: this name belongs to an official dataset; choose another name")
         if unknown := latex.unprintable(entry.licence or ""):
             reason = f"{unknown[0]!r} cannot be printed in the paper; write it in Latin letters"
             checks.refuse(f"datasets.{name}.licence: {reason}")
@@ -65,7 +66,7 @@ def _known_datasets(config: Configuration, cards: Sequence[Path]) -> dict[str, S
 
 
 def _with_figures(given: dict) -> dict:
-    """Add all registered figures that `given` does not set to null."""
+    """Configuration `given` with all registered figures that it does not set to null."""
     section = given.get("figures", {})
     if not isinstance(section, dict):
         return given
@@ -76,7 +77,10 @@ def _with_figures(given: dict) -> dict:
 
 
 def _drawable(config: Configuration) -> dict[str, registry.FigureSettings]:
-    """Figures for which the configuration has the result or a study; each keeps only its configured studies."""
+    """Figures that have their result or at least one of their studies in the configuration.
+
+    Each figure keeps only the studies in the configuration.
+    """
     found = {}
     for name, figure in config.figures.items():
         present = [study for study in figure.studies if study in config.studies]
@@ -87,14 +91,17 @@ def _drawable(config: Configuration) -> dict[str, registry.FigureSettings]:
 
 
 def datasets_of(config: Configuration) -> set[str]:
-    """Names of all datasets of a complete configuration that have a file; others are drawn by jobs."""
+    """Names of the datasets with a file in a complete configuration; jobs draw the others themselves."""
     named = {name for study in config.studies.values() for name in study.datasets}
     cuts = {config.cuts.dataset} if config.cuts else set()
     return cuts | {name for name in named if not drawn_shapes.shape_of(name)}
 
 
 def read(paths: Iterable[str | Path]) -> dict:
-    """Read several files and merge each over the previous ones, as Snakemake does. Raises ConfigurationError."""
+    """Read YAML files, and merge each over those before it, as Snakemake does.
+
+    Raises ConfigurationError if a file cannot be read or is invalid.
+    """
     config: dict = {}
     for path in paths:
         _lay_over(config, _read_mapping(Path(path)))
@@ -111,12 +118,14 @@ def _read_mapping(path: Path) -> dict:
         problem = getattr(error, "problem", None) or "no valid YAML"
         raise ConfigurationError(f"{path}{line}: {problem}; correct it") from None
     if not isinstance(content, dict):
-        raise ConfigurationError(f"{path} holds no keys with values: write key: value, or delete the file")
+        raise ConfigurationError(
+            f"{path} holds no keys with values: write lines of the form 'key: value', or leave the file out"
+        )
     return content
 
 
 def without_missing(config: Configuration, available: Mapping) -> tuple[Configuration, dict[str, str]]:
-    """Omit the datasets that `available` records as unavailable; also return the reason for each of them.
+    """Omit the datasets that `available` records as unavailable, and return the reason for each of them.
 
     Studies, cuts and figures that have no dataset left are omitted too.
     """
@@ -169,8 +178,8 @@ def _lay_over(config: dict, overlay: dict) -> None:
 
 
 def _refuse_unnamed(node: object, path: str = "") -> None:
-    """Refuse keys that YAML reads as numbers or booleans."""
+    """Raise ConfigurationError for keys that YAML reads as numbers or booleans."""
     for key, value in node.items() if isinstance(node, dict) else []:
         if not isinstance(key, str):
-            raise ConfigurationError(f"{path}{key}: a name must be text; put it in quotes")
+            raise ConfigurationError(f"{path}{key}: a name must be text, not a number, true or false; put it in quotes")
         _refuse_unnamed(value, f"{path}{key}.")

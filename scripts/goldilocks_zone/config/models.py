@@ -23,7 +23,7 @@ Initialisation = Literal["glorot", "he", "isotropic", "uniform"]
 Metric = Literal["identity", "shell", "inverse_shell", "sigma"]
 Inputs = Literal["standardised", "unit_interval", "minus_one_to_one", "mean_image_removed", "gaussian"]
 DataType = Literal["float64", "float32"]
-# Shapes of datasets and sizes of networks, by name, as far as they are known before a run.
+# By name: shapes of datasets and descriptions of networks, as far as they are known before a run.
 Shapes = Mapping[str, Shape]
 Networks = Mapping[str, labels.Network]
 CountOrAll = Count | Literal["all"]
@@ -153,16 +153,19 @@ class Study(Section):
         return self.vary
 
     def at(self, variant: Mapping[str, Any]) -> Self:
-        """The study with some of its varied keys fixed at the values of a variant, {key: value}."""
+        """The study with some of its varied keys fixed at the values of a `variant`, {key: value}."""
         return self.model_copy(update=dict(variant))
 
     @abstractmethod
     def check(self, path: str, shapes: Shapes, networks: Networks) -> None:
-        """Raise ConfigurationError for settings of the study at `path` that do not fit its datasets and networks."""
+        """Raise ConfigurationError for settings that do not fit the study's datasets and networks.
+
+        `path` is the study's key in the configuration.
+        """
 
     @property
     def work(self) -> str:
-        """Kind of work of this study's jobs: a key of the speeds of its kind (`Kind.speeds`)."""
+        """Kind of work that this study's jobs do: a key of `Kind.speeds`."""
         return self.kind
 
     @abstractmethod
@@ -171,7 +174,7 @@ class Study(Section):
 
 
 def _one_value(field) -> Any:
-    """The type of a key's value, without None."""
+    """Type of a single value of a key, without None."""
     annotation = field.annotation
     if type(None) in get_args(annotation):
         (annotation,) = (each for each in get_args(annotation) if each is not type(None))

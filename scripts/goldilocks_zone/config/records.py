@@ -1,4 +1,4 @@
-"""Records of settings: texts that change only with the inputs of a job, and functions by which jobs read them."""
+"""Records of settings: files that change only with the settings a job depends on, and functions that read them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +17,10 @@ _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 class Block(NamedTuple):
-    """Part of a study that one job measures: one dataset, network and subspace, some draws and radii, and the seed."""
+    """The part of a study that one job measures, and the seed of the run.
+
+    It has one dataset, one network, one subspace, and some of the draws and radii.
+    """
 
     study: Study
     seed: int
@@ -37,7 +40,7 @@ class PaperRecord(Section):
     """Settings that the paper depends on, besides results, figures and claims.
 
     `figures` maps each figure to its studies, `left_out` has the reasons for omitted datasets, and `lacking` names the
-    figures that may be missing because of them.
+    figures that may be missing because datasets are omitted.
     """
 
     run: str
@@ -61,7 +64,10 @@ def parse(text: str | bytes) -> Any:
 
 
 def without_nulls(node: Any) -> Any:
-    """Copy of a parsed text without the keys set to null; a configuration sets a key to null to drop its entry."""
+    """Copy of a parsed YAML text without the keys set to null, at any depth.
+
+    A configuration sets a key to null to drop an earlier entry.
+    """
     if isinstance(node, dict):
         return {key: without_nulls(value) for key, value in node.items() if value is not None}
     return node
@@ -75,18 +81,18 @@ def dump(content: Section | Mapping) -> str:
 
 
 def of_measurement(settings: Study | Cuts, seed: int) -> dict:
-    """Settings that the numbers in a block depend on, besides dataset, network, subspace and draw."""
+    """Settings that the numbers of a block depend on, besides its dataset, network, subspace and draws."""
     kept = settings.model_dump(exclude={*studies.AXES}, exclude_none=True)
     return {**kept, "radii": studies.radii(settings), "seed": seed}
 
 
 def of_grid(study: Study) -> dict:
-    """Keys of a study that name its blocks."""
+    """Keys of a study that name its blocks, with their values."""
     return study.model_dump(include={*studies.AXES})
 
 
 def read_measurement(path_to_settings: str | Path, **grid: Any) -> tuple[Any, int]:
-    """Read the cuts, or a study completed by the keys `grid`, and the seed from the record of a measurement."""
+    """Read the record of a measurement: its study, completed by the keys `grid`, or its cuts, and the seed."""
     settings = parse(Path(path_to_settings).read_text(encoding="utf-8")) | grid
     seed, kind = settings.pop("seed"), settings.get("kind")
     return (kinds.known()[kind].model if kind else Cuts).model_validate(settings), seed

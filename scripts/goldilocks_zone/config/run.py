@@ -1,7 +1,8 @@
 """A run of the workflow: its configuration, its records of inputs, and its output files.
 
 Loading a run imports nothing heavy and writes nothing. All paths are relative to the working directory. The place of a
-record is its path without the hash, relative to the run's results, or to results/ if it starts with data/.
+record is its path without the hash in its name. Places that start with data/ are relative to results/, all others to
+the run's results.
 """
 
 import base64
@@ -42,8 +43,8 @@ class Run:
     """A run whose configuration is complete."""
 
     config: Configuration
-    left_out: dict[str, str]  # the reason for each omitted dataset
-    own_datasets: dict[str, dict]  # records of the user's datasets
+    left_out: dict[str, str]  # reason for each omitted dataset, by name
+    own_datasets: dict[str, dict]  # records of the user's own datasets, by name
     archived_files: frozenset[str]  # names of the files in the archive results_from
     texts: dict[Path, str]  # of all records, by path without hash
 
@@ -70,18 +71,18 @@ class Run:
 
     @property
     def archived_blocks(self) -> list[str]:
-        """Names of the run's blocks and cuts that the archive has."""
+        """Names of the run's blocks and cuts that the archive contains."""
         return sorted(self.archived_files.intersection(self.measured))
 
     @property
     def archived_settings(self) -> list[str]:
-        """Places of the settings that the archived blocks must have."""
+        """Places of the records of settings that the archive must match for the blocks taken from it."""
         folders = [name.split("/") for name in self.archived_blocks]
         return sorted({f"settings/study-{each[1]}.yaml" if each[1:] else "settings/cuts.yaml" for each in folders})
 
     @property
     def archived_codes(self) -> list[str]:
-        """Places of the code fingerprints that the archive must match, for the kinds of blocks taken from it."""
+        """Places of the code fingerprints that the archive must match for the blocks taken from it."""
         kinds = {name.split("/")[0].removesuffix(".nc") for name in self.archived_blocks}
         return sorted(f"fingerprints/{kind}.txt" for kind in kinds)
 
@@ -91,16 +92,19 @@ class Run:
         return _cards_in(self.archived_files)
 
     def path_of(self, place: str, started: bool = False) -> str:
-        """Path of the record at a place; for a run that was `started` earlier, of the record that it wrote there.
+        """Path of the record at a place, which depends on the record's content.
 
-        Raises ValueError if a run that was started earlier has not left exactly one record there.
+        For a run that was `started` earlier, this is the record that the run wrote there. Raises ValueError if such a
+        run has not left exactly one record there.
         """
         path = _full(self.name, place)
         if not started:
             return str(records.path_of(path, self.texts[path]))
         found = records.versions(path)
         if len(found) != 1:
-            raise ValueError(f"{path}: the run that this job belongs to has left no such record: start it again")
+            raise ValueError(
+                f"{path}: the run that started this job did not leave exactly one such record: start the run again"
+            )
         return str(found[0])
 
     def packed(self, path: str) -> str:
@@ -135,7 +139,7 @@ class Run:
         return [f"results/{self.name}/{path}" for path in results] + drawn + copies
 
     def card_of(self, dataset: str) -> str:
-        """Path of a dataset's card: the archive's (saves fetching the dataset), or the one that reading writes."""
+        """Path of a dataset's card: the archive's, which saves fetching the dataset, or where reading writes it."""
         card = f"{archive.CARDS}/{dataset}.yaml"
         return f"results/{self.name}/unpacked/{card}" if card in self.archived_files else str(DATA / card)
 
@@ -144,15 +148,15 @@ class Run:
         return [] if drawn_shapes.shape_of(dataset) else [str(DATA / f"{dataset}.nc")]
 
     def networks_of(self, labels: Iterable[str]) -> list[str]:
-        """Places of the records of the user's networks among these labels."""
+        """Places of the records of those `labels` that name networks of the user."""
         return [f"settings/network-{label}.yaml" for label in labels if label in self.config.networks]
 
     def file_of_network(self, label: str) -> str:
-        """Path of the code of a user's network; empty for others."""
+        """Path of the code of a user's network; empty for other networks."""
         return self.config.networks[label].code.file if label in self.config.networks else ""
 
     def files_of_weights(self, study: str) -> str:
-        """Paths of a study's trained weights, in their order, as JSON."""
+        """Paths of the files of trained weights that a study names, in its order, as a JSON list."""
         return json.dumps([each.file for each in getattr(self.config.studies[study], "weights", None) or []])
 
     def renew_stamps(self) -> None:
@@ -194,7 +198,7 @@ def _full(run: str, place: str) -> Path:
 
 
 def _codes(config: Configuration, checkout: Path) -> dict[str, str]:
-    """Fingerprint of each rule's code, by place."""
+    """Fingerprint of the code of each rule, by place of its record."""
     scripts = checkout / "scripts"
     codes = {place: (scripts / name,) for place, name in SCRIPTS.items()}
     for name, path in {"cuts": kinds.CUTS, **{kind.name: kind.path for kind in kinds.known().values()}}.items():
@@ -210,8 +214,8 @@ def _settings(
 ) -> dict[str, str]:
     """Records of the settings of studies, cuts, networks, figures, claims and paper, by place.
 
-    `complete`: the configuration with omitted datasets; `left_out`: reasons for them; `without`: datasets of each
-    omitted study.
+    `config` lacks the omitted datasets, `complete` has them. `left_out` gives the reasons for their omission, `without`
+    the datasets of each omitted study.
     """
     found = {}
     for name, study in config.studies.items():

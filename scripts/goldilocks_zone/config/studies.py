@@ -22,13 +22,16 @@ def radii(study: "Study | Cuts") -> list[float]:
 
 
 def in_units_of_r_x(study: "Study") -> bool:
-    """Whether results can be shown over r/r_X: radii in units of r_X, or norms with a single network and dataset."""
+    """Whether results can be shown over r/r_X: radii are in units of r_X, or norms of one network on one dataset."""
     unit = study.radius_unit
     return unit == "r_X" or (unit == "norm" and len(study.networks) == 1 and len(study.datasets) == 1)
 
 
 def variants(study: "Study", keys: list[str] | None = None) -> list[dict]:
-    """Variants of a study, as {varied key: value}, over all varied keys or `keys` alone; the last varies fastest."""
+    """Variants of a study, {key: value}: all combinations of the values of its varied keys, or of `keys` alone.
+
+    The last key varies fastest.
+    """
     # In alphabetical order, as in files of settings.
     known = study.variations
     keys = sorted(known) if keys is None else keys
@@ -36,7 +39,10 @@ def variants(study: "Study", keys: list[str] | None = None) -> list[dict]:
 
 
 def split(study: "Study", together: Collection[str]) -> tuple[list[dict], list[dict]]:
-    """Variants of the varied keys measured one by one, and of those measured `together`, in one sweep or ensemble."""
+    """Variants over the varied keys not in `together`, and variants over those in `together`.
+
+    The first are measured one after another, the second in one sweep or ensemble.
+    """
     parts = ([key for key in sorted(study.variations) if (key in together) == shared] for shared in (False, True))
     return tuple(variants(study, keys) for keys in parts)
 
@@ -52,7 +58,7 @@ def varied(study: "Study") -> dict[str, list]:
 
 
 def place(variant: dict) -> dict:
-    """Labels of a variant in results, by dimension."""
+    """Labels of a variant along the results' dimensions."""
     return {dimension(key): value for key, value in variant.items()}
 
 
@@ -67,14 +73,17 @@ def rate_exponent(rule: str, depth: int | None) -> int:
 
 
 def block_paths(config: "Configuration", name: str) -> list[str]:
-    """Paths of all blocks of a study, below the run's results."""
+    """Paths of all blocks of a study, relative to the run's results."""
     study = config.studies[name]
     places = itertools.product(study.datasets, study.networks, study.subspaces, blocks(config, name))
     return [f"{study.kind}/{name}/{'/'.join(place)}.nc" for place in places]
 
 
 def blocks(config: "Configuration", name: str) -> Iterator[str]:
-    """Names of a study's blocks, split by `execution`: `draws-000-019`, or `draws-000-019-radii-000-004`."""
+    """Names of a study's blocks, as split by `execution`: `draws-000-019`, or `draws-000-019-radii-000-004`.
+
+    Numbers are the first and the last draw, and the first and the last index of the sorted radii.
+    """
     study, execution = config.studies[name], config.execution
     step = execution.draws_per_job
     if isinstance(step, dict):

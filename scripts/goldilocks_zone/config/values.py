@@ -10,24 +10,25 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError, ValidationError
 
-# Names of types by pydantic's names of errors.
+# Names of types in messages, by pydantic's types of errors.
 TYPES = {
-    "bool_type": "boolean",
-    "dict_type": "object",
+    "bool_type": "boolean (true or false)",
+    "dict_type": "object (keys with values)",
     "int_type": "integer",
-    "list_type": "array",
-    "model_type": "object",
+    "list_type": "array (a list, as [a, b])",
+    "model_type": "object (keys with values)",
     "number_type": "number",
-    "string_type": "string",
+    "string_type": "string (text)",
 }
 LIMITS = {
     "greater_than": ("must be greater than", "gt"),
     "greater_than_equal": ("must be at least", "ge"),
+    "less_than": ("must be less than", "lt"),
     "less_than_equal": ("must be at most", "le"),
 }
 
 T = TypeVar("T")
-# Marks keys of a study that `vary` may give several values.
+# Marks the keys of a study that may have several values in `vary`.
 VARIES = object()
 Varied = Annotated[T, VARIES]
 
@@ -40,7 +41,10 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _refuse_other_keys(cls, given: object) -> object:
-        """Report the known keys, or the meaning of a missing key, where pydantic would only name the key."""
+        """Refuse unknown and missing keys, naming the known keys or the meaning of the missing one.
+
+        Without this, pydantic would only name the key.
+        """
         if not isinstance(given, dict):
             return given
         for key in given:
@@ -53,12 +57,15 @@ class Section(BaseModel):
 
 
 def meaning(field: FieldInfo) -> str:
-    """Description of a key, on one line."""
+    """Description of a key in the configuration, on one line."""
     return " ".join((field.description or "").split())
 
 
 def refuse(sentence: str) -> None:
-    """Raise a validation error with a sentence, without the key's path; pydantic would add a prefix to a ValueError."""
+    """Raise a validation error whose message is a sentence.
+
+    A ValueError would get a prefix from pydantic. The path of the key is added later, by `sentence`.
+    """
     raise PydanticCustomError("refused", "{sentence}", {"sentence": sentence})
 
 
@@ -70,7 +77,7 @@ def _finite_number(value: object) -> object:
 
 def _each_once(items: list) -> list:
     if len(set(items)) < len(items):
-        refuse(f"{items} names something twice; name each once")
+        refuse(f"{items} contains an entry twice; name each once")
     return items
 
 
@@ -82,7 +89,7 @@ def _name(value: str) -> str:
 
 def _free_name(value: str) -> str:
     if value in ("data", "benchmarks"):
-        refuse(f"{value!r} is not valid here; that name is taken")
+        refuse(f"{value!r} is not valid here; this name is reserved, so choose another")
     return _name(value)
 
 
@@ -103,7 +110,7 @@ class ConfigurationError(ValueError):
 
 
 def sentence(error: ValidationError, given: dict) -> str:
-    """Describe the first mistake in the settings `given`, in one sentence, from pydantic's `error`."""
+    """Message, in one sentence, on the first mistake that pydantic's `error` reports in the settings `given`."""
     errors = [(*_places(each, given), each) for each in error.errors(include_url=False)]
     # A study's kind first: it decides the other keys.
     start, _, _ = min(errors, key=lambda each: ("kind" not in each[1], list(map(str, each[0]))))
@@ -115,7 +122,7 @@ def sentence(error: ValidationError, given: dict) -> str:
 
 
 def _places(error: ErrorDetails, given: object) -> tuple[tuple, tuple]:
-    """Path of a key up to the first union of types, and its full path, without the types that pydantic inserts."""
+    """Two paths of the key in an `error`, without the types that pydantic inserts: to the first union, and in full."""
     path, start = [], None
     for key in error["loc"]:
         if isinstance(given, dict | list) and (key in given if isinstance(given, dict) else isinstance(key, int)):
@@ -135,7 +142,8 @@ def _sentence(path: str, error: ErrorDetails) -> str:
         unknown = f"{path}.{context['key']}" if path else context["key"]
         return f"{unknown}: this key is unknown; {nearest(context['key'], context['known'])}"
     if kind == "missing_key":
-        return f"{place}: the key {context['key']} is missing; {context['meaning'] or 'add it'}"
+        advice = f"add it: {context['meaning']}" if context["meaning"] else "add it"
+        return f"{place}: the key {context['key']} is missing; {advice}"
     if kind in ("literal_error", "unknown_value"):
         valid = context["known"] if kind == "unknown_value" else re.findall("'([^']*)'", context["expected"])
         return f"{place}: {value!r} is not valid here; {nearest(value, valid)}"
@@ -148,7 +156,8 @@ def _sentence(path: str, error: ErrorDetails) -> str:
         return f"{place}: {value!r} is impossible; it {limit} {context[name]}"
     if kind == "too_short":
         what = "section" if isinstance(value, dict) else "list"
-        return f"{place}: the {what} is empty; name at least {context['min_length']}"
+        state = "too short" if value else "empty"
+        return f"{place}: the {what} is {state}; it needs {context['min_length']} or more entries"
     return f"{place}: {error['msg']}"
 
 

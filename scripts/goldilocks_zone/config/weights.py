@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from goldilocks_zone.config.values import Section, refuse
 from goldilocks_zone.provenance import fingerprints
 
-INITIALISATIONS = "none"  # stands for the random initialisations, in a list of files and as their label
+INITIALISATIONS = "none"  # stands for the random initialisations, in a list of files and as a label
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
 
 
@@ -26,7 +26,7 @@ class Weights(Section, title="Weights"):
 
 
 def labels_of(files: Sequence[str]) -> list[str]:
-    """Labels of files: their names without suffixes if these are distinct and plain, otherwise numbers from 1."""
+    """Labels of files, in their order: names without suffixes if distinct and plain, otherwise numbers from 1."""
     names = [Path(file).stem for file in files if file != INITIALISATIONS]
     plain = len({*names, INITIALISATIONS}) == len(names) + 1 and all(map(_LABEL.fullmatch, names))
     labels = iter(names if plain else map(str, range(1, len(names) + 1)))
@@ -34,7 +34,10 @@ def labels_of(files: Sequence[str]) -> list[str]:
 
 
 def _described(given: object) -> object:
-    """Describe the files that a configuration names; return the values of a record as they are, and refuse others."""
+    """Label and fingerprint the files that a configuration names; return the values of a record unchanged.
+
+    Raises a validation error for other values, for a file named twice, and for an empty list.
+    """
     files = [given] if isinstance(given, str) else given
     if not isinstance(files, list) or not all(isinstance(file, str | dict | Weights) for file in files):
         refuse(f"{given!r} is no file; name a file of weights, or a list of files")
@@ -43,7 +46,7 @@ def _described(given: object) -> object:
     if not all(isinstance(file, str) for file in files):
         return files
     if len(set(files)) < len(files):
-        refuse(f"{files} names something twice; name each once")
+        refuse(f"{files} contains a file twice; name each once")
     return [
         Weights(label=label, fingerprint=_fingerprint(file), file=file) for label, file in zip(labels_of(files), files)
     ]

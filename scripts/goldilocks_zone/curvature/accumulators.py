@@ -1,4 +1,7 @@
-"""Accumulators over examples at several points: parts of the Hessian, gradients, losses, statistics of logits."""
+"""Accumulators of sums over examples at several points: Hessian parts, gradients, losses and statistics of logits.
+
+A point is a parameter vector on a ray, together with a softmax temperature.
+"""
 
 from collections.abc import Sequence
 
@@ -9,12 +12,14 @@ from goldilocks_zone.models import losses
 
 
 class Sums:
-    """Sums over examples at p points, each with a plane along the same d directions and its own softmax temperature.
+    """Sums over examples at p points: losses, their derivatives on a plane through each point, and logit statistics.
 
-    factor: the lower Cholesky factor L (d, d) of the Gram matrix of the raw directions. The sums belong to the total
-    loss. `residual`, the part H′ (p, d, d) of the Hessian, is along raw directions; G, gradient and traces are along
-    orthonormal ones. The caller adds to `residual` and `radial_derivative` (p,), and `add` to all other sums. Without
-    `refuse_overflow`, the sums at a point whose logits overflow are not finite; other points are unaffected.
+    All planes have the same d directions; each point has its own softmax temperature. `factor` is the lower Cholesky
+    factor L (d, d) of the Gram matrix of the raw directions. All sums belong to the total loss. `residual`, the part H′
+    (p, d, d) of the Hessian, refers to raw directions; `gauss_newton` (p, d, d), `gradient` (p, d) and `traces` (p, d)
+    refer to orthonormal directions. The caller itself adds to `residual` and `radial_derivative` (p,); `add` adds to
+    all other sums. If `refuse_overflow` is false, the sums at a point whose logits overflow are not finite; other
+    points are unaffected.
     """
 
     def __init__(self, factor: Tensor, loss: losses.Loss, temperatures: Sequence[float], refuse_overflow: bool = True):
@@ -26,7 +31,7 @@ class Sums:
         self.gradient, self.traces, self.squares = (factor.new_zeros(p, d) for _ in range(3))
         self.losses, self.variances, self.radial_derivative = (factor.new_zeros(p) for _ in range(3))
         self.entropies, self.zeros, self._elements, self._tangent_squares = (factor.new_zeros(p) for _ in range(4))
-        # Until the number of classes is known.
+        # None until the number of classes is known.
         self._predicted = self._products = self._tangents = self._members = None
 
     def __len__(self) -> int:
@@ -48,13 +53,14 @@ class Sums:
         points: slice | list[int] = slice(None),
         alike: tuple | None = None,
     ) -> None:
-        """Add examples at some `points`, with the logits `outputs` (p, n, k) in double precision.
+        """Add examples to the sums at some `points`, given their logits `outputs` (p, n, k) in double precision.
 
-        The top class of each element must be the same at all points. parts: pairs of factors (p,) and tangents
-        (d, k, n); Σ factor · tangents over the pairs gives the tangents of the logits along orthonormal directions.
-        alike: groups of points as from `homogeneous_sweep.same`; points of a group have equal ratios of logits to
-        temperature, and proportional factors. After adding examples at all points, the caller calls `counted` once.
-        Raises ValueError if a logit or a loss is not finite and `refuse_overflow` is set.
+        Each element of an example, such as a token, must have the same top class at all points. `parts` is a list of
+        pairs of factors (p,) and tangents (d, k, n): the tangents of the logits along orthonormal directions are Σ
+        factor · tangents over the pairs. `alike` groups the points, in the form that `homogeneous_sweep.same` returns;
+        points of a group have equal logits / temperature, and proportional factors. After adding examples at all
+        points, the caller calls `counted` once. Raises ValueError if a logit or a loss is not finite and
+        `refuse_overflow` is true.
         """
         firsts, numbers, points = map(self._places, (*(alike or (slice(None), slice(None))), points))
         temperatures = self.temperatures[points]
@@ -62,7 +68,8 @@ class Sums:
         totals = self.loss.total(cooled, labels)
         if self.refuse_overflow and not (torch.isfinite(outputs).all() and torch.isfinite(totals).all()):
             raise ValueError(
-                "a logit or a loss is not finite, because the radius is too large for this precision: lower the radius"
+                "a logit or a loss is not finite, probably because the parameters are too large for this precision: "
+                "use smaller radii or scales, or double precision"
             )
         self.losses[points] += totals[numbers]
         examples = outputs.shape[1]
@@ -79,7 +86,7 @@ class Sums:
         # Multiply by the scales last, in double precision: products at large radii overflow single precision.
         shares = [((factors / scales)[firsts].to(each.dtype), each) for factors, each in others]
         heights = scales / temperatures[:, 0, 0]
-        # Process few points with the same tangents at a time, so that their products stay in the CPU cache.
+        # Process only a few points with the same tangents at a time, so that the products stay in the CPU cache.
         step = 1 if shares else k
         found = []
         for start, some in zip(range(0, len(cooled), step), cooled.split(step)):
@@ -97,13 +104,16 @@ class Sums:
         self.squares[points] += heights**4 * squares
 
     def _places(self, given: slice | list[int]) -> slice | Tensor:
-        """Places as an index; a list would be copied to the device at each use."""
+        """Index for the `given` points: a slice, or a tensor on the device, to which each use would copy a list."""
         return given if isinstance(given, slice) else torch.tensor(given, device=self.factor.device)
 
     def _add_moments(
         self, cooled: Tensor, labels: Tensor, parts: list, points: slice | Tensor, numbers: slice | Tensor
     ) -> None:
-        """Add moments of softmax outputs and tangents; point i has the logits / temperature `cooled[numbers[i]]`."""
+        """Add the moments of softmax outputs and of tangents from which `means` computes statistics.
+
+        Row `numbers[i]` of `cooled` holds logits / temperature of the i-th of the `points`.
+        """
         classes = cooled.shape[-1]
         if self._predicted is None:
             p, d = len(self), len(self.factor)
@@ -124,14 +134,15 @@ class Sums:
                 self._tangent_squares[points] += 2 * factors * others * (each.double() * other).sum()
 
     def counted(self, labels: Tensor) -> None:
-        """Count the examples with these labels, after adding them."""
+        """Add the number and the total weight of examples to `count` and `amount`, after `add` for these examples."""
         self.count += len(labels)
         self.amount += self.loss.amount(labels)
 
     def means(self) -> dict[str, Tensor]:
-        """Scalar fields (p,) of `dispatch.PlaneCurvature` by name, over the examples so far."""
+        """Scalar fields (p,) of `dispatch.PlaneCurvature`, by name, for the examples added so far."""
         n, (d, classes) = self._elements, self._tangents.shape[1:]
-        # Off-diagonal entries are −⟨p_k p_l⟩. The diagonal ⟨p_k (1 − p_k)⟩ avoids cancellation for p near 1.
+        # Off-diagonal entries are −⟨p_k p_l⟩. Minus the sum of a row of them is the diagonal entry ⟨p_k (1 − p_k)⟩,
+        # without cancellation for p near 1.
         crossed = self._products - torch.diag_embed(self._products.diagonal(dim1=1, dim2=2))
         spread = torch.diag_embed(crossed.sum(2)) - crossed
         # Divide by the largest entry first, as its square may underflow.

@@ -1,7 +1,7 @@
 """Validation of the arguments of library functions: values are converted, or rejected with a one-sentence error.
 
 Arrays may come from torch or NumPy, with any strides, on any device, with or without gradients. Only their values
-matter; these are moved to the device of the parameters. Precisions below single are computed in single precision.
+matter; these are moved to the device of the parameters. Arrays below single precision are converted to single.
 """
 
 import contextlib
@@ -22,25 +22,25 @@ from goldilocks_zone.models.problem import Array, Problem
 
 Network, Labels, Rows = nn.Module | Logits, Array | Sequence[int], Array | scipy.sparse.sparray
 EXAMPLES_COMPARED = 4
-NO_EXAMPLES = "a mean over no examples was asked for: give and ask for one at least"
+NO_EXAMPLES = "there are no examples to average over: give at least one, and ask for at least one"
 CHECKPOINTED = (
-    "the network computes activations again for its backward pass, as torch.utils.checkpoint does, and would do so "
-    "without the given parameters: switch checkpointing off"
+    "the network computes activations again in its backward pass, as torch.utils.checkpoint does, and there it would "
+    "compute without the given parameters: switch checkpointing off"
 )
 
 
 def network(given: Network) -> Network:
-    """The module without wrappers for data parallelism or compilation, or the function itself.
+    """Network as a module, without wrappers for data parallelism or compilation, or as the function that was given.
 
-    Raises ValueError for any other object, and for modules with no parameters, with lazy ones, or with batch
-    normalisation that mixes examples.
+    Raises ValueError if `given` is not callable, or is a module without parameters, with lazy (uninitialised)
+    parameters, or with batch normalisation that mixes examples.
     """
     while isinstance(given, nn.DataParallel | nn.parallel.DistributedDataParallel) or hasattr(given, "_orig_mod"):
         given = given._orig_mod if hasattr(given, "_orig_mod") else given.module
     if not callable(given):
         raise ValueError(
-            f"the network is of type {type(given).__name__}: give a torch.nn.Module, or a function of parameters (D,) "
-            "and inputs to logits (n, k)"
+            f"the network is of type {type(given).__name__}: give a torch.nn.Module, or a function that takes "
+            "parameters (D,) and inputs and returns logits (n, k)"
         )
     if isinstance(given, nn.Module):
         _refuse_unfit_module(given)
@@ -60,12 +60,12 @@ def _refuse_unfit_module(module: nn.Module) -> None:
             raise ValueError(
                 "the network mixes the examples of a batch, so that it has no loss per example: put its batch "
                 f"normalisation {name or type(layer).__name__} into evaluation mode by network.eval(), with running "
-                "statistics of its own"
+                "statistics of its own (track_running_stats=True)"
             )
 
 
 def parameters(given: Array, name: str = "parameters") -> Tensor:
-    """Copy of parameters (D,) in single or double precision; a copy, as forward passes may modify their arguments.
+    """Parameters (D,) in single or double precision, copied because forward passes may modify their arguments.
 
     Raises ValueError unless they are one vector of finite numbers.
     """
@@ -80,7 +80,7 @@ def parameters(given: Array, name: str = "parameters") -> Tensor:
 
 
 def rows(given: Array, theta: Tensor, name: str = "vectors") -> Tensor:
-    """Rows (d, D) in their own precision, on the device of `theta` (D,). Raises ValueError if unfit or not finite."""
+    """Vectors (d, D) in their own precision, on the device of θ (D,). Raises ValueError if misshapen or not finite."""
     found = _matrix(real(given, name).to(theta.device), name)
     if found.shape[1] != len(theta):
         raise ValueError(
@@ -107,12 +107,12 @@ def plane(given: Rows, theta: Tensor) -> Tensor | scipy.sparse.csr_array:
 
 def _matrix(rows: Rows, name: str) -> Rows:
     if rows.ndim != 2 or not rows.shape[0]:
-        raise ValueError(f"{name} have the shape {tuple(rows.shape)}: give one row for each, (d, D)")
+        raise ValueError(f"{name} have the shape {tuple(rows.shape)}: give an array (d, D) with at least one row")
     return rows
 
 
 def refuse_other_size(theta: Tensor, network: Network, entries: int | None = None) -> None:
-    """Raise ValueError unless θ (D,), and directions with D = `entries`, match the parameters of a module."""
+    """Raise ValueError unless θ (D,), directions with `entries` columns and a module's parameters agree in size."""
     size = sum(each.numel() for each in network.parameters()) if isinstance(network, nn.Module) else len(theta)
     if not len(theta) == size == (size if entries is None else entries):
         beside = "" if entries is None else f" and directions of {entries} entries"
@@ -125,9 +125,9 @@ def refuse_other_size(theta: Tensor, network: Network, entries: int | None = Non
 class Prepared:
     """A problem at parameters θ (D,), as an iterable of validated batches of inputs (n, …) and labels (n, …).
 
-    `network` is tried on the first example of every batch. Floating-point inputs and labels are converted to `dtype`,
-    if given. Unless `labelled`, labels are (n, 0) and unchecked. `first` holds the inputs of the first batch, `loss`
-    the loss fitted to the shape of the outputs. Raises ValueError if there are no examples or an argument is unfit.
+    `network` is tested on the first example of every batch. Floating-point inputs and labels are converted to `dtype`,
+    if given. If `labelled` is false, labels are (n, 0) and unchecked. `first` holds the inputs of the first batch,
+    `loss` the loss fitted to the outputs' shape. Raises ValueError without examples or if an argument is invalid.
     """
 
     def __init__(
@@ -162,10 +162,7 @@ class Prepared:
         """Total weight of the examples, from one pass over all batches. Raises ValueError unless it is positive."""
         found = sum(self.loss.amount(labels) for _, labels in self)
         if not found > 0:
-            raise ValueError(
-                "all examples are ignored or have the weight zero, so there is no mean: give some with a positive "
-                "weight"
-            )
+            raise ValueError("all examples are ignored or have weight zero, so there is no mean: give positive weights")
         return found
 
     @cached_property
@@ -179,17 +176,17 @@ class Prepared:
             yield from inputs.split(size)
 
     def logits(self, part: str) -> Logits:
-        """Logits function of the network. Raises ValueError if autodiff would not give this `part` of a Hessian."""
+        """Logits function of the network. Raises ValueError if autodiff cannot compute this `part` of its Hessian."""
         logits = autodiff.function(self.network)
         if not self._labelled:
-            # Without a loss, elements cannot be told from classes, so the outputs must be plain logits.
+            # Without a loss, an axis of tokens cannot be told from one of classes, so outputs must be logits (n, k).
             networks.as_logits(networks.tensor_function(self.network)(self.theta, self.first[:1]), 1)
         autodiff.refuse_unfit_logits(logits, self.theta, self.first, part)
         return logits
 
 
 def prepared(problem: Problem, point: Array, *, labelled: bool = True) -> Prepared:
-    """Prepare a problem at a point (D,), with all values in the precision of the point."""
+    """Prepare a problem at a `point` (D,), with floating-point inputs and labels in the precision of the point."""
     known, theta = network(problem.network), parameters(point)
     refuse_other_size(theta, known)
     return Prepared(problem, known, theta, theta.dtype, labelled)
@@ -215,8 +212,8 @@ def _examples(
         return inputs, inputs.new_empty(len(inputs), 0), loss.fitted(shape, None)
     if isinstance(loss, losses.CrossEntropy) and shape == (1,):
         raise ValueError(
-            "the network has one logit, whose softmax is 1 and cross-entropy 0 whatever its weights: give it one for "
-            "each of two classes, or the loss torch.nn.BCEWithLogitsLoss() and labels 0.0 and 1.0"
+            "the network has one logit, whose softmax is 1 and cross-entropy 0 for any weights: give it two logits, "
+            "one for each class, or use the loss torch.nn.BCEWithLogitsLoss() with labels 0.0 and 1.0"
         )
     if labels is None:
         raise ValueError(f"the loss {loss.name} needs labels, and none are given: give one label for each example")
@@ -235,7 +232,7 @@ def _classes(labels: Labels, examples: int, shape: Sequence[int], loss: losses.L
     given, leading = _labels(labels, examples), getattr(loss, "class_axis", -1) == 1
     if isinstance(loss, losses.CrossEntropy) and given.is_floating_point() and given.shape[1:] == shape:
         if not (torch.isfinite(given) & (given >= 0)).all():
-            raise ValueError("a label is negative or not finite: give probabilities of the classes")
+            raise ValueError("a label is negative or not finite: give probabilities of classes, or integers as classes")
         return given
     if len(shape) == 1:
         return classes(given, examples, shape[0], getattr(loss, "ignore_index", None))
@@ -243,8 +240,8 @@ def _classes(labels: Labels, examples: int, shape: Sequence[int], loss: losses.L
     if given.shape[1:] != rest:
         raise ValueError(
             f"labels have the shape {tuple(given.shape)} and outputs {(examples, *shape)}: give labels of the shape "
-            f"{(examples, *rest)}, or models.losses.CrossEntropy(class_axis=1) if axis 1 of the outputs is that of "
-            "classes"
+            f"{(examples, *rest)}, or use the loss models.losses.CrossEntropy(class_axis=1) if axis 1 of the outputs "
+            "runs over classes"
         )
     return classes(given.flatten(), given.numel(), count, getattr(loss, "ignore_index", None)).view(given.shape)
 
@@ -255,7 +252,7 @@ def in_precision(inputs: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _tried(network: Network, theta: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Inputs, as floating point if the network does not take integers, and outputs (1, …) for the first example.
+    """Inputs, converted to floating point if the network rejects integers, and outputs (1, …) for the first example.
 
     Raises ValueError if the network fails.
     """
@@ -274,7 +271,7 @@ def _tried(network: Network, theta: Tensor, inputs: Tensor) -> tuple[Tensor, Ten
 
 
 class _Failed(Exception):
-    """The network raised the error that is named in the message."""
+    """Raised if the network raises an error, which the message names."""
 
 
 def _first_outputs(network: Network, theta: Tensor, inputs: Tensor) -> Tensor:
@@ -313,12 +310,13 @@ def classes(labels: Labels, examples: int, count: int, ignored: int | None = Non
     given = _labels(labels, examples)
     if given.ndim != 1:
         raise ValueError(
-            f"labels have the shape {tuple(given.shape)}: give one class number for each example, (n,), which is "
-            "labels.argmax(1) for one-hot rows and labels[:, 0] for a single column"
+            f"labels have the shape {tuple(given.shape)}: give one class number for each example, (n,), by "
+            "labels.argmax(1) for one-hot rows, or by labels[:, 0] for a single column"
         )
     if given.is_floating_point() or given.is_complex():
         raise ValueError(
-            f"labels are of type {given.dtype}, and a class is a whole number: give numbers of classes, labels.long()"
+            f"labels are of type {given.dtype}, and a class is a whole number: give numbers of classes, for example by "
+            "labels.long()"
         )
     found = given.to(torch.int64)
     wrong = (found < 0) | (found >= count)
@@ -341,7 +339,7 @@ def counts(given: Sequence[int] | None, available: int) -> list[int]:
         )
     found = list(map(int, found))
     if max(found, default=0) > available:
-        raise ValueError(f"{max(found)} examples asked for and {available} given: ask for fewer")
+        raise ValueError(f"{max(found)} examples were asked for, and {available} given: ask for {available} at most")
     if min(found, default=0) < 1:
         raise ValueError(NO_EXAMPLES)
     return found
@@ -382,7 +380,7 @@ def _refuse_complex(dtype: torch.dtype | np.dtype, name: str) -> None:
 
 
 def _refuse_not_finite(found: Tensor, name: str) -> None:
-    """Raise ValueError if an entry of `found` (m, …) is NaN or infinite; the message numbers the first such row."""
+    """Raise ValueError, with the number of the first bad row, if an entry of `found` (m, …) is NaN or infinite."""
     # The sum is a quick test: it is not finite if an entry is not, but may also overflow.
     if not torch.isfinite(found.sum()) and not torch.isfinite(found).all():
         place = int((~torch.isfinite(found)).any(1).nonzero()[0, 0])
@@ -390,7 +388,7 @@ def _refuse_not_finite(found: Tensor, name: str) -> None:
 
 
 def of_rows(products: Callable[[Tensor], Tensor], theta: Tensor) -> Callable[[Array], Array]:
-    """The map `products` with validation of its vectors (d, D); NumPy vectors give NumPy products."""
+    """Wrap the map `products` to validate its vectors (d, D); NumPy vectors give NumPy products in double precision."""
 
     @kernels.differentiating
     def checked(vectors: Array) -> Array:

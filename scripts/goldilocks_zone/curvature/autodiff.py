@@ -1,8 +1,9 @@
 """Hessian and Gauss–Newton products of any network, by vectorised forward over reverse mode or double backward passes.
 
 Checks reject networks without a valid Hessian of a per-example loss: the logits of an example must not depend on
-randomness or on other examples, and their second derivatives must be symmetric. Only forward mode differentiates
-computations under torch.no_grad; only forward over reverse mode differentiates computations on .data.
+randomness or on other examples, and their second derivatives must be symmetric. Symmetry may fail where modes of
+differentiation disagree: only forward mode differentiates computations under torch.no_grad, and only forward over
+reverse mode differentiates computations on .data.
 """
 
 import contextlib
@@ -21,14 +22,14 @@ from goldilocks_zone.models.networks import Logits
 from goldilocks_zone.models.problem import Problem
 
 EXAMPLES, PIECES = 3, 8  # in the symmetry check: inputs, and pieces of the parameters
-CALLS = 8  # in the randomness check, which misses a layer that is dropped half of the time in 1 case of 128
+CALLS = 8  # of the network in the randomness check; a layer dropped half of the time escapes it in 1 case of 128
 # Bounds on the asymmetry relative to the norm of a matrix. They exceed the rounding of networks that compute internally
 # in the next lower precision: single (2e-5 at most measured) and bfloat16 (1e-2). A computation that one mode does not
-# see causes 1e-3 to 1.
+# differentiate causes an asymmetry of 1e-3 to 1.
 BOUNDS = {torch.float64: 1e-4, torch.float32: 2e-2}
 RANDOM = (
-    "the network gives different logits for the same inputs, so that it has no Hessian: put dropout and whatever else "
-    "is random into evaluation mode by network.eval(), and let nothing be kept from one call to the next"
+    "the network gives different logits for the same inputs, so that it has no Hessian: put dropout and other random "
+    "layers into evaluation mode by network.eval(), and let the network keep no state between calls"
 )
 
 
@@ -38,10 +39,11 @@ def function(network: nn.Module | Logits) -> Logits:
 
 
 def hessian_products(problem: Problem, parameters: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    """Map from directions (d, D) to products (d, D) with the Hessian of the total loss, and logit tangents (d, n, k).
+    """Map from directions (d, D) to a pair: products (d, D) with the Hessian of the total loss, and logit tangents.
 
-    The problem must have a logits function and one batch. This map, like the others in this module, raises ValueError
-    if torch cannot differentiate the network.
+    The tangents have the shape (d, n, k). The network of the problem must be a logits function, and its examples must
+    be one batch. Like the other maps in this module, this one raises ValueError if torch cannot differentiate the
+    network.
     """
 
     def objective(theta):
@@ -58,11 +60,11 @@ def hessian_products(problem: Problem, parameters: Tensor) -> Callable[[Tensor],
 
 
 def products(problem: Problem, parameters: Tensor, part: str) -> Callable[[Tensor], Tensor]:
-    """Map from directions (d, D) to products (d, D) with the `hessian` of the total loss or one of its parts.
+    """Map from directions (d, D) to products (d, D) with a `part` of the Hessian of the total loss.
 
-    `part` is `hessian`, `gauss_newton` for G or `residual` for H′. The map keeps the graph of a first derivative;
-    each direction takes one backward pass through it, or two for G; on a GPU, all directions share it. Where torch has
-    no second backward pass, the map uses forward over reverse mode.
+    `part` is `hessian` for all of it, `gauss_newton` for G or `residual` for H′. The map keeps the autograd graph of a
+    first derivative. Each direction takes one backward pass through this graph, or two for G; on a GPU, all directions
+    share a pass. If torch cannot do the second backward pass, the map uses forward over reverse mode.
     """
     backward = cache(lambda: _twice_backward(problem, parameters, part))
     return _first_that_works(lambda directions: backward()(directions), products_forward(problem, parameters, part))
@@ -86,7 +88,7 @@ def _twice_backward(problem: Problem, parameters: Tensor, part: str) -> Callable
 
 
 def products_forward(problem: Problem, parameters: Tensor, part: str) -> Callable[[Tensor], Tensor]:
-    """The map of `products`, by forward over reverse mode, which includes computations that reverse mode leaves out."""
+    """Map of `products`, by forward over reverse mode, which also differentiates what reverse mode leaves out."""
     if part == "residual":
         whole, gauss_newton = (products_forward(problem, parameters, each) for each in ("hessian", "gauss_newton"))
         return lambda directions: whole(directions) - gauss_newton(directions)
@@ -108,7 +110,7 @@ def products_forward(problem: Problem, parameters: Tensor, part: str) -> Callabl
 
 
 def radial_derivative(problem: Problem, parameters: Tensor) -> float:
-    """⟨∇L, θ⟩ of the total loss."""
+    """Radial derivative ⟨∇L, θ⟩ of the total loss L at the `parameters` θ (D,)."""
 
     def objective(theta):
         return problem.loss.total(problem.network(theta, problem.inputs) / problem.temperature, problem.labels)
@@ -136,7 +138,7 @@ def _along(function: Callable, parameters: Tensor) -> Callable:
 
 
 def jacobian(logits: Logits, parameters: Tensor, inputs: Tensor) -> Tensor:
-    """Jacobian (n, k, D) of the logits by the parameters."""
+    """Jacobian (n, k, D) of the logits with respect to the parameters."""
     theta = parameters.detach().requires_grad_()
     outputs = logits(theta, inputs)
     seeds = torch.eye(outputs.numel(), dtype=outputs.dtype, device=outputs.device).view(-1, *outputs.shape)
@@ -151,7 +153,10 @@ def jacobian(logits: Logits, parameters: Tensor, inputs: Tensor) -> Tensor:
 def pulled(
     logits: Logits, parameters: Tensor, chunks: Iterable[Tensor], cotangents: Sequence[Tensor], dtype: torch.dtype
 ) -> Tensor:
-    """Vector–Jacobian products (m, D) of the logits with m cotangents (n, k), summed over examples, chunk by chunk."""
+    """Vector–Jacobian products (m, D) of the logits with m `cotangents` (n, k), summed over examples.
+
+    `chunks` are consecutive parts of the inputs of all n examples. Products are accumulated in `dtype`.
+    """
     theta, start = parameters.detach().requires_grad_(), 0
     found = torch.zeros(len(cotangents), len(theta), dtype=dtype, device=theta.device)
     for some in chunks:
@@ -164,9 +169,9 @@ def pulled(
 
 
 def _pushed(theta: Tensor, outputs: Tensor) -> Callable[[Tensor], Tensor]:
-    """Map from directions v (d, D) to derivatives J v (d, n, k) of the outputs.
+    """Map from directions v (d, D) to derivatives J v (d, n, k) of the outputs along them.
 
-    ⟨Jᵀu, v⟩ is linear in u, with slope J v.
+    As ⟨Jᵀu, v⟩ is linear in u, its gradient with respect to u is J v: two backward passes replace forward mode.
     """
     u = torch.zeros_like(outputs, requires_grad=True)
     pulled = _differentiable(outputs, theta, u)
@@ -174,15 +179,15 @@ def _pushed(theta: Tensor, outputs: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def _differentiable(outputs: Tensor, inputs: Tensor, cotangent: Tensor | None = None) -> Tensor:
-    """Derivative of ⟨outputs, cotangent⟩ by the inputs, itself differentiable.
+    """Derivative of ⟨outputs, cotangent⟩ with respect to the inputs, which can be differentiated again.
 
     Raises ValueError if the derivative passes through a function that is differentiable only once.
     """
     (found,) = torch.autograd.grad(outputs, inputs, cotangent, create_graph=True, materialize_grads=True)
     if passes(found, "torch::autograd::Error"):
         raise ValueError(
-            "the network has a function of its own that is differentiable once, whose second derivative torch would "
-            "leave out: write its backward in torch's operations, without once_differentiable"
+            "the network has a torch.autograd.Function that can be differentiated only once, so that torch would omit "
+            "its second derivative: write its backward in torch's operations, without once_differentiable"
         )
     return found
 
@@ -202,7 +207,7 @@ def passes(outputs: Tensor, name: str) -> bool:
 
 
 def derivative(outputs: Tensor, inputs: Tensor, cotangent: Tensor | None) -> Tensor:
-    """Derivative of ⟨outputs, cotangent⟩ by the inputs; zero if the outputs do not depend on them."""
+    """Derivative of ⟨outputs, cotangent⟩ with respect to the inputs; zero if the outputs do not depend on them."""
     if not outputs.requires_grad:
         return torch.zeros_like(inputs)
     (found,) = torch.autograd.grad(outputs, inputs, cotangent, retain_graph=True, materialize_grads=True)
@@ -210,9 +215,10 @@ def derivative(outputs: Tensor, inputs: Tensor, cotangent: Tensor | None) -> Ten
 
 
 def derivatives(outputs: Tensor, inputs: Tensor, cotangents: Tensor) -> Tensor:
-    """Derivatives (d, …) of ⟨outputs, cotangent⟩ by the inputs, for cotangents (d, …); zero without dependence.
+    """Derivatives (d, …) of ⟨outputs, cotangent⟩ with respect to the inputs, for each of the `cotangents` (d, …).
 
-    On a GPU, where a single small pass leaves most of the processor idle, all go through the graph together.
+    They are zero if the outputs do not depend on the inputs. On a GPU, where one small backward pass leaves most of the
+    processor idle, all cotangents go through the graph together.
     """
     if cotangents.is_cuda and len(cotangents) > 1 and outputs.requires_grad:
         options = {"retain_graph": True, "materialize_grads": True, "is_grads_batched": True}
@@ -223,9 +229,10 @@ def derivatives(outputs: Tensor, inputs: Tensor, cotangents: Tensor) -> Tensor:
 
 
 def _first_that_works(quick: Callable, general: Callable) -> Callable:
-    """Map that uses `quick` until torch fails for lack of a forward derivative or a batching rule, then `general`.
+    """Map that calls `quick` until it raises a RuntimeError, and `general` from then on.
 
-    It raises ValueError if both fail, or if torch refuses the network as random.
+    Torch raises this error, for example, for operations without a forward derivative or a batching rule. The map raises
+    ValueError if both functions fail, or if torch rejects the network as random. It passes on out-of-memory errors.
     """
     refusals = []
 
@@ -246,7 +253,7 @@ def _first_that_works(quick: Callable, general: Callable) -> Callable:
         except RuntimeError as error:
             raise ValueError(
                 f"torch can differentiate the network neither by the fast method ({refusals[0]}) nor by the general "
-                f"one ({said(error)}): replace the layer or operation that it names"
+                f"one ({said(error)}): replace the layer or operation that these errors name"
             ) from error
 
     return either
@@ -259,31 +266,37 @@ def said(error: Exception) -> str:
 
 
 def refuse_unfit_logits(logits: Logits, parameters: Tensor, inputs: Tensor, part: str = "hessian") -> None:
-    """Raise ValueError if automatic differentiation would not give a `part` of a Hessian."""
+    """Raise ValueError if automatic differentiation would not give a correct `part` of the Hessian.
+
+    The reasons are those of `refuse_random` and `refuse_unfit_derivatives`.
+    """
     refuse_random(logits, parameters, inputs)
     refuse_unfit_derivatives(logits, parameters, inputs, part)
 
 
 def refuse_unfit_derivatives(logits: Logits, parameters: Tensor, inputs: Tensor, part: str = "hessian") -> None:
-    """Raise ValueError if examples are mixed, or second derivatives are not symmetric."""
+    """Raise ValueError if the logits of an example depend on other examples, or if derivatives are unfit.
+
+    Derivatives are unfit if the logits do not depend on the parameters, or if a `part` of the Hessian is not symmetric.
+    """
     _refuse_mixing(logits, parameters, inputs)
     _refuse_asymmetric_products(logits, parameters, inputs, part)
 
 
 def _refuse_mixing(logits: Logits, parameters: Tensor, inputs: Tensor) -> None:
-    # Compare each example among and after different others: a recurrence over the batch sees only preceding ones.
+    # Compare each example at two places among different others: a recurrence over the batch sees only preceding ones.
     chosen = [2, 0] if len(inputs) > 2 else [1, 1] if len(inputs) == 2 else [0]
     alone, among = logits(parameters, inputs[chosen]), logits(parameters, inputs[:3])[chosen]
     # Logits that are not finite are reported later, together with their examples.
     if torch.isfinite(among).all() and (alone - among).abs().max() > 1e-3 * among.abs().max():
         raise ValueError(
             "the network mixes the examples of a batch, so that it has no loss per example: let the logits of one "
-            "depend on no other, neither by attention over the batch nor by its mean"
+            "example depend on no other, for instance not by attention over the batch or by its mean"
         )
 
 
 def refuse_random(logits: Logits, parameters: Tensor, inputs: Tensor) -> None:
-    """Raise ValueError if logits differ between calls, or draw random numbers."""
+    """Raise ValueError if logits differ between calls, or if computing them draws random numbers."""
     generator = torch.cuda if parameters.is_cuda else torch
     states, found = [generator.get_rng_state()], []
     for _ in range(CALLS):
@@ -296,26 +309,26 @@ def refuse_random(logits: Logits, parameters: Tensor, inputs: Tensor) -> None:
 def refuse_asymmetric(matrix: Tensor, size: float = 0.0) -> None:
     """Raise ValueError if a matrix (d, d) is asymmetric beyond rounding, relative to its norm plus `size`.
 
-    size: norm of terms that cancel in the matrix, and whose rounding remains.
+    `size` is the norm of terms that cancel in the matrix but leave their rounding errors behind.
     """
     size = size + float(torch.linalg.matrix_norm(matrix, dtype=torch.float64))
     asymmetry = float(torch.linalg.matrix_norm(matrix - matrix.T, dtype=torch.float64))
     # Entries that are not finite are reported later, together with their examples.
     if asymmetry > BOUNDS[matrix.dtype] * size:
         raise ValueError(
-            f"second derivatives are not symmetric, by {asymmetry / size:.1g} of their size, and so are no Hessian: "
-            "forward mode differentiates what the network computes under torch.no_grad or on .data, reverse mode does "
-            "not; take both out of its forward pass, and use detach for what is meant to be constant"
+            f"second derivatives are not symmetric, by {asymmetry / size:.1g} of their size, so they form no Hessian: "
+            "what the network computes under torch.no_grad or on .data is differentiated in forward mode, but not in "
+            "reverse mode; remove both from its forward pass, and use detach for what is meant to be constant"
         )
 
 
 def _refuse_asymmetric_products(logits: Logits, parameters: Tensor, inputs: Tensor, part: str) -> None:
-    """Raise ValueError if products with a `part` A of the Hessian are asymmetric, or logits are constant.
+    """Raise ValueError if products with a `part` A of the Hessian are asymmetric, or logits ignore the parameters.
 
-    Symmetry is checked on a few inputs, and only if reverse mode misses some computation. The check compares
-    ⟨u, Av⟩ with ⟨v, Au⟩ for v ∝ Au, which maximises the latter. The vector u is random in one piece of the parameters
-    at a time, as errors in one piece may be small relative to the others. The loss is the squared error, which does not
-    saturate.
+    Symmetry is checked on a few inputs, and only if reverse mode misses some computation. The check compares ⟨u, Av⟩
+    with ⟨v, Au⟩ for v ∝ Au, which maximises ⟨v, Au⟩. The vector u has random entries in one piece of the parameters and
+    zeros elsewhere; all pieces take a turn, as errors in one may be small relative to the others. The loss is the
+    squared error, which does not saturate.
     """
     some, point = networks.few(inputs, EXAMPLES), parameters.detach().requires_grad_()
     with _Watch() as watch:
@@ -338,7 +351,10 @@ def _refuse_asymmetric_products(logits: Logits, parameters: Tensor, inputs: Tens
 
 
 class _Watch(TorchFunctionMode):
-    """Detector of computations, on tensors that require gradients, that reverse mode does not differentiate."""
+    """Mode that sets `unseen` if tensors that require gradients enter computations that reverse mode leaves out.
+
+    These are computations under torch.no_grad or on .data.
+    """
 
     unseen = False
 

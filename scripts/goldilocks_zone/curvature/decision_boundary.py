@@ -1,10 +1,12 @@
 """The decision boundary of a classifier in parameter space, and its alignment with eigenvectors of G and the Hessian.
 
-J has the gradients of all logits as columns, and S is the second derivative of the loss with respect to the logits.
-G = J S Jᵀ/n of n training examples has eigenvectors v = J α. In this dual form, which is a contribution of this
-project, scalar products with v follow from the kernel ⟨J_k(x), J_l(x′)⟩, and no vector of D entries is formed. At a
-point of the boundary between classes k and l, the normal in parameter space is u = (J_k − J_l)/|J_k − J_l|. Elsewhere,
-the gradient g of the loss of the predicted label ŷ replaces u (Sabanayagam et al. 2023).
+The columns of J are the parameter gradients J_k(x) of all logits k at n training examples x, and S is the second
+derivative of the loss with respect to the logits. G = J S Jᵀ/n has eigenvectors of the form v = J α. In this dual form,
+which is a contribution of this project, scalar products with v follow from the kernel ⟨J_k(x), J_l(x′)⟩, and no vector
+of D entries is formed. At a point of the boundary between classes k and l, the normal in parameter space is u = (J_k −
+J_l)/|J_k − J_l|. Elsewhere, u is replaced by the gradient g of the loss with the predicted class ŷ as label
+(Sabanayagam et al. 2023).
+
 Letters: b points, n examples, k classes, m eigenvectors, D parameters.
 """
 
@@ -32,16 +34,17 @@ class Dual:
     pairs: GaussNewton
 
     def alignments(self, vectors: LogitGradients) -> np.ndarray:
-        """Scalar products (b, m) of `vectors`, a single gradient at each of b points, with the m eigenvectors."""
+        """Scalar products (b, m) of `vectors`, one gradient at each of b points, with the m eigenvectors of G."""
         kernel = vectors.products(self.gradients)[:, 0].flatten(1)
         return (kernel @ self.pairs.cotangents.flatten(1).T).double().cpu().numpy()
 
 
 def dual(gradients: LogitGradients, factor: Factor, kernel: Tensor | None = None) -> Dual:
-    """Eigenpairs of G = J S Jᵀ/n, with S = R Rᵀ, from the (n r, n r) matrix Rᵀ JᵀJ R/n.
+    """Eigenpairs of G = J S Jᵀ/n, with S = R Rᵀ, from those of the matrix Rᵀ JᵀJ R/n (n r, n r).
 
-    factor: R, with r columns per example once `reduced`; S is the second derivative of the loss with respect to the
-    logits. kernel: JᵀJ (n, k, n, k), if already known. There may be no eigenpairs if the softmax is saturated.
+    S is the second derivative of the loss with respect to the logits. `factor` is R, whose `reduced` form has r columns
+    per example. `kernel` is JᵀJ (n, k, n, k), if already known. Eigenvalues that are zero up to rounding are left out,
+    so that there may be no eigenpairs if the softmax is saturated.
     """
     roots = logit_gradients.fitting(factor.reduced(), gradients)
     kernel = gradients.products(gradients) if kernel is None else kernel
@@ -55,9 +58,10 @@ def dual(gradients: LogitGradients, factor: Factor, kernel: Tensor | None = None
 
 
 def predicted_loss_weights(logits: Tensor) -> Tensor:
-    """Weights p − ŷ (n, k), with ŷ one-hot, of the logit gradients in g, divided by the largest magnitude.
+    """Weights (n, k) of the logit gradients J_k in g, proportional to p − ŷ, with ŷ one-hot.
 
-    Accurate even if p of the predicted class rounds to 1: 1 − p is computed as the sum of p over the other classes.
+    Each row is divided by its largest magnitude 1 − p_ŷ, so that the predicted class has the weight −1. This is
+    accurate even if p_ŷ rounds to 1, because 1 − p_ŷ is computed as the sum of p over the other classes.
     """
     logits = logits.double()
     predicted = logits.argmax(1, keepdim=True)
@@ -67,33 +71,40 @@ def predicted_loss_weights(logits: Tensor) -> Tensor:
 
 
 def unit(vectors: LogitGradients, weights: Tensor) -> LogitGradients:
-    """Combinations Σ_k w_k J_k, one for each example, for weights w (n, k); scaled to unit length unless zero."""
+    """Unit combinations Σ_k w_k J_k, one for each example, of the logit gradients `vectors` with `weights` w (n, k).
+
+    Combinations that are zero stay zero.
+    """
     lengths = vectors.combined(weights).own().view(-1, 1).clamp_min(0).sqrt()
     return vectors.combined(torch.where(lengths > 0, weights.to(lengths) / lengths, 0))
 
 
 def differences(classes: Tensor, count: int) -> Tensor:
-    """Weights (b, k) of `count` logits in z_k − z_l, for pairs of `classes` (b, 2)."""
+    """Weights (b, k) of all `count` logits in the difference z_k − z_l, for pairs (k, l) of `classes` (b, 2)."""
     eye = torch.eye(count, dtype=torch.float64, device=classes.device)
     return eye[classes[:, 0]] - eye[classes[:, 1]]
 
 
 def normals(problem: Problem, parameters: Tensor, crossings: Crossings) -> LogitGradients:
-    """Unit normals u of the boundary at b crossings."""
+    """Unit normals u of the decision boundary, in parameter space, at b `crossings`."""
     gradients = logit_gradients.of(Problem(problem.network, crossings.points), parameters)
     return unit(gradients, differences(crossings.classes, gradients.classes))
 
 
 def predicted_loss(gradients: LogitGradients, logits: Tensor) -> LogitGradients:
-    """Parameter gradients of the cross-entropy at n examples with their predicted classes as labels, of unit length.
+    """Unit gradients g/|g| of the cross-entropy at n examples, with the predicted classes as labels.
 
-    From the logits' `gradients` at these examples and their `logits` (n, k). A gradient of zero stays zero.
+    They are combined from the `gradients` of all logits at these examples, with weights that follow from the `logits`
+    (n, k). A zero gradient stays zero.
     """
     return unit(gradients, predicted_loss_weights(logits))
 
 
 def with_vectors(problem: Problem, parameters: Tensor, vectors: Tensor, weights: Tensor) -> np.ndarray:
-    """Scalar products (n, m) of Σ_k w_k J_k, scaled to unit length, with `vectors` (m, D), for weights w (n, k)."""
+    """Scalar products (n, m) of `vectors` (m, D) with Σ_k w_k J_k scaled to unit length, for `weights` w (n, k).
+
+    They are zero for an example with Σ_k w_k J_k = 0.
+    """
     lengths = logit_gradients.of(problem, parameters).combined(weights).own().view(-1, 1).sqrt()
     along = (logit_gradients.pushed(problem, parameters, vectors) * weights).sum(2)
     return torch.where(lengths > 0, along.T / lengths, 0).double().cpu().numpy()
@@ -108,10 +119,10 @@ class Explicit:
 
 
 def explicit(problem: Problem, parameters: Tensor, logits: Tensor, memory_mib: float | None = None) -> Explicit:
-    """All eigenvalues of the Hessian, and alignments of g/|g| at all examples with its eigenvectors.
+    """All eigenvalues of the Hessian, and scalar products of its eigenvectors with g/|g| at all examples.
 
-    logits: (n, k) at the examples. Forms the Hessian (D, D) in the precision of the parameters, which is feasible for a
-    few thousand parameters.
+    `logits` (n, k) are the logits at the examples. The Hessian (D, D) is formed in the precision of the parameters,
+    which is feasible for a few thousand parameters.
     """
     identity = torch.eye(len(parameters), dtype=parameters.dtype, device=parameters.device)
     matrix = hessian.hessian_vector_products(problem, parameters, identity, memory_mib=memory_mib)
@@ -125,7 +136,7 @@ def explicit(problem: Problem, parameters: Tensor, logits: Tensor, memory_mib: f
 
 
 def _descending(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Descending eigenvalues of a symmetric matrix, and eigenvectors as columns, in its precision."""
+    """Eigenvalues of a symmetric matrix, descending, and eigenvectors as columns, in the precision of the matrix."""
     # Use scipy: torch.linalg.eigh fails in single precision on matrices with many zero eigenvalues.
     values, vectors = scipy.linalg.eigh(((matrix + matrix.T) / 2).cpu().numpy(), driver="evd")
     return tuple(torch.as_tensor(each.copy()).to(matrix) for each in (values[::-1], vectors[:, ::-1]))

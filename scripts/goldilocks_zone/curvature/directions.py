@@ -17,7 +17,10 @@ from goldilocks_zone.subspaces import planes
 
 
 class Directions:
-    """Directions (d, D) in parameter space, with the sparsity that products with them can exploit."""
+    """Directions (d, D) in parameter space, with sparse forms of their entries in layers where few are non-zero.
+
+    Ẇ denotes the entries of a direction in the weights of a layer. A place is a slice of the parameter vector.
+    """
 
     def __init__(self, given: Rows, chain: tuple, sparse: scipy.sparse.csr_array | None = None):
         """Prepare `given` directions, a tensor or, on the CPU only, a sparse matrix.
@@ -31,7 +34,7 @@ class Directions:
             sparse = planes.as_sparse(given.numpy()) if isinstance(given, Tensor) else given
         for layer in affine_layers(chain):
             for place in filter(None, (layer.weight, layer.bias)):
-                # Row by row, as the first one usually decides.
+                # Test row by row, as the first row usually has a non-zero entry.
                 moves = any(map(torch.any, self.part(place))) if sparse is None else sparse[:, place].nnz > 0
                 self._moves[place.start, place.stop] = bool(moves)
             if sparse is None or not on_cpu or not isinstance(layer, Dense):
@@ -47,7 +50,7 @@ class Directions:
         return self._count
 
     def part(self, place: slice) -> Tensor:
-        """All entries (d, …) at a place of the parameter vector."""
+        """Entries (d, …) of all directions at a `place` of the parameter vector."""
         return self._entries(place)
 
     def weights(self, layer: Affine) -> Tensor:
@@ -55,13 +58,13 @@ class Directions:
         return self.part(layer.weight).unflatten(-1, layer.shape)
 
     def rows(self, start: int, stop: int) -> "Directions":
-        """The directions from `start` to `stop`."""
+        """The directions with indices from `start` up to `stop`, which is excluded."""
         if (start, stop) not in self._cache:
             self._cache[start, stop] = _Rows(self, start, stop)
         return self._cache[start, stop]
 
     def moves(self, place: slice | None) -> bool:
-        """Whether any direction has entries at this place of the parameter vector."""
+        """Whether any direction has non-zero entries at this place of the parameter vector; False without a place."""
         if place is None:
             return False
         if (place.start, place.stop) not in self._moves:
@@ -69,11 +72,11 @@ class Directions:
         return self._moves[place.start, place.stop]
 
     def entries(self, layer: Affine) -> int:
-        """Number of non-zero entries in all Ẇ of a sparse layer."""
+        """Number of non-zero entries in Ẇ of a sparse layer, summed over all directions."""
         return len(self._sparse[layer.weight.start][1])
 
     def is_sparse(self, layer: Affine) -> bool:
-        """Whether sparse products with Ẇ of this layer are faster."""
+        """Whether Ẇ of this layer is stored in sparse form, since sparse products are faster."""
         return layer.weight.start in self._sparse
 
     def sparse_rows(self, layer: Affine) -> Tensor:
@@ -85,9 +88,10 @@ class Directions:
         return self._once(layer, "columns", lambda: self._matrix(layer, 1))
 
     def filled(self, layer: Affine, axis: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Non-empty rows of Ẇ (o, i) for `axis` 0, or of Ẇᵀ for axis 1, over all directions.
+        """Rows with non-zero entries of Ẇ (o, i) for `axis` 0, or of Ẇᵀ for `axis` 1, from all directions.
 
-        Returns the directions (m,) of these m rows, their row numbers (m,), and the rows as one sparse matrix (m, …).
+        Returns, for these m rows, the indices (m,) of their directions, their row indices (m,) in Ẇ or Ẇᵀ, and the rows
+        themselves as one sparse matrix (m, …).
         """
 
         def made():
@@ -101,7 +105,7 @@ class Directions:
         return self._once(layer, f"filled {axis}", made)
 
     def _matrix(self, layer: Affine, axis: int) -> Tensor:
-        """Sparse matrix whose rows index the directions and an `axis` of Ẇ, and whose columns index its other axis."""
+        """Ẇ of all directions as one sparse matrix (d · o, i) for `axis` 0, or Ẇᵀ as (d · i, o) for `axis` 1."""
         (direction, *places), values = self._sparse[layer.weight.start]
         rows, order = (direction * layer.shape[axis] + places[axis]).sort(stable=True)
         size = len(self) * layer.shape[axis], layer.shape[1 - axis]
@@ -109,7 +113,11 @@ class Directions:
         return _csr(starts, places[1 - axis][order], values[order], size)
 
     def by_input(self, layer: Affine) -> dict[int, tuple[Tensor, Tensor]]:
-        """Outputs o and values (d, o) of the non-zero entries of Ẇ, by input i; inputs without entries are omitted."""
+        """Non-zero entries of Ẇ in all directions, by input i of the layer.
+
+        Returns a dictionary from i to the m outputs (m,) for which some direction has an entry, and the values (d, m)
+        of these entries. Inputs without entries are omitted.
+        """
 
         def made():
             (direction, o, i), values = self._sparse[layer.weight.start]
@@ -124,7 +132,7 @@ class Directions:
         return self._once(layer, "inputs", made)
 
     def stacked(self, layer: Affine) -> Tensor:
-        """Ẇ of all directions in the order (o, d, i)."""
+        """Ẇ of all directions as one contiguous tensor (o, d, i)."""
         return self._once(layer, "stacked", lambda: self.weights(layer).transpose(0, 1).contiguous())
 
     def _once(self, layer: Affine, name: str, make: Callable) -> object:
@@ -135,13 +143,13 @@ class Directions:
 
 
 class _Rows(Directions):
-    """A range of rows of other directions, which shares their memory."""
+    """A range of rows of other `Directions`, whose memory it shares."""
 
     def __init__(self, whole: Directions, start: int, stop: int):
         # Do not reference `whole`, which caches its rows: the reference cycle would delay freeing both.
         self._entries, self._place, self.dtype = whole._entries, slice(start, stop), whole.dtype
         self._count = len(range(*self._place.indices(len(whole))))
-        self._moves, self._cache, self._sparse = whole._moves, {}, {}
+        self._moves, self._cache, self._sparse = dict(whole._moves), {}, {}
         for place, (indices, values) in whole._sparse.items():
             ours = slice(*torch.searchsorted(indices[0], torch.tensor([start, stop])).tolist())
             direction, o, i = (index[ours] for index in indices)
@@ -158,7 +166,7 @@ def _csr(starts: Tensor, columns: Tensor, values: Tensor, size: tuple[int, int])
 
 
 def _entries(given: Rows) -> Callable[[slice], Tensor]:
-    """Map from a place of the parameter vector to the entries (d, …) of the directions there."""
+    """Map from a place of the parameter vector to the entries (d, …) of all directions there."""
     if isinstance(given, Tensor):
         return lambda place: given[:, place]
     dense = functools.cache(lambda start, stop: torch.from_numpy(given[:, start:stop].toarray()))

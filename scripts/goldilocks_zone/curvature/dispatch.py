@@ -41,18 +41,19 @@ class PlaneCurvature:
     """Second-order expansion of the mean loss over n examples on a plane of d orthonormal directions.
 
     gauss_newton, residual: the parts G and H′ of the Hessian, shape (d, d). gradient: the gradient in the plane, shape
-    (d,). effective_examples: (Σt)²/Σt² over examples, with t the trace of an example's G on the first 1 … d directions,
-    shape (d,); NaN if the loss couples examples. loss: mean over examples, in nats for cross-entropy. logits_std: root
-    mean square over examples of the standard deviation (k − 1 degrees of freedom) of their k logits.
-    radial_derivative: ⟨∇L, θ⟩. zero_logits: share of the logits that are exactly zero.
+    (d,). effective_examples: the effective number (Σt)²/Σt² of examples, where t is the trace of an example's G on the
+    first 1 … d directions, shape (d,); NaN if the loss couples examples. loss: mean over examples, in nats for
+    cross-entropy. logits_std: standard deviation (k − 1 degrees of freedom) of an example's k logits, as a root mean
+    square over examples. radial_derivative: ⟨∇L, θ⟩. zero_logits: share of the logits that are exactly zero.
 
-    The following use the softmax output p at the temperature of the point, its mean Q̂ over examples, and the class
-    frequencies Q of the examples (Vysogorets et al. 2024). entropy: mean over examples, in nats. prior_mismatch:
-    ‖Q − Q̂‖₂. softmax_ratio: Γ = Tr(M)/‖M‖_F with the mean M of diag p − ppᵀ over examples; 1 if M vanishes.
+    The next three fields use the softmax output p at the temperature of the point, its mean Q̂ over examples, and the
+    class frequencies Q of the examples (Vysogorets et al. 2024). entropy: mean entropy of p over examples, in nats.
+    prior_mismatch: ‖Q − Q̂‖₂. softmax_ratio: Γ = Tr(M)/‖M‖_F, where M is the mean of diag p − ppᵀ over examples; 1 if M
+    vanishes.
 
-    The last two are root mean squares over classes and orthonormal directions. class_gradient: σ_C, of the mean of the
-    logit gradients over examples, less the contribution of σ_E to a mean of n. example_gradient: σ_E, of the deviations
-    from this mean.
+    The last two fields describe the derivatives of the logits along the directions, by root mean squares over classes
+    and orthonormal directions. class_gradient: σ_C, of the mean derivative over examples; the contribution σ_E²/n of
+    single examples to its square is subtracted. example_gradient: σ_E, of the examples' deviations from this mean.
     """
 
     gauss_newton: np.ndarray
@@ -83,7 +84,7 @@ def path_of(problem: Problem, parameters: Array, points: int) -> str:
 
 
 def path(form: Form, theta: Tensor, points: int) -> str:
-    """Name of the algorithm for a network of this form at this many points on the ray through θ (D,)."""
+    """Name of the fastest algorithm for a network of this `form`, at a number of `points` on the ray through θ (D,)."""
     if form is None:
         return AUTOMATIC
     if isinstance(form, Traced):
@@ -113,10 +114,10 @@ def form_of(loss: losses.Loss, network: arguments.Network, points: Iterable[Tens
 
 
 def prepared(directions: Rows, path: str, device: torch.device) -> tuple[Rows, scipy.sparse.csr_array | None]:
-    """Directions (d, D) in the format of the algorithm `path`, and as a sparse matrix in double precision, or None.
+    """Directions (d, D) in the format that the algorithm `path` takes, and as a sparse matrix or None.
 
-    The sparse matrix is returned if few entries are non-zero, but not for dense directions on a GPU: there, a dense
-    product is faster than finding the few entries.
+    The sparse matrix is in double precision. It is None if many entries are non-zero, and for dense directions on a
+    GPU, where a dense product is faster than finding the few non-zero entries.
     """
     if isinstance(directions, Tensor):
         return directions, planes.as_sparse(directions.numpy()) if device.type == "cpu" else None
@@ -135,9 +136,10 @@ def prepared(directions: Rows, path: str, device: torch.device) -> tuple[Rows, s
 def averages_over(
     counts: Sequence[int], batches: arguments.Prepared, begin: Callable[[], tuple[Sums, Callable]]
 ) -> dict[int, list[PlaneCurvature | None]]:
-    """Averages at each point over the first n examples, by n in `counts`.
+    """Averages over the first n examples at each point, for each n in `counts`.
 
-    `begin` returns empty sums and a function that adds examples to them. Averages are None where they are not finite.
+    Returns a dictionary from n to a list over points. An entry is None where averages are not finite, unless the sums
+    refuse overflow: then ValueError is raised. `begin` returns empty sums and a function that adds examples to them.
     """
     left, found, (total, add) = sorted(set(counts)), {}, begin()
     for inputs, labels in batches:
@@ -157,7 +159,10 @@ def averages_over(
 
 
 def adder(path: str, ray: Ray, inputs: Tensor, total: Sums, memory_mib: float) -> Callable[[Tensor, Tensor], None]:
-    """Function that adds examples to the sums at all points of a ray; `inputs` are a sample of the examples."""
+    """Function that adds inputs and labels of examples to the sums `total` at all points of a ray.
+
+    `inputs` are a sample of the examples, from which chunks are planned.
+    """
     if path == AUTOMATIC:
         return _automatic_adder(ray, inputs, total, memory_mib)
     if path in GRAPHS:
@@ -175,7 +180,7 @@ def adder(path: str, ray: Ray, inputs: Tensor, total: Sums, memory_mib: float) -
 
 
 def _automatic_adder(ray: Ray, inputs: Tensor, total: Sums, memory_mib: float) -> Callable[[Tensor, Tensor], None]:
-    """The `adder` by automatic differentiation, in the precision of the directions."""
+    """An `adder` by automatic differentiation, in the precision of the directions."""
     logits, theta, dtype = ray.network, ray.theta, ray.directions.dtype
     inputs = arguments.in_precision(inputs, dtype)
     autodiff.refuse_unfit_logits(logits, theta, inputs)
@@ -193,7 +198,7 @@ def _automatic_adder(ray: Ray, inputs: Tensor, total: Sums, memory_mib: float) -
 
 
 def _add_point(problem: Problem, theta: Tensor, directions: Tensor, step: int, total: Sums, point: slice) -> None:
-    """Add the examples of a problem to the sums at one point, `step` directions at a time."""
+    """Add the examples of a problem to the sums at one `point`, with `step` directions at a time."""
     push, columns, along = autodiff.hessian_products(problem, theta), [], []
     for some in directions.split(step):
         products, pushed = push(some)
@@ -204,7 +209,7 @@ def _add_point(problem: Problem, theta: Tensor, directions: Tensor, step: int, t
     autodiff.refuse_asymmetric(columns, float(along.square().sum()) / temperature**2)
     residual += columns
     outputs = problem.network(theta, problem.inputs).double()
-    # The products are those of the whole Hessian: subtract the Gauss–Newton part over raw directions.
+    # The products are with the whole Hessian: subtract its Gauss–Newton part along raw directions to leave H′.
     cooled = outputs[None] / temperature
     loss, cooled, labels, tangents = problem.loss.elements(cooled, problem.labels, along / temperature)
     classes = losses.likeliest(cooled)
@@ -240,8 +245,8 @@ def _averages(total: Sums) -> list[PlaneCurvature | None]:
             result.append(PlaneCurvature(gauss_newton / n, residual / n, gradient / n, effective, **means))
         elif total.refuse_overflow:
             raise ValueError(
-                "the Hessian is not finite, because the radius is too large for the precision of the directions: "
-                "lower the radius, or give directions in double precision"
+                "the Hessian is not finite, because its entries at this radius are too large for the precision of the "
+                "directions: use a smaller radius or scale, or give directions in double precision"
             )
         else:
             result.append(None)

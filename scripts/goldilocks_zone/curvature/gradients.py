@@ -1,7 +1,8 @@
 """Gradients of the loss and of the logits in full space, and the gradient that would remain without prior mismatch.
 
-With the softmax output p, its mean Q̂, the class frequencies Q and the mean logit gradients C, E[∇L] = Cᵀ(Q̂ − Q)
-(Vysogorets, Dawid & Kempe 2024). The gradient can therefore vanish although logit gradients do not.
+Let p be the softmax output, Q̂ its mean over examples, Q the class frequencies and C the mean logit gradients. Then
+E[∇L] = Cᵀ(Q̂ − Q) (Vysogorets, Dawid & Kempe 2024). The gradient can therefore vanish although logit gradients do not.
+The difference Q̂ − Q is the prior mismatch.
 """
 
 from dataclasses import dataclass
@@ -24,7 +25,9 @@ class Gradients:
     """Norms of gradients in full space.
 
     gradient_norm: ‖∇L‖. forced_gradient_norm: ‖∇L‖ after adding constants to the logits so that Q̂ = Q.
-    forced_mismatch: ‖Q − Q̂‖ that remains then. class_gradient_norm: root mean square over classes of ‖⟨∇z_k⟩‖.
+    forced_mismatch: ‖Q − Q̂‖ after adding these constants, which `prior_shift` finds only approximately.
+    class_gradient_norm: root mean square over classes k of ‖⟨∇z_k⟩‖, with ⟨∇z_k⟩ the mean gradient of logit k over
+    examples.
     """
 
     gradient_norm: float
@@ -41,8 +44,8 @@ def gradients(problem: Problem, parameters: Array) -> Gradients:
     """
     if not isinstance(problem.loss, CrossEntropy) or not problem.loss.is_plain:
         raise ValueError(
-            f"gradients need the plain cross-entropy, and the loss is {problem.loss.name}: give the cross-entropy "
-            "without weights of classes, label smoothing and ignored labels"
+            f"gradients are known only for the plain cross-entropy, not for this loss, {problem.loss.name}: give the "
+            "cross-entropy without class weights, label smoothing and ignored labels"
         )
     given = arguments.prepared(problem, parameters)
     logits = given.logits("gauss_newton")
@@ -63,10 +66,11 @@ def gradients(problem: Problem, parameters: Array) -> Gradients:
 
 
 def prior_shift(outputs: Tensor, shares: Tensor) -> Tensor:
-    """Constants b (k,) with ⟨softmax(z + b)⟩ = `shares` (k,), for logits z (n, k), in double precision.
+    """Constants b (k,) for which the mean of softmax(z + b) over examples equals `shares` (k,), in double precision.
 
-    Newton's method on the convex function ⟨log Σ exp(z + b)⟩ − ⟨shares, b⟩. The constants sum to zero if all classes
-    are present; an absent class keeps b = 0. Saturated examples may stop the iteration before the tolerance is reached.
+    `outputs` are the logits z (n, k). Newton's method minimises the convex function ⟨log Σ exp(z + b)⟩ − shares · b,
+    with ⟨…⟩ the mean over examples. The constants sum to zero if all classes are present; an absent class keeps b = 0.
+    Saturated examples may stop the iteration before the tolerance is reached.
     """
 
     def objective(shift: Tensor) -> Tensor:

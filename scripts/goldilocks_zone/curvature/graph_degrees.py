@@ -1,11 +1,13 @@
-"""Degrees of homogeneity of the values in a graph, in the scale of the parameters.
+"""Degrees of homogeneity, in the scale of the parameters, of the values in a graph of operations.
 
 A value v of degree k satisfies v(α θ) = α^k v(θ) for all α > 0. Parameters have degree 1, inputs and constants 0.
-Products add degrees, sums need equal degrees, and functions that are not homogeneous need arguments of degree 0, such
-as the outputs of normalisations. Zeros have any degree: zero constants, and pieces of the parameters that are zero at
-θ, such as biases. Such a piece may be treated as scaled by α^w, so that derivatives along it scale like derivatives by
-a parameter of degree w. All degrees are linear in the unknown ones. The equations of all operations are solved for
-these in exact arithmetic.
+Products add degrees, and sums need equal degrees. Functions that are not homogeneous need arguments of degree 0, such
+as the outputs of normalisations.
+
+Zeros have any degree: zero constants, and pieces of the parameters that are zero at θ, such as biases. Such a piece may
+be treated as scaled by α^w instead of α. Derivatives with respect to it then scale like those with respect to a
+parameter of degree w. The degrees of zeros are unknowns, and all other degrees are linear functions of them. The
+conditions of all operations are linear equations for the unknowns, which are solved in exact arithmetic.
 """
 
 import itertools
@@ -27,19 +29,19 @@ aten = torch.ops.aten
 SPLIT = aten.split_with_sizes.default
 COMPARISONS = aten.gt, aten.ge, aten.lt, aten.le, aten.eq, aten.ne
 ONE = -1  # index of the unknown that equals 1
-Degree = dict[int, Fraction]  # coefficients of the unknowns
+Degree = dict[int, Fraction]  # a linear function of the unknowns, as their coefficients
 
 
 @dataclass(frozen=True)
 class Degrees:
-    """Degrees of the `output` of a graph and, by number, of the `pieces` of its parameters."""
+    """Degree of the `output` of a graph, and degrees of the `pieces` of its parameters by number of the operation."""
 
     output: Fraction
     pieces: dict[int, Fraction]
 
 
 class _Inhomogeneous(Exception):
-    """The graph has a value without a degree."""
+    """Raised if a value in the graph has no degree."""
 
 
 def of(graph: Graph, theta: Tensor) -> Degrees | None:
@@ -60,7 +62,7 @@ class _Inference:
         self._pieces = self._unknown_pieces(theta)
 
     def found(self) -> Degrees:
-        """Degrees of the output and the pieces. Raises _Inhomogeneous if some value has none."""
+        """Degrees of the output and of the pieces. Raises _Inhomogeneous if some value has no degree."""
         for each in self.graph.operations:
             if each.moves:
                 self._degrees[each.number] = self._of_operation(each)
@@ -82,7 +84,10 @@ class _Inference:
         return self.any() if zero else {}
 
     def equal(self, *degrees: Degree) -> Degree:
-        """Require equal degrees and return the first. Raises _Inhomogeneous if they differ."""
+        """Require equal degrees, which may determine unknowns, and return the first degree.
+
+        Raises _Inhomogeneous if the degrees cannot be equal.
+        """
         first, *others = degrees
         for other in others:
             rest = self._reduced(added(first, other, -1))
@@ -153,7 +158,7 @@ def scaled(degree: Degree, factor: Number) -> Degree:
 
 
 def _constants(graph: Graph) -> dict[int, object]:
-    """Results, by number, that depend neither on parameters nor on inputs."""
+    """Results that depend neither on parameters nor on inputs, by number of the operation."""
     varies, found = {INPUTS}, {}
     for each in graph.operations:
         if varies.intersection(each.sources):
@@ -171,13 +176,16 @@ def _overlap(places: list[slice]) -> bool:
 
 
 def _same(infer: _Inference, first: object, *others: object, **options: object) -> Degree:
-    """Degree of the first argument, a tensor or several of equal degree; all other arguments need degree 0."""
+    """Degree of a result that scales like the first argument, which is a tensor or several of equal degree.
+
+    All other arguments need degree 0.
+    """
     infer.none(others, options)
     return infer.equal(*map(infer.of, pytree.tree_leaves(first)))
 
 
 def _converted(infer: _Inference, first: object, **options: object) -> Degree:
-    """Degree of a tensor in another type; rounding to fewer digits requires degree 0."""
+    """Degree of a tensor converted to another type; any type but double precision rounds, and needs degree 0."""
     if options.get("dtype") not in (None, torch.float64):
         infer.none(first)
     return infer.of(first)
@@ -194,7 +202,7 @@ def _chosen(infer: _Inference, first: object, *others: object, **options: object
 
 
 def _alike(infer: _Inference, first: object, *others: object, **options: object) -> Degree:
-    """Degree of all arguments, which must be equal."""
+    """Degree of a result that scales like all arguments, whose degrees must be equal."""
     return infer.equal(infer.of(first), *(infer.of(each) for each in others if each is not None))
 
 
@@ -204,13 +212,13 @@ def _sum(infer: _Inference, first: object, second: object, alpha: object = 1) ->
 
 
 def _compared(infer: _Inference, first: object, second: object) -> Degree:
-    """Degree 0 of a comparison of values, which need equal degrees."""
+    """Degree 0 of the result of a comparison; the values compared need equal degrees."""
     infer.equal(infer.of(first), infer.of(second))
     return {}
 
 
 def _fixed(infer: _Inference, *arguments: object, **options: object) -> Degree:
-    """Degree 0 of a constant, or of a function that positive factors do not change."""
+    """Degree 0 of a constant, or of a function whose value does not change if its argument is multiplied by α > 0."""
     return {}
 
 
@@ -244,7 +252,7 @@ def _power(exponent: Number) -> Callable[..., Degree]:
 
 
 def _any_power(infer: _Inference, first: object, exponent: object) -> Degree:
-    """Degree of a power whose exponent is an argument. Raises _Inhomogeneous unless it is a number."""
+    """Degree of a power whose exponent is an argument. Raises _Inhomogeneous unless the exponent is a number."""
     if not isinstance(exponent, Number):
         raise _Inhomogeneous
     return scaled(infer.of(first), Fraction(exponent))

@@ -1,4 +1,4 @@
-"""Rules for elementwise operations of a graph, and for softmax, which is elementwise beside its sums over one axis."""
+"""Rules for elementwise operations of a graph, and for softmax, which is elementwise apart from sums over one axis."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from goldilocks_zone.curvature.graph_points import Point, Tangents, aligned, pai
 from goldilocks_zone.models.graphs import Operation, Reference
 
 aten = torch.ops.aten
-# For these, torch would compute second derivatives that are all zero.
+# Piecewise linear operations, for which torch would compute second derivatives that are all zero.
 PIECEWISE = {
     *(aten.relu.default, aten.leaky_relu.default, aten.abs.default, aten.neg.default, aten.where.self),
     *(aten.maximum.default, aten.minimum.default, aten.hardtanh.default, aten.threshold.default),
@@ -19,7 +19,7 @@ PIECEWISE = {
 
 
 class Pointwise:
-    """An elementwise operation on one or several tensors with tangents."""
+    """An elementwise operation f(a, b, …), of which one or several arguments have tangents."""
 
     owns = True
 
@@ -28,7 +28,7 @@ class Pointwise:
         return operation.target not in PIECEWISE
 
     def push(self, operation: Operation, point: Point) -> Tensor | None:
-        """Tangent Σ ∂f/∂a ȧ; None if no argument has a tangent."""
+        """Tangent Σ ∂f/∂a ȧ, summed over the arguments a; None if no argument has a tangent."""
         slopes, _ = point.once(operation.number, lambda: _derivatives(operation, point))
         total = None
         for i, slope in slopes.items():
@@ -45,9 +45,10 @@ class Pointwise:
         return total
 
     def bend(self, operation: Operation, point: Point, one: Tangents, other: Tangents) -> Tensor | None:
-        """Second derivative Σ δ ∂²f/∂a∂b ȧ^i ḃ^j (q, d, d), over entries and pairs of arguments a, b, for q adjoints δ.
+        """Second derivative Σ δ ∂²f/∂a∂b ȧ^i ḃ^j (q, d, d) for q adjoints δ; None if no pair of arguments has tangents.
 
-        i and j number the tangents of `one` and `other`; None if no pair has tangents.
+        The sum runs over all entries and over pairs of arguments a, b. The index i numbers the tangents in `one`, j
+        those in `other`.
         """
         _, bends = point.once(operation.number, lambda: _derivatives(operation, point))
         found = None
@@ -64,7 +65,7 @@ class Pointwise:
 
 
 def _weighted(operation: Operation, point: Point, bend: Tensor, a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    """Σ δ f″ ȧ^i ḃ^j (q, d, d), for one second derivative `bend` of f; None without tangents."""
+    """Σ δ f″ ȧ^i ḃ^j (q, d, d) over all entries, with the second derivative f″ = `bend`; None if a or b is None."""
     if a is None or b is None:
         return None
     whole, shape = aligned(a, len(operation.shape)), b.shape[1:]
@@ -73,7 +74,10 @@ def _weighted(operation: Operation, point: Point, bend: Tensor, a: Tensor | None
 
 
 def _derivatives(operation: Operation, point: Point) -> tuple[dict[int, Tensor], dict[tuple[int, int], Tensor]]:
-    """First derivatives by argument position, and second ones by pair of positions, which broadcast to the result."""
+    """First derivatives by position of the argument, and second derivatives by pair of positions.
+
+    All broadcast to the shape of the result. Second derivatives that vanish are left out.
+    """
     args, options = operation.filled(point.results.__getitem__)
     numbers = [i for i, each in enumerate(operation.args) if isinstance(each, Reference) and point.moves(each.number)]
     if operation.target is aten.mul.Tensor:
@@ -92,7 +96,10 @@ def _derivatives(operation: Operation, point: Point) -> tuple[dict[int, Tensor],
 
 
 def _gradients(value: Tensor | None, arguments: list[Tensor], again: bool) -> Sequence[Tensor | None]:
-    """Derivatives of an elementwise function; differentiable themselves if `again`."""
+    """Derivatives of an elementwise `value` with respect to each argument, None without dependence.
+
+    If `again` is true, the derivatives can themselves be differentiated.
+    """
     if value is None or not value.requires_grad:
         return (None,) * len(arguments)
     return torch.autograd.grad(value.sum(), arguments, create_graph=again, retain_graph=True, allow_unused=True)
@@ -126,7 +133,7 @@ class Softmax:
 
 
 def _centred(operation: Operation, point: Point, tangents: Tangents) -> Tensor | None:
-    """ẋ − ⟨p, ẋ⟩ (d, …) of a softmax; None without a tangent."""
+    """A = ẋ − ⟨p, ẋ⟩ (d, …) of a softmax p of x; None if x has no tangent."""
     along, axis = tangents.get(operation.args[0].number), operation.args[1] % len(operation.shape)
     if along is None:
         return None

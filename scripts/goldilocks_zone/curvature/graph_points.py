@@ -1,6 +1,7 @@
 """State of a graph at one point, as used by the rules of operations: values, adjoints, and tangents along d directions.
 
-Tangents of a result (*shape) are (d, *shape). In memory, tangents of images store the examples before the directions.
+Tangents of a result of shape (*shape) are (d, *shape). In memory, tangents of images store the examples before the
+directions.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,15 +18,16 @@ from goldilocks_zone.models.layers import Dense
 aten = torch.ops.aten
 Tangent = Tensor | Sequence[Tensor | None] | dict[int, Tensor] | None
 Tangents = dict[int, Tangent]  # by number of the operation
-Filled = tuple[Tensor, Tensor, Tensor]  # rows of sparse matrices: directions, places and entries
+Filled = tuple[Tensor, Tensor, Tensor]  # directions, row indices and entries of rows, from `Directions.filled`
 
 
 class Point:
     """A graph at one point: results of its operations, their tangents while needed, and adjoints (q, …) of some.
 
-    There are q adjoints of the graph's output. `results` and `adjoints` are in the precision of the point, `tangents`
-    in that of the directions, to which `value` and `adjoint` convert. free: numbers of the results whose tangents the
-    current operation may overwrite.
+    The adjoints of a result belong to q adjoints of the output of the graph. `results` and `adjoints` are in the
+    precision of the point, `tangents` in the precision of the directions; the methods `value` and `adjoint` convert to
+    the precision of the directions. `free` holds the numbers of the results whose tangents the current operation may
+    overwrite.
     """
 
     def __init__(self, graph: Graph, results: list, directions: Directions, weights: dict[int, Weights]):
@@ -38,7 +40,10 @@ class Point:
         self._derivatives: dict[int, object] = {}
 
     def moves(self, number: int) -> bool:
-        """Whether a result is differentiable by the parameters; tuples count, as their parts are checked separately."""
+        """Whether a result can be differentiated with respect to the parameters.
+
+        A tuple counts if it depends on the parameters at all, as its parts are checked separately.
+        """
         result = self.results[number]
         return self.graph.operations[number].moves and (not isinstance(result, Tensor) or result.requires_grad)
 
@@ -56,7 +61,7 @@ class Point:
         return value.to(self.dtype) if value.is_floating_point() else value
 
     def once(self, number: int, make: Callable[[], object]) -> object:
-        """Result of `make`, cached until the next operation."""
+        """Result of `make`, cached until this method is called for another operation `number`."""
         if number not in self._derivatives:
             self._derivatives = {number: make()}
         return self._derivatives[number]
@@ -66,7 +71,10 @@ class Point:
         return None if number not in self.adjoints else self.cast(self.adjoints[number])
 
     def sparse(self, number: int, axis: int) -> Filled | None:
-        """Rows of sparse Ẇᵀ (axis 0) or Ẇ (axis 1) of a result W (i, o), by `Directions.filled`; None if not sparse."""
+        """Rows with non-zero entries of Ẇᵀ (`axis` 0) or Ẇ (`axis` 1), for a result that is a weight matrix W (i, o).
+
+        The rows have the form of `Directions.filled`. None if the result is no weight matrix, or its Ẇ are not sparse.
+        """
         weights = self._weights.get(number)
         if weights is None or not self._directions.is_sparse(layer := layer_of(weights)):
             return None
@@ -83,36 +91,42 @@ def layer_of(weights: Weights) -> Dense:
 
 
 class Rule(Protocol):
-    """Derivatives of one kind of operation.
+    """Derivatives of one kind of operation f.
 
-    owns: whether the tangents of the result share no memory with other tangents.
+    owns: whether the tangents of the result share no memory with other tangents, so that they may be overwritten.
     """
 
     owns: bool
 
     def bends(self, operation: Operation, moving: set[int]) -> bool:
-        """Whether the operation has a second derivative, if the results numbered `moving` have tangents."""
+        """Whether the operation has a second derivative, given the numbers `moving` of results with tangents."""
 
     def push(self, operation: Operation, point: Point) -> Tangent:
         """Tangent of the result of the operation."""
 
     def bend(self, operation: Operation, point: Point, one: Tangents, other: Tangents) -> Tensor | None:
-        """⟨δ, f″[one^i, other^j]⟩ (q, d, d) for q adjoints δ; None if there is no contribution."""
+        """Second derivative ⟨δ, f″[ȧ^i, ḃ^j]⟩ (q, d, d) for q adjoints δ; None if there is no contribution.
+
+        The tangents ȧ^i of its arguments come from `one`, the tangents ḃ^j from `other`.
+        """
 
 
 def paired(first: Tensor, second: Tensor) -> Tensor:
-    """⟨first^i, second^j⟩ (d, d) of tangents with the same memory layout."""
+    """Scalar products ⟨first^i, second^j⟩ (d, d) of tangents (d, …) with the same memory layout."""
     return first.reshape(len(first), -1) @ second.reshape(len(second), -1).T
 
 
 def paired_with_each(stacked: Tensor, second: Tensor) -> Tensor:
-    """⟨stacked^{iq}, second^j⟩ (q, d, d) of tangents (d, q, …), stacked over q adjoints."""
+    """Scalar products ⟨stacked^{iq}, second^j⟩ (q, d, d) of `stacked` tangents (d, q, …) with tangents (d, …).
+
+    The tangents are stacked over q adjoints.
+    """
     d, q = stacked.shape[:2]
     return (stacked.reshape(d * q, -1) @ second.reshape(len(second), -1).T).view(d, q, -1).transpose(0, 1)
 
 
 def by_examples(tangent: Tensor) -> Tensor:
-    """View of a tangent as (n, d, …), the memory layout of images."""
+    """View of tangents (d, n, …) as (n, d, …), which is the order of images in memory, or back."""
     return tangent.transpose(0, 1)
 
 

@@ -1,7 +1,8 @@
 """Rules for bilinear operations of a graph: matrix products and convolutions.
 
-Their second derivative ⟨δ, Ȧ^i Ḃ^j + Ȧ^j Ḃ^i⟩ follows from products of the adjoints with the tangents of one factor.
-The products for q adjoints are stacked, so that each tangent is read only once.
+Their second derivative ⟨δ, Ȧ^i Ḃ^j + Ȧ^j Ḃ^i⟩ follows from products of the adjoints δ with the tangents of one factor,
+paired with the tangents of the other factor. The products for q adjoints are stacked, so that each tangent is read only
+once.
 """
 
 from abc import ABC, abstractmethod
@@ -36,7 +37,7 @@ class _Bilinear(ABC):
 
     @abstractmethod
     def crossed(self, operation: Operation, point: Point, a: Tensor, b: Tensor) -> Tensor:
-        """⟨δ, f(ȧ^i, ḃ^j)⟩ (q, d, d)."""
+        """Cross terms ⟨δ, f(ȧ^i, ḃ^j)⟩ (q, d, d) for q adjoints δ of the result."""
 
     def bends(self, operation: Operation, moving: set[int]) -> bool:
         """Whether both operands have tangents."""
@@ -99,12 +100,12 @@ class Product(_Bilinear):
 
 
 def _times(first: Tensor, second: Tensor) -> Tensor:
-    """Product first @ second, one of them the tangents (d, …) of a matrix or batch, the other a matrix or batch."""
+    """Product first @ second, where one factor is a matrix or batch, and the other holds the tangents (d, …) of one."""
     if second.ndim == 2 and first.is_contiguous():
         return (first.reshape(-1, first.shape[-1]) @ second).view(*first.shape[:-1], -1)
     if {first.ndim, second.ndim} != {3, 4} or first.is_cuda:
         return torch.matmul(first, second)
-    # For a product of unequal dimensions, torch would copy the batch for each direction.
+    # For factors with different numbers of axes, torch would copy the batch for each direction.
     along = first if first.ndim == 4 else second
     found = along.new_empty(*along.shape[:2], first.shape[-2], second.shape[-1])
     for number, each in enumerate(found):
@@ -113,14 +114,20 @@ def _times(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _add_sparse(total: Tensor, matrix: Tensor, filled: Filled) -> Tensor:
-    """Add the products of a matrix (n, i) with the transposed rows of d sparse matrices (…, i) to `total` (d, n, …)."""
+    """Add the products of a matrix (n, i) with the transposes of d sparse matrices (o, i) to `total` (d, n, o).
+
+    `filled` holds the rows of the sparse matrices that have non-zero entries.
+    """
     directions, places, rows = filled
     total[directions, :, places] += matrix.new_zeros(len(rows), len(matrix)).addmm_(rows, matrix.T)
     return total
 
 
 def _crossed(a: Tensor, b: Tensor, deltas: Tensor) -> Tensor:
-    """⟨δ, Ȧ^i Ḃ^j⟩ (q, d, d), from the smaller of the two products with δ, in the memory layout of the other factor."""
+    """Cross terms ⟨δ, Ȧ^i Ḃ^j⟩ (q, d, d), from the smaller of the products δ Ḃᵀ and Ȧᵀ δ.
+
+    The product has the memory layout of the tangents with which it is paired.
+    """
     if a.shape[-2] < b.shape[-1]:
         return torch.stack([paired(a, _times(delta, b.mT)) for delta in deltas])
     q, turned = len(deltas), b.stride(-1) != 1 and b.stride(-2) == 1
@@ -137,7 +144,8 @@ def _crossed(a: Tensor, b: Tensor, deltas: Tensor) -> Tensor:
 def _rows(along: Tensor, q: int) -> int:
     """Number of tangents to multiply by q adjoints at a time.
 
-    The products then have no more entries than the other tangents `along`, or than ENTRIES_AT_ONCE if this is larger.
+    The products then have no more entries than the tangents `along` with which they are paired, or than ENTRIES_AT_ONCE
+    if this number is larger.
     """
     return max(1, max(ENTRIES_AT_ONCE, along.numel()) // (q * along[0].numel()))
 
@@ -164,7 +172,10 @@ class Convolution(_Bilinear):
         return total
 
     def crossed(self, operation: Operation, point: Point, a: Tensor, b: Tensor) -> Tensor:
-        """⟨δ, Ẇ^j ∗ ȧ^i⟩ (q, d, d), from weight gradients, with the q adjoints stacked as output channels."""
+        """Cross terms ⟨δ, Ẇ^j ∗ ȧ^i⟩ (q, d, d), from gradients with respect to W with the tangents ȧ^i as images.
+
+        The q adjoints are stacked as output channels.
+        """
         *options, groups = operation.args[3:]
         deltas, transposed, weight = point.adjoint(operation.number), options[3], point.value(operation.args[1].number)
         q, axis = len(deltas), 1 if transposed else 0
@@ -184,7 +195,7 @@ class Convolution(_Bilinear):
 
 
 def _turned(image: Tensor, weights: Tensor, options: Sequence) -> Tensor:
-    """Convolve an image (n, i, …) with all Ẇ (d, *shape) at once, stacked as output channels: (d, n, o, …)."""
+    """Convolutions (d, n, o, …) of an image (n, i, …) with all Ẇ (d, *shape) at once, stacked as output channels."""
     *_, transposed, _, groups = options
     if transposed:
         stacked = weights.transpose(0, 1).flatten(1, 2)

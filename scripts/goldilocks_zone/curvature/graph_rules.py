@@ -1,8 +1,9 @@
-"""Rules that push tangents through the operations of a graph, and give their terms of the second derivative.
+"""Rules that push tangents through the operations of a graph, and compute each operation's part of H′.
 
 For an operation y = f(a, b, …) with tangents ȧ, ḃ, … along d directions and an adjoint δ of y, a rule gives ẏ and the
 matrix ⟨δ, f″[ȧ^i ḃ^j …]⟩ over all pairs of directions. The sum of these matrices over all operations is the second
-derivative of the outputs along δ, that is, the part H′ of the Hessian.
+derivative of ⟨outputs, adjoint⟩. With the loss's derivative as the adjoint of the outputs, it is the part H′ of the
+Hessian.
 """
 
 import operator
@@ -35,7 +36,7 @@ class _Straight:
 
 
 class Linear(_Straight):
-    """An operation that is linear in its first argument, which is a tensor or several, for any other arguments."""
+    """An operation that is linear in its first argument, a tensor or several, whatever its other arguments are."""
 
     def push(self, operation: Operation, point: Point) -> Tangent:
         """Apply the same operation to the tangents."""
@@ -97,7 +98,7 @@ class Local:
         self._bent = bent
 
     def bends(self, operation: Operation, moving: set[int]) -> bool:
-        """Whether the operation is not a mere selection of entries."""
+        """True, unless the rule is for operations that merely select entries."""
         return self._bent
 
     def push(self, operation: Operation, point: Point) -> Tangent:
@@ -112,7 +113,10 @@ class Local:
         return dict(zip(parts, found)) if parts else found[0]
 
     def bend(self, operation: Operation, point: Point, one: Tangents, other: Tangents) -> Tensor | None:
-        """Second derivative of the operation, from derivatives of its backward pass along the tangents."""
+        """Second derivative of the operation, from derivatives of its backward pass along the tangents in `one`.
+
+        Those are paired with the tangents in `other`. None without adjoints or without tangents.
+        """
         moving = _sources(operation, one, other)
         function, parts = _function(operation, point, moving)
         numbers = {point.graph.operations[i].args[1]: i for i in operation.users} if parts else {}
@@ -133,7 +137,7 @@ class Local:
 
 
 def _bent(function: Callable, values: tuple, along: tuple, adjoints: tuple) -> tuple[Tensor, ...]:
-    """Derivatives along tangents (d, …) of the gradients of ⟨function, adjoints⟩ by each of its arguments."""
+    """Derivatives, along tangents (d, …), of the gradient of ⟨function, adjoints⟩ with respect to each argument."""
 
     def pulled(*given: Tensor) -> tuple[Tensor, ...]:
         return vjp(function, *given)[1](adjoints)
@@ -143,12 +147,15 @@ def _bent(function: Callable, values: tuple, along: tuple, adjoints: tuple) -> t
     except NotImplementedError:
         leaves = _leaves(values)
         slopes = torch.autograd.grad(function(*leaves), leaves, adjoints, create_graph=True)
-        # Second derivatives are symmetric.
+        # Second derivatives are symmetric, so these products with the tangents are the derivatives along them.
         return _pulled_each(slopes, leaves, along)
 
 
 def _turned_twice(function: Callable, values: tuple, along: tuple) -> tuple[Tensor, ...]:
-    """Derivatives of a function along tangents (d, …), as derivatives of its backward pass with respect to adjoints."""
+    """Derivatives of a function along tangents (d, …), by double backward: its backward pass is linear in adjoints.
+
+    The derivatives of this backward pass with respect to the adjoints are those of the function along the tangents.
+    """
     leaves = _leaves(values)
     results = function(*leaves)
     adjoints = tuple(torch.zeros_like(each, requires_grad=True) for each in results)
@@ -176,9 +183,9 @@ def _sources(operation: Operation, *tangents: Tangents) -> list[int]:
 
 
 def _function(operation: Operation, point: Point, moving: list[int]) -> tuple[Callable, list[int]]:
-    """The operation as a function of its arguments `moving`, and the indices of its floating-point results.
+    """The operation as a function of its arguments numbered `moving`, and the indices of its floating-point results.
 
-    The function returns these results as a tuple. There are no indices if the operation has a single result.
+    The function returns these results as a tuple. If the operation has a single result, the list of indices is empty.
     """
     several = () if operation.shape is not None else point.results[operation.number]
     parts = [i for i, each in enumerate(several) if _is_real(each)]
@@ -218,7 +225,7 @@ def _transposed(along: Tensor, operation: Operation) -> Tensor:
     return along.transpose(*(1 + axis % len(operation.shape) for axis in operation.args[1:]))
 
 
-# For tangents (d, …), directly: vmap would take longer than these operations themselves.
+# Applied to tangents (d, …) directly, as vmap would take longer than these operations themselves.
 VIEWS: dict[Callable, Callable[[Tensor, Operation], Tensor]] = {
     **dict.fromkeys((aten.view.default, aten._unsafe_view.default, aten.reshape.default), _reshaped),
     aten.permute.default: _permuted,
@@ -273,8 +280,17 @@ def rule_of(operation: Operation) -> Rule:
     return POINTWISE if pointwise and plain else LOCAL
 
 
+def without_rule(graph: Graph) -> list[str]:
+    """Names of the operations on parameters that have no rule, so that torch differentiates them one by one."""
+    moving = (each for each in graph.operations if each.moves and each.number != PARAMETERS)
+    return sorted({each.name for each in moving if rule_of(each) is LOCAL})
+
+
 def products_of_constants(graph: Graph, rules: dict[int, Rule]) -> set[int]:
-    """Numbers of the products of parameters with constants, whose tangents are equal at all points."""
+    """Numbers of the matrix products and convolutions of parameters with values that do not depend on parameters.
+
+    Their tangents are equal at all points. Linear functions of the parameters count as parameters.
+    """
     linear, found = {PARAMETERS}, set()
     for i, rule in rules.items():
         operation = graph.operations[i]

@@ -1,10 +1,12 @@
 """Projected Hessians of any network at a point, from d tangents and one adjoint through its graph.
 
-The method is that of `tangents`, with a rule for each kind of operation (`graph_rules`) instead of layers. Chunks have
-as many examples as the graph was traced with; the last chunk is padded with examples that do not count.
+The method is the one of the module `tangents`, with a rule for each kind of operation (`graph_rules`) instead of
+layers. Chunks have as many examples as the graph was traced with; the last chunk is padded with examples that do not
+count.
 """
 
 import itertools
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -24,6 +26,7 @@ from goldilocks_zone.models.graphs import INPUTS, PARAMETERS, Graph, Weights
 from goldilocks_zone.models.layers import Dense
 
 EXAMPLES_COMPARED, DIRECTIONS_COMPARED = 6, 3
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Traced:
 
     @property
     def layers(self) -> tuple[Dense, ...]:
-        """Matrices of parameters, each once, as layers of a chain, for `Directions`."""
+        """Weight matrices in the graph, each once, as the layers of a chain that `Directions` takes."""
         found = {each.place.start: graph_points.layer_of(each) for each in graphs.weights_of(self.graph).values()}
         return tuple(found.values())
 
@@ -60,7 +63,10 @@ def _faithful(network: nn.Module | networks.Logits, points: Sequence[Tensor], so
 
     def follows_rules() -> bool:
         autodiff.refuse_random(autodiff.function(network), theta, some)
-        return _follows_rules(graph, theta, some)
+        follows = _follows_rules(graph, theta, some)
+        if follows and (names := graph_rules.without_rule(graph)):
+            LOG.info("operations without a rule of their own, differentiated by torch: %s", ", ".join(names))
+        return follows
 
     try:
         graph = graphs.traced(network, theta, some)
@@ -87,13 +93,14 @@ def _follows_rules(graph: Graph, theta: Tensor, inputs: Tensor) -> bool:
 
 @dataclass(frozen=True)
 class Program:
-    """A graph prepared for directions.
+    """A graph with all that is needed to push directions through it.
 
-    rules, weights: rules and matrices of parameters, by number of the operation. pieces: degrees of the pieces of the
-    parameters from `graph_degrees`, whose distinct values form `groups`. still: pieces in which no direction has
-    entries. degree: degree of the logits in the scale of the parameters; None if they are not homogeneous or there is
-    a single scale. products: without a degree, the products of parameters with constants, by number of the operation;
-    points of different scales share their tangents.
+    rules, weights: rules and weight matrices, by number of the operation. pieces: degrees of homogeneity of the pieces
+    of the parameters, from `graph_degrees`, by number of the operation; empty without a `degree`. still: numbers of the
+    pieces in which no direction has entries. degree: degree of homogeneity of the logits in the scale of the
+    parameters; None if they are not homogeneous or there is a single scale. products: numbers of the products of
+    parameters with constants, whose tangents are shared by points of different scales; empty with a `degree` or a
+    single scale.
     """
 
     graph: Graph
@@ -107,7 +114,7 @@ class Program:
 
     @classmethod
     def of(cls, graph: Graph, ray: Ray) -> "Program":
-        """Prepare a graph for the directions of a ray, so that points of its scales share as much as possible."""
+        """Prepare a graph for the directions of a ray, so that points of its scales share as much work as possible."""
         several = len(set(ray.scales)) > 1
         degrees = graph_degrees.of(graph, ray.theta) if several else None
         places = graphs.places_of(graph).items()
@@ -120,19 +127,23 @@ class Program:
 
     @property
     def groups(self) -> list[Fraction]:
-        """Distinct degrees of the pieces in which some direction has entries; at least one."""
+        """Distinct degrees of the pieces in which some direction has entries, ascending; [1] if there are none."""
         return sorted({weight for i, weight in self.pieces.items() if i not in self.still}) or [Fraction(1)]
 
     def shared(self, scales: Sequence[float]) -> list[tuple[float, dict[int, float]]]:
-        """Groups of points that share tangents: scale of the tangents, and relative scales of the points by number."""
+        """Groups of points that share tangents, each as a scale and a dictionary from point numbers to relative scales.
+
+        The tangents are taken at the scale of the group; the relative scale of a point is its scale divided by the
+        scale of the group.
+        """
         if self.degree is not None:
             return [(1.0, dict(enumerate(scales)))]
         return [(scale, dict.fromkeys(numbers, 1.0)) for scale, numbers in by_scale(scales).items()]
 
     def power(self, scales: Tensor, *weights: Fraction) -> Tensor:
-        """Factors scales^(degree − Σ weights) of derivatives of the logits along pieces of these degrees.
+        """Factors scales^(degree − Σ weights) of derivatives of the logits along pieces of degrees `weights`.
 
-        Without `weights`, factors of the logits themselves. A degree of None counts as 0.
+        Without `weights`, these are the factors of the logits themselves. A degree of None counts as 0.
         """
         return scales ** float((self.degree or 0) - sum(weights))
 
@@ -187,13 +198,13 @@ def _filled(inputs: Tensor, examples: int) -> Tensor:
 def plan(program: Program, scales: Sequence[float], memory_mib: float, cached: bool) -> int:
     """Number of examples per chunk, at least one.
 
-    Working memory stays below `memory_mib` and, if values are `cached`, within the CPU cache.
+    Chunks keep the working memory below `memory_mib` and, if `cached`, their arrays small enough for the CPU cache.
     """
     graph, directions = program.graph, program.directions
     size, d = directions.dtype.itemsize, len(directions)
     entries = _entries_by_example(graph)
     shared = max(len(each) for _, each in program.shared(scales))
-    # Results, arrays saved by autograd and adjoints are in double precision, values in that of the tangents.
+    # Results, arrays saved by autograd and adjoints are in double precision, values in the tangents' precision.
     per_example = sum(entries.values()) * (3 * 8 + 2 * size) + len(program.groups) * _live(graph, entries) * d * size
     per_example += sum(entries.get(i, 0) for i in program.products) * d * size
     if shared > 1:
@@ -205,7 +216,7 @@ def plan(program: Program, scales: Sequence[float], memory_mib: float, cached: b
     fixed = 2 * d * parameters * size
     left = max(memory_mib * 2**20 - fixed, memory_mib * 2**18)
     in_cache = BYTES_PER_LAYER / (d * size * max(entries.values(), default=1))
-    # Each chunk reads all Ẇ, so tangents of activations should be as large. Sweeps add products with Ẇ.
+    # Each chunk reads all Ẇ, so the tangents of its activations should be as large. Sweeps add products with Ẇ.
     as_large = 2 * parameters / max(sum(entries.values()), 1)
     fitting, fewest = left / max(per_example, 1), 4 if shared == 1 else 4 * d
     if cached:
@@ -225,7 +236,10 @@ def _entries_by_example(graph: Graph) -> dict[int, float]:
 
 
 def _live(graph: Graph, entries: dict[int, float]) -> float:
-    """Peak number of entries per example with live tangents; the result of the current operation counts twice."""
+    """Largest number of entries per example of results whose tangents are in memory at once.
+
+    The result of the current operation counts twice.
+    """
     left, held, most = {each.number: len(each.users) for each in graph.operations}, 0.0, 0.0
     for each in graph.operations:
         held += entries.get(each.number, 0)
@@ -244,9 +258,9 @@ def _add_points(
     points: dict[int, float],
     kept: Tangents,
 ) -> None:
-    """Add examples, at most as many as the graph has, to the sums at points α θ; `points` maps their numbers to α.
+    """Add examples to the sums at points α θ, where `points` maps the number of each point to its α.
 
-    kept: as in `carried`.
+    There are at most as many examples as the graph was traced with. `kept` is as in `carried`.
     """
     (inputs, labels), graph, numbers = examples, program.graph, list(points)
     results = graph.results(theta.detach().clone().requires_grad_(), _filled(inputs, graph.examples))
@@ -282,9 +296,9 @@ def carried(
 ) -> tuple[Tensor | None, dict[tuple[Fraction, Fraction], Tensor], dict[Fraction, Tensor]]:
     """Push tangents through the graph at a point, given the `results` of all operations and output `adjoints` (q, …).
 
-    Returns the gradients (q, D) of ⟨outputs, adjoint⟩, None if the degree already gives the radial derivative; the
-    second derivatives (q, d, d) of ⟨outputs, adjoint⟩ by pair of groups of parameters; and the tangents (d, …) of the
-    outputs by group. `kept` caches tangents that are shared by points of other scales.
+    Returns three things: the gradients (q, D) of ⟨outputs, adjoint⟩, or None if the degree already gives the radial
+    derivative; the second derivatives (q, d, d) of ⟨outputs, adjoint⟩, by pair of groups of parameters; and the
+    tangents (d, …) of the outputs, by group. `kept` is a cache of tangents that are shared by points of other scales.
     """
     graph, raw = program.graph, program.directions.part(slice(None))
     point, outputs = Point(graph, results, program.directions, program.weights), results[graph.output]
@@ -325,7 +339,11 @@ def carried(
 
 
 def _pulled_back(graph: Graph, results: list, adjoints: Tensor, wanted: list[int]) -> dict[int, Tensor]:
-    """Adjoints (q, …) of the results of the `wanted` operations, with several results of one operation separate."""
+    """Adjoints (q, …) of the results of the `wanted` operations, by number of the operation.
+
+    An operation with several results is replaced by the operations that select one of them. Results on which the output
+    does not depend are left out.
+    """
     parts = (([i] if graph.operations[i].shape is not None else graph.operations[i].users) for i in wanted)
     numbers = [i for i in itertools.chain(*parts) if results[i].requires_grad]
     if not numbers:

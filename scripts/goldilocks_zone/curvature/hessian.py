@@ -1,6 +1,7 @@
 """Exact Hessians of the mean loss: on random planes, over sweeps of radii, on spheres, as products in full space.
 
-For ReLU this is the almost-everywhere Hessian, without the kinks, as computed by automatic differentiation.
+For ReLU this is the Hessian that exists almost everywhere, without the contribution of kinks, as computed by automatic
+differentiation.
 """
 
 import math
@@ -31,9 +32,9 @@ PARTS = ("hessian", "gauss_newton", "residual")
 class Options:
     """Options of a sweep: averages, memory, and handling of overflow.
 
-    examples: average over the first n examples for each n listed, with one result each (default: all examples).
-    memory_mib: as in `radial_sweep`. refuse_overflow: raise ValueError if a logit, loss or Hessian is not finite;
-    otherwise return None for its point.
+    examples: numbers n, with one result for each, averaged over the first n examples (default: all examples).
+    memory_mib: as in `radial_sweep`. refuse_overflow: raise ValueError if a logit, loss or Hessian is not finite; if
+    false, the result at such a point is None.
     """
 
     examples: Sequence[int] | None = None
@@ -54,11 +55,11 @@ def radial_sweep(
     """Curvature at the points α · `parameters` (D,) for each scale α, on planes along the raw `directions` (d, D).
 
     Directions need not be orthonormal: they are orthonormalised in order, through their Gram matrix. For a chain of
-    layers, a sparse matrix of directions saves memory. `dispatch.path_of` names the algorithm. `dispatch.AUTOMATIC`
-    runs in the precision of `directions`; other algorithms compute points in double precision, and tangents in the
-    precision of `directions`. `memory_mib` bounds the working memory in MiB, not counting parameters, directions and
-    examples (default: 1 GiB, on a GPU half of its free memory up to 8 GiB). Detached parts of the forward pass are
-    treated as constants.
+    layers, a sparse matrix of directions saves memory. `dispatch.path_of` returns the name of the algorithm. Automatic
+    differentiation (`dispatch.AUTOMATIC`) runs in the precision of `directions`; other algorithms compute activations
+    and adjoints in double precision, and tangents in the precision of `directions`. `memory_mib` bounds the working
+    memory in MiB, not counting parameters, directions and examples (default: 1 GiB, on a GPU half of its free memory up
+    to 8 GiB). Detached parts of the forward pass are treated as constants.
 
     Raises ValueError if the directions are linearly dependent; if a logit, a loss or a Hessian is not finite; if the
     network mixes examples, changes its parameters, is random, does not return logits (n, k), has parts under
@@ -76,9 +77,10 @@ def curvature_at(
     directions: Rows,
     options: Options = Options(),
 ) -> list[list[PlaneCurvature | None]]:
-    """Curvature at `points` (scale, temperature), indexed by point and number of examples; see `radial_sweep`.
+    """Curvature at `points` (scale, temperature), on planes along the raw `directions` (d, D); see `radial_sweep`.
 
-    Raises ValueError as `radial_sweep` does, and if there is no point or a temperature is not positive.
+    Returns for each point a list with one result for each number in `options.examples`. Raises ValueError as
+    `radial_sweep` does, and if there is no point or a temperature is not positive.
     """
     if not points:
         raise ValueError("there are no points: give at least one pair of scale and temperature")
@@ -119,8 +121,9 @@ def sphere_hessian(
 ) -> np.ndarray:
     """Riemannian Hessian (d, d) of the mean loss on the sphere |θ| = r through `parameters` (D,).
 
-    PᵀHP − (⟨∇L, θ⟩/r²) I on orthonormal directions P tangent to the sphere, obtained from the raw `directions` (d, D).
-    Raises ValueError as `radial_sweep` does, and if the directions and θ are linearly dependent or θ is zero.
+    This is PᵀHP − (⟨∇L, θ⟩/r²) I, where the columns of P are orthonormal directions tangent to the sphere, obtained
+    from the raw `directions` (d, D). Raises ValueError as `radial_sweep` does, and if the directions and θ are linearly
+    dependent or θ is zero.
     """
     theta = arguments.parameters(parameters)
     directions = arguments.plane(directions, theta)
@@ -129,7 +132,9 @@ def sphere_hessian(
         directions = torch.as_tensor(directions.toarray(), device=theta.device)
     radius = theta.double().norm()
     if not radius > 0:
-        raise ValueError("the parameters are zero, so that no sphere goes through them: give others")
+        raise ValueError(
+            "all parameters are zero, so that no sphere around zero goes through them: give other parameters"
+        )
     outward = (theta / radius).to(directions)
     # With the radial direction first, the Cholesky factor removes it from all others.
     found = plane_hessian(problem, parameters, torch.cat([outward[None], directions]), memory_mib)
@@ -154,11 +159,11 @@ def hessian_products(
 ) -> Callable[[Array], Array]:
     """Map from vectors (d, D) to products (d, D) with the Hessian of the mean loss at `parameters` (D,).
 
-    `part` is `hessian`, `gauss_newton` for G or `residual` for H′; the precision is that of the parameters. The map
-    keeps one pass over the examples for all calls if it fits into `memory_mib`: activations and adjoints of fully
-    connected chains, the graph of automatic differentiation of other networks. NumPy vectors give NumPy products in
-    double precision, as `lanczos` requires. Both this function and the map raise ValueError as `radial_sweep` does;
-    this function also if the part is unknown.
+    `part` is `hessian`, `gauss_newton` for G or `residual` for H′. Products are computed in the precision of the
+    parameters. If they fit into `memory_mib`, results of a single pass over the examples are kept for all calls:
+    activations and adjoints of fully connected chains, the autograd graphs of other networks. NumPy vectors give NumPy
+    products in double precision, as `lanczos` requires. This function and the map raise ValueError as `radial_sweep`
+    does; this function also raises it if the part is unknown.
     """
     if part not in PARTS:
         raise ValueError(f"part {part!r} of the Hessian is unknown: use one of {', '.join(PARTS)}")
@@ -198,6 +203,9 @@ def hessian_products(
 def spectral_density(
     problem: Problem, parameters: Array, steps: int = 30, probes: int = 10, memory_mib: float | None = None
 ) -> lanczos.Density:
-    """Spectral density of the Hessian at `parameters` (D,), from Gaussian `probes` with `steps` Lanczos steps each."""
+    """Spectral density of the Hessian at `parameters` (D,), by Lanczos iteration from random vectors.
+
+    The number of Gaussian vectors is `probes`; each takes `steps` Lanczos steps.
+    """
     vectors = stream("spectral density").standard_normal((probes, len(parameters)))
     return lanczos.spectral_density(hessian_products(problem, parameters, memory_mib=memory_mib), vectors, steps)

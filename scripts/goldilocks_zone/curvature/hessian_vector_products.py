@@ -1,7 +1,7 @@
-"""Products with the Hessian of fully connected chains in full space, or with one of its parts, at one point.
+"""Products of vectors in full space with the Hessian of a fully connected chain at one point, or with a part of it.
 
 Activations, adjoints and slopes do not depend on the vector and are computed once. A product then pushes one tangent
-forward and pulls one adjoint back: two matrix products for the first layer and six for each other layer.
+forward and pulls one adjoint back. This takes two matrix products for the first layer and six for each other layer.
 """
 
 from collections.abc import Callable
@@ -15,16 +15,16 @@ from goldilocks_zone.curvature.tangents import Step
 from goldilocks_zone.models import chains
 from goldilocks_zone.models.layers import Activation, Dense, Reshape
 
-# On a CPU, for its cache: examples, and entries of tangents up to which vectors share matrix products. A GPU takes all
-# examples at once, and as many vectors as fit into memory.
+# For the cache of a CPU: examples per chunk, and entries of tangents up to which vectors share matrix products. A GPU
+# takes all examples at once, and as many vectors as fit into memory.
 EXAMPLES_AT_ONCE = 1000
 ENTRIES_AT_ONCE = 2**17
 
 
 class Products:
-    """Map from vectors (d, D) to products (d, D) with a part of the Hessian at a point, in the point's precision.
+    """Map from vectors (d, D) to their products (d, D) with a `part` of the Hessian of the mean loss at a point.
 
-    part: as in `hessian.hessian_products`.
+    `part` is as in `hessian.hessian_products`. Products are in the precision of the point.
     """
 
     def __init__(self, chain: tuple, given: Prepared, part: str, memory_mib: float):
@@ -49,10 +49,10 @@ class Products:
         return _entries_per_example(chain) * examples * theta.element_size() <= memory_mib * 2**20
 
     def _prepared(self, inputs: Tensor, labels: Tensor) -> tuple[list[Step], Callable[[Tensor], Tensor]]:
-        """Steps of a chunk's examples, and the map from logit tangents to products with the loss's second derivative.
+        """Steps of a chain for a chunk, and the map from logit tangents to products with the loss's second derivative.
 
-        Steps hold inputs and adjoints of dense layers, slopes of activations; no adjoints if the part is
-        `gauss_newton`. The map gives zero if the part is `residual`.
+        Steps of dense layers hold inputs and adjoints, steps of activations hold slopes. There are no adjoints if the
+        part is `gauss_newton`. The map returns zero if the part is `residual`.
         """
         outputs, kept = chains.forward(self._chain, self._theta, inputs)
         cooled = outputs.double() / self._temperature
@@ -116,12 +116,12 @@ class Products:
 
 
 def _entries_per_example(chain: tuple) -> int:
-    """Upper bound on the entries that are kept for one example, and on those of one vector's tangents."""
+    """Upper bound, for one example, on the number of entries kept, and on the number in the tangents of one vector."""
     return 3 * sum(_widths(chain))
 
 
 def _widths(chain: tuple) -> list[int]:
-    """Numbers of inputs and outputs together, of each dense layer."""
+    """Number of inputs plus number of outputs of each dense layer."""
     return [sum(layer.shape) for layer in chain if isinstance(layer, Dense)]
 
 

@@ -1,14 +1,14 @@
 """Sweeps over radii and temperatures for little more than the cost of a single point.
 
 Consider a positively homogeneous network of n weight layers whose biases are zero. Its activation patterns do not
-depend on the scale α of the parameters. Logits scale as αⁿ, tangents along weights and the bias of the first layer as
-α^{n−1}, and tangents along the bias of layer l as α^{n−l}. With softmax outputs p(α), one-hot labels y, and first and
-second derivatives of the logits taken at α = 1, of which G uses the first and K denotes the second,
-H(α) = α^{2n−2} G(p(α)) + α^{n−2} Σ (p(α) − y)·K, and similarly for each group of bias directions, with its own powers.
+depend on the scale α of the parameters. Logits scale as αⁿ. Tangents along weights and along the bias of the first
+layer scale as α^{n−1}, and tangents along the bias of layer l as α^{n−l}. Let p(α) be the softmax outputs and y the
+one-hot labels. With the first derivatives of the logits in G and their second derivatives K both taken at α = 1, H(α) =
+α^{2n−2} G(p(α)) + α^{n−2} Σ (p(α) − y)·K. Each group of bias directions has a similar formula with other powers of α.
 
 Tangents are computed once for all points, streamed over chunks of examples. Functions of p are computed once for all
 points with the same αⁿ/T, where T is the temperature. Up to rounding, the residuals p(α) − y of all points are linear
-combinations of a few basis vectors, and only the basis is contracted with the tangents.
+combinations of a few basis vectors, and only these basis vectors are contracted with the tangents.
 """
 
 import torch
@@ -69,8 +69,9 @@ def same(values: Tensor) -> tuple[list[int], list[int]]:
 def spanning(residuals: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Orthonormal basis (q, n, k) of the span of the residuals (p, n, k) of all points, and coefficients (p, q).
 
-    Accurate to the precision of `dtype`, relative to the norm of each point's residuals. A point whose residuals are
-    not finite has coefficients NaN.
+    Basis and coefficients reproduce the residuals to the precision of `dtype`, relative to the norm of each point's
+    residuals. A point whose residuals are not finite has coefficients NaN. If this holds for all points, the basis is
+    the residuals of the first point, with coefficients 1.
     """
     flat = residuals.flatten(1)
     # Divide by the largest entry first, as its square may underflow.
@@ -91,9 +92,10 @@ def spanning(residuals: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def _crossed(meetings, directions, kept, theta, adjoints, loss):
-    """Yield, for each layer and group of `_push`, the group and its cross terms (p, d, d), by the cheapest method.
+    """Yield, for each layer and group in `meetings`, the group and its cross terms (p, d, d), by the cheapest method.
 
-    meetings: from `_push`. adjoints: of the logits, (p, n, k).
+    `meetings` are those of `_push`. `adjoints` (p, n, k) are adjoints of the logits. The module `tangents` defines
+    cross terms.
     """
     seeds, coefficients = _families(adjoints, loss)
     by_point, by_family = {}, {}
@@ -122,7 +124,8 @@ def _crossed(meetings, directions, kept, theta, adjoints, loss):
 def _pulled_back(kept, theta, seeds, meetings, dtype):
     """Yield the values of `meetings`, last layer to first, each with the adjoints (p, n, …) of its layer's output.
 
-    meetings: those of `_push`, by the start of the layer's weights in θ. seeds: adjoints (p, n, k) of the logits.
+    `meetings` are those of `_push`, by the start of the layer's weights in θ. `seeds` are adjoints (p, n, k) of the
+    logits.
     """
     left, deltas = dict(meetings), list(seeds)
     for each in reversed(kept):
@@ -134,10 +137,11 @@ def _pulled_back(kept, theta, seeds, meetings, dtype):
 
 
 def _push(steps: list[Step], directions: Directions) -> tuple[dict[int, Tensor], list[tuple[Step, dict]]]:
-    """Tangents of the logits by group, and meetings: pairs of an affine layer and its input tangents by group.
+    """Tangents of the logits by group of directions, and `meetings` of affine layers with tangents.
 
-    The first affine layer, whose inputs have no tangents, is left out. Tangents are in the layout of `tangents.push`.
-    Group 1 holds the weights and the first bias, group l > 1 the l-th bias.
+    A meeting is the step of an affine layer with the tangents of its inputs by group. The first affine layer is left
+    out, as its inputs have no tangents. Tangents are in the layout of `tangents.push`. Group 1 holds the weights and
+    the first bias, group l > 1 the l-th bias.
     """
     groups, meetings, number, before = {}, [], 0, None
     for step in steps:
@@ -171,7 +175,7 @@ def _through(step: Step, directions: Directions, groups: dict[int, Tensor], numb
 def _families(adjoints: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
     """Families of logit adjoints (f, n, k) that span, at each example, the `adjoints` (p, n, k) of all points.
 
-    Returns the families and the coefficients (p, n, f).
+    A family has the same adjoint (k,) at all examples. Returns the families and the coefficients (p, n, f).
     """
     seeds, coefficients = torch.eye(adjoints.shape[2], dtype=adjoints.dtype, device=adjoints.device), adjoints
     if loss.shift_invariant:
@@ -207,9 +211,9 @@ def _crossed_sparsely(step: Step, directions: Directions, along: Tensor, deltas:
 
 
 def _crossed_by_family(step: Step, directions: Directions, along: Tensor, deltas: Tensor, weights: Tensor) -> Tensor:
-    """Cross terms (p, d, d) from K_n = ⟨Ẇᵀδ, ȧ⟩ of each example and family, for adjoints δ (f, n, …).
+    """Cross terms (p, d, d), summed from K_n = ⟨Ẇᵀδ, ȧ⟩ of each example n and family, for adjoints δ (f, n, …).
 
-    weights: coefficients (p, n, f) of the families.
+    `weights` are the coefficients (p, n, f) of the families.
     """
     deltas = deltas.transpose(0, 1).contiguous()
     (n, f), d = deltas.shape[:2], len(directions)

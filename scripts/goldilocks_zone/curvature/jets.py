@@ -1,9 +1,9 @@
 """Second-order jets of the outputs of a network on a plane, which give the Hessian of any loss of these outputs.
 
-With outputs Z and their derivatives J = ∂Z/∂t and K = ∂²Z/∂t² along d orthonormal directions, the Hessian is
-H = Jᵀℓ″J + ℓ′·K, with the parts G and H′. The loss ℓ may couple examples. For L dense ReLU layers without biases, Z, J
-and K at the parameters αθ are proportional to α^L, α^{L−1} and α^{L−2}, so that one pass gives all radii and losses. As
-elsewhere, this is the almost-everywhere Hessian, without the kinks.
+Let Z be the outputs, and J = ∂Z/∂t and K = ∂²Z/∂t² their derivatives along d orthonormal directions with coordinates t.
+The Hessian is H = Jᵀℓ″J + ℓ′·K, with the parts G and H′. The loss ℓ may couple examples. For L dense ReLU layers
+without biases, Z, J and K at the parameters αθ are proportional to α^L, α^{L−1} and α^{L−2}, so that one pass gives all
+radii and losses. As elsewhere, this is the Hessian that exists almost everywhere, without the contribution of kinks.
 
 Letters: n examples, b branches, e outputs of a branch, w = b·e outputs, d directions, p points, D parameters.
 """
@@ -24,9 +24,9 @@ ENTRIES_PER_CHUNK = 4e6  # of the products for one chunk of examples
 class Jets:
     """Outputs Z (n, w), tangents J (d, n, w), and contractions of the second derivatives K.
 
-    second: map from cotangents (p, n, w) to Σ cotangent·K (p, d, d). trace_of_second: function that returns the sum of
-    ∂²Z/∂t_a² over directions a, (n, w). degree: Z ∝ α^degree along the ray through the parameters; None if Z is not
-    homogeneous.
+    second: map from cotangents (p, n, w) to Σ cotangent·K (p, d, d). trace_of_second: function that returns the trace
+    of K over directions, Σ_a ∂²Z/∂t_a², shape (n, w). degree: Z ∝ α^degree along the ray through the parameters; None
+    if Z is not homogeneous.
     """
 
     outputs: Tensor
@@ -38,7 +38,10 @@ class Jets:
 
 @dataclass(frozen=True)
 class Parts:
-    """Mean losses (p,), their derivatives r∂_r (p,), NaN unless outputs are homogeneous, and G and H′ (p, d, d)."""
+    """Mean losses (p,), radial derivatives r∂_r of the losses (p,), and G and H′ (p, d, d), at p points.
+
+    The radial derivatives are NaN unless the outputs are homogeneous.
+    """
 
     loss: Tensor
     radial_derivative: Tensor
@@ -52,10 +55,11 @@ class Parts:
 
 
 def of_encoder(weights: Sequence[Tensor], inputs: Tensor, directions: Tensor) -> Jets:
-    """Jets of an encoder, applied to each branch: dense layers without biases, with ReLU between them.
+    """Jets of an encoder that is applied to each branch of the inputs (n, b, i).
 
-    weights: one matrix (o, i) for each layer. inputs: (n, b, i). directions: orthonormal rows (d, D), in the order of
-    the weights. The outputs (n, b·e) hold one branch after the other. All arguments must have the same precision.
+    The encoder has dense layers without biases, with ReLU between them. `weights` has one matrix (o, i) for each layer.
+    `directions` are orthonormal rows (d, D), with entries in the order of the weights. The outputs (n, b·e) hold one
+    branch after the other. All arguments must have the same precision.
     """
     pushed = _Pushed(weights, inputs.flatten(0, 1), directions)
     shape = len(inputs), -1
@@ -69,10 +73,10 @@ def of_encoder(weights: Sequence[Tensor], inputs: Tensor, directions: Tensor) ->
 
 
 def of_network(network: Callable[[Tensor], Tensor], parameters: Tensor, directions: Tensor) -> Jets:
-    """Jets of any outputs (n, w) of a function of the parameters (D,), at one point, by automatic differentiation.
+    """Jets of the outputs (n, w) of any function of the parameters (D,), at one point, by automatic differentiation.
 
-    directions: orthonormal rows (d, D). The degree is None: networks with predictors or biases are not homogeneous, so
-    the jets hold at this point only.
+    `directions` are orthonormal rows (d, D). The degree is None: networks with predictors or biases are not
+    homogeneous, so the jets hold at this point only.
     """
 
     def along(function: Callable[[Tensor], Tensor], direction: Tensor) -> Callable[[Tensor], Tensor]:
@@ -96,7 +100,7 @@ def of_network(network: Callable[[Tensor], Tensor], parameters: Tensor, directio
 
 
 def parts(jets: Jets, losses: Sequence[Loss], scales: Tensor, labels: Tensor | None = None) -> list[Parts]:
-    """Parts of the Hessian of each mean loss at the points αθ, for scales α (p,).
+    """Mean losses, radial derivatives, G and H′ at the points αθ, for `scales` α (p,): one `Parts` for each loss.
 
     Raises ValueError if a scale is not 1 and the outputs are not homogeneous.
     """
@@ -115,7 +119,10 @@ def parts(jets: Jets, losses: Sequence[Loss], scales: Tensor, labels: Tensor | N
 
 
 def traces(jets: Jets, loss: Loss, scales: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Traces (p,) of G and of H′ of the mean loss at the points αθ, from only the trace of K. Errors as in `parts`."""
+    """Traces (p,) of G and of H′ of the mean loss at the points αθ, for which the trace of K is enough.
+
+    Raises ValueError as `parts` does.
+    """
     first, after = _powers(jets, scales)
     z, n = _outputs(jets, scales), len(jets.outputs)
     curved = _gauss_newton(jets, loss, z, labels).diagonal(dim1=1, dim2=2).sum(1)
@@ -124,16 +131,21 @@ def traces(jets: Jets, loss: Loss, scales: Tensor, labels: Tensor | None = None)
 
 
 def radial_derivatives(jets: Jets, loss: Loss, scales: Tensor, labels: Tensor | None = None) -> Tensor:
-    """r∂_r of the mean loss (p,) at the points αθ; needs homogeneous outputs."""
+    """Radial derivatives r∂_r (p,) of the mean loss at the points αθ. The outputs must be homogeneous."""
     z = _outputs(jets, scales)
     return jets.degree * (loss.gradient(z, labels) * z).sum((1, 2)) / len(z[0])
 
 
 def _powers(jets: Jets, scales: Tensor) -> tuple[Tensor, Tensor]:
-    """Factors (p,) on G and on K at the points αθ."""
+    """Ratios (p,) of JᵀJ at the points αθ to JᵀJ at θ, and of K at the points to K at θ.
+
+    Raises ValueError if a scale is not 1 and the outputs are not homogeneous.
+    """
     if jets.degree is None:
         if not (scales == 1).all():
-            raise ValueError("the outputs are not homogeneous: take jets at each point, and the scale 1")
+            raise ValueError(
+                "outputs are not homogeneous, so jets cannot be rescaled: compute them at each point, with the scale 1"
+            )
         return scales, scales
     return scales ** (2 * jets.degree - 2), scales ** float(jets.degree - 2)
 
@@ -193,9 +205,10 @@ class _Pushed:
         return total + total.mT
 
     def _crossed(self, some: slice) -> Tensor:
-        """Σ_l A_l·(V_{l,a} ḣ_{l−1,b}) of some examples (m·e, d·d).
+        """Σ_l A_l·(V_{l,a} ḣ_{l−1,b}) for all directions a, b and each output of some examples, shape (m·e, d·d).
 
-        A_l: adjoints of each output at layer l; V_{l,a}: direction a in its weights; ḣ_{l−1,b}: tangent b of its input.
+        A_l: adjoints of each output at layer l. V_{l,a}: entries of direction a in the weights of layer l. ḣ_{l−1,b}:
+        tangent of the inputs of layer l along direction b.
         """
         d, e = self.tangents.shape[:2]
         count = some.stop - some.start

@@ -19,9 +19,10 @@ from goldilocks_zone.models.problem import Array
 class Clustering:
     """Mean cosines between logit gradients of different examples (Fort & Ganguli 2019).
 
-    same_logit_same_class: both gradients of logit k, both examples of class k. same_logit: both gradients of logit k,
-    any two examples; this is the expectation of same_logit_same_class under permuted classes. other_logit,
-    other_logit_absolute: gradients of different logits, with and without sign.
+    same_logit_same_class: between gradients of logit k at two examples of class k, averaged over k. same_logit: between
+    gradients of the same logit at any two examples; this is the expectation of same_logit_same_class under permuted
+    classes. other_logit: between gradients of different logits. other_logit_absolute: mean absolute cosine between
+    gradients of different logits.
     """
 
     same_logit_same_class: float
@@ -87,7 +88,10 @@ class _Squares:
 
 
 def _weights(products: Tensor) -> Tensor:
-    """Weights (m,) of the columns of a block (b, k, m, k) of JᵀJ: 1 in its diagonal square, 2 above the diagonal."""
+    """Weights (m,) of the column examples of a block (b, k, m, k) of JᵀJ: 1 for the first b, 2 for all later ones.
+
+    A pair with a later example also counts for the block below the diagonal, which is not computed.
+    """
     weights = products.new_full((products.shape[2],), 2)
     weights[: len(products)] = 1
     return weights
@@ -127,7 +131,10 @@ class Pairs:
 
 
 def measure(gradients: LogitGradients, labels: Array, factor: Factor) -> Pairs:
-    """Both kinds of `clustering` and `frobenius_norm` from one pass over all pairs. Raises ValueError as they do."""
+    """`clustering` with and without the last layer, and `frobenius_norm`, from one pass over all pairs of examples.
+
+    Raises ValueError as these functions do.
+    """
     whole = _Cosines(gradients, labels, without_last=False)
     inner = _Cosines(gradients, labels, without_last=True) if gradients.layered else None
     squares = _Squares(gradients, factor)

@@ -1,11 +1,11 @@
 """Gradients of all logits over examples, their Gram matrix, and the spectrum of G that follows from it.
 
-J (D, n · k) has the columns ∂z_k^μ/∂θ, example after example. For fully connected layers J is never formed: the scalar
-product of two columns is a product of adjoints times a product of inputs. Let S_μ = R_μ R_μᵀ be the second derivative
-of the loss of example μ with respect to its logits. Then G = J S Jᵀ/n has the non-zero eigenvalues λ of Rᵀ(JᵀJ)R/n, and
-an eigenvector w of that matrix gives the eigenvector u = J R w/√(nλ) of G (Fort & Ganguli 2019; Papyan 2019 for the
-spectrum). Blocks of the Gram matrix JᵀJ hold the rows of b examples, and only those on and above its diagonal are
-computed, one at a time.
+J (D, n · k) has the columns ∂z_k^μ/∂θ for logits k and examples μ, example after example. For fully connected layers J
+is never formed: the scalar product of two columns is a product of adjoints times a product of inputs. Let S_μ = R_μ
+R_μᵀ be the second derivative of the loss of example μ with respect to its logits. Then G = J S Jᵀ/n has the same
+non-zero eigenvalues λ as Rᵀ(JᵀJ)R/n, and an eigenvector w of that matrix gives the eigenvector u = J R w/√(nλ) of G
+(Fort & Ganguli 2019; Papyan 2019 for the spectrum). The Gram matrix JᵀJ is computed one block at a time. A block has
+the rows of b examples, on and above the diagonal only.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,7 +33,7 @@ TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-11}
 class _Factors:
     """Adjoints (n, k, o) and inputs (n, i) of a layer, whose outer products are its logit gradients.
 
-    With inputs None, `adjoints` holds the gradients themselves.
+    If `inputs` is None, `adjoints` holds the gradients themselves. `bias` tells whether the layer has a bias.
     """
 
     adjoints: Tensor
@@ -46,7 +46,7 @@ class _Factors:
         if self.inputs is None:
             return (rows.flatten(1) @ self.adjoints.flatten(0, 1) @ self.adjoints.flatten(0, 1).T).view_as(rows)
         pulled = torch.einsum("mnk,nko->mno", rows, self.adjoints)
-        # Products with the adjoints of each example take their vectors in this order of memory.
+        # The product below, with the adjoints of each example, takes its vectors in this order of memory.
         pushed = self.inputs @ torch.einsum("mno,ni->mio", pulled, self.inputs)
         if self.bias:
             pushed += pulled.sum(1)[:, None]
@@ -54,7 +54,10 @@ class _Factors:
 
     @kernels.differentiating
     def products(self, others: "_Factors", total: Tensor | None = None) -> Tensor:
-        """The layer's part of scalar products (n, k, b, j) with the gradients of b other examples, added to `total`."""
+        """Scalar products (n, k, b, j) with the gradients of b `others` in this layer, added to `total` if given.
+
+        Here, k and j number the logits of both sides.
+        """
         product = self.adjoints.flatten(0, 1) @ others.adjoints.flatten(0, 1).T
         product = product.view(*self.adjoints.shape[:2], *others.adjoints.shape[:2])
         if self.inputs is None:
@@ -68,11 +71,11 @@ class _Factors:
 
     @kernels.differentiating
     def combined(self, weights: Tensor) -> "_Factors":
-        """Gradients of Σ_k w_k z_k for weights (n, k), as a single logit."""
+        """Factors of the gradients of Σ_k w_k z_k for `weights` w (n, k), which counts as a single logit."""
         return _Factors(torch.einsum("nk,nko->no", weights, self.adjoints)[:, None], self.inputs, self.bias)
 
     def live(self) -> int:
-        """Number of parameters with a non-zero derivative of some logit of some example."""
+        """Number of parameters of the layer on which some logit of some example depends with a non-zero derivative."""
         adjoints = (self.adjoints != 0).any(1)
         if self.inputs is None:
             return int(adjoints.any(0).sum())
@@ -111,7 +114,7 @@ def _joined(chunks: Sequence[_Factors]) -> _Factors:
 
 
 class LogitGradients:
-    """J of n `examples` and k `classes`, layer by layer, first to last; `layered` if it has several layers."""
+    """Matrix J for n `examples` and k `classes`, stored by layer, first to last; `layered` if it has several layers."""
 
     def __init__(self, layers: list[_Factors]):
         self._layers, self.layered = layers, len(layers) > 1
@@ -135,15 +138,18 @@ class LogitGradients:
         return reduce(Tensor.add_, (layer.own() for layer in self._chosen(without_last)))
 
     def products(self, others: "LogitGradients") -> Tensor:
-        """Scalar products (n, k, b, j) with the gradients of other examples of the same network."""
+        """Scalar products (n, k, b, j) with the gradients of b other examples of the same network.
+
+        Here, k and j number the logits of both sides.
+        """
         return _products(self._layers, others._layers)
 
     def combined(self, weights: Tensor) -> "LogitGradients":
-        """Gradients of Σ_k w_k z_k for weights (n, k), as a single logit."""
+        """Gradients of Σ_k w_k z_k for `weights` w (n, k), which counts as a single logit."""
         return LogitGradients([layer.combined(weights.to(layer.adjoints)) for layer in self._layers])
 
     def live(self) -> int:
-        """Number of parameters with a non-zero derivative of some logit of some example."""
+        """Number of parameters on which some logit of some example depends with a non-zero derivative."""
         return sum(layer.live() for layer in self._layers)
 
     def blocks(self) -> Iterator[Block]:
@@ -161,8 +167,8 @@ class LogitGradients:
             return self._layers
         if not self.layered:
             raise ValueError(
-                "gradients without the last layer need to know the network's layers: give a chain of several of "
-                "torch's own"
+                "gradients without the last layer need to know the network's layers: give a chain, such as a "
+                "torch.nn.Sequential, of several of torch's own layers"
             )
         return self._layers[:-1]
 
@@ -177,10 +183,10 @@ def _products(some: Sequence[_Factors], others: Sequence[_Factors]) -> Tensor:
 
 @kernels.differentiating
 def of(problem: Problem, parameters: Array) -> LogitGradients:
-    """J at `parameters` (D,), in their precision, over all examples.
+    """Logit gradients J of all examples at `parameters` (D,), in the precision of the parameters.
 
-    Jᵀ is held in memory for networks that are not chains of known layers; so is the part of every convolution in a
-    chain. Raises ValueError as `hessian.radial_sweep` does.
+    For networks that are not chains of known layers, all gradients are held in memory; for chains, only those of
+    convolutions. Raises ValueError as `hessian.radial_sweep` does.
     """
     given = arguments.prepared(problem, parameters, labelled=False)
     chain = chains.matching(given.network, [given.theta], given.first)
@@ -232,13 +238,14 @@ class GaussNewton:
 def gauss_newton(gradients: LogitGradients, factor: Factor, count: int, *, centred: bool = False) -> GaussNewton:
     """Top `count` eigenpairs of G of the mean loss, with the `factor` R of the loss at the logits of all examples.
 
-    `centred` subtracts from every J_k^μ its mean over examples. Raises ValueError as `lanczos.top_eigenpairs` does, and
-    if the factor does not match the examples; TooFewEigenvalues if G has fewer than `count` non-zero eigenvalues.
+    If `centred` is true, the mean over examples is subtracted from the gradient of each logit. Raises ValueError as
+    `lanczos.top_eigenpairs` does, and if the factor does not match the examples; TooFewEigenvalues if G has fewer than
+    `count` non-zero eigenvalues.
     """
     roots = fitting(factor, gradients)
     own = gradients.own()
     nothing = torch.finfo(gradients.dtype).eps * float(own.diagonal(dim1=1, dim2=2).max())
-    few = TooFewEigenvalues(f"G has fewer than {count} eigenvalues that are not zero: ask for fewer")
+    few = TooFewEigenvalues(f"G has fewer than {count} eigenvalues that are not zero: ask for fewer eigenvalues")
     if not traces(own, factor).mean() > nothing:
         raise few
     (examples, _, columns), like = roots.shape, own.new_zeros(())
@@ -261,19 +268,24 @@ def gauss_newton(gradients: LogitGradients, factor: Factor, count: int, *, centr
 
 
 def traces(own: Tensor, factor: Factor) -> np.ndarray:
-    """Traces (n,) of each example's part of G, from the diagonal blocks (n, k, k) of JᵀJ and the loss `factor`."""
+    """Traces (n,) of J_μ S_μ J_μᵀ for each example μ, whose mean is the trace of G.
+
+    They follow from the diagonal blocks `own` (n, k, k) of JᵀJ and the `factor` of the loss.
+    """
     return factor.traces(own).cpu().numpy()
 
 
 def fitting(factor: Factor | None, gradients: LogitGradients) -> Factor:
-    """The factor in the precision of the gradients.
+    """The `factor` in the precision and on the device of the gradients.
 
-    Raises ValueError if there is none, or unless its examples and classes match the gradients.
+    Raises ValueError if the factor is None, or if its numbers of examples and classes differ from those of the
+    gradients.
     """
     shape = (gradients.examples, gradients.classes)
     if factor is None:
         raise ValueError(
-            "the loss has no factor, since its second derivative has a negative eigenvalue there: use another loss"
+            "the second derivative of the loss by the outputs has a negative eigenvalue, so it cannot be factorised: "
+            "use another loss"
         )
     if factor.shape[:2] != shape:
         raise ValueError(
@@ -285,7 +297,7 @@ def fitting(factor: Factor | None, gradients: LogitGradients) -> Factor:
 
 @kernels.differentiating
 def pushed(problem: Problem, parameters: Array, directions: Array) -> Tensor:
-    """Jᵀ v (m, n, k) for directions v (m, D). Raises ValueError as `of` does."""
+    """Derivatives Jᵀ v (m, n, k) of the logits along `directions` v (m, D). Raises ValueError as `of` does."""
     given = arguments.prepared(problem, parameters, labelled=False)
     logits, theta = given.logits("gauss_newton"), given.theta
     directions = arguments.rows(directions, theta, "directions").to(theta.dtype)
@@ -301,5 +313,7 @@ def pulled(problem: Problem, parameters: Array, cotangents: Array) -> Tensor:
     cotangents = arguments.real(cotangents, "cotangents").to(theta)
     shape = (given.count, logits(theta, given.first[:1]).shape[1])
     if cotangents.ndim != 3 or tuple(cotangents.shape[1:]) != shape:
-        raise ValueError(f"cotangents have the shape {tuple(cotangents.shape)}: (m, {shape[0]}, {shape[1]}) fits")
+        raise ValueError(
+            f"cotangents have the shape {tuple(cotangents.shape)}: give the shape (m, {shape[0]}, {shape[1]})"
+        )
     return autodiff.pulled(logits, theta, given.chunks(EXAMPLES_AT_ONCE), cotangents, theta.dtype)

@@ -28,12 +28,15 @@ def displacements(extent: float, steps: int) -> np.ndarray:
 
 
 def line_coefficients(places: np.ndarray, count: int) -> np.ndarray:
-    """Coefficients (count, n, count) of lines along each of `count` directions, at n places."""
+    """Coefficients c (count, n, count) of n `places` on a line along each of `count` directions."""
     return places[None, :, None] * np.eye(count)[:, None, :]
 
 
 def plane_coefficients(places: np.ndarray, count: int) -> np.ndarray:
-    """Coefficients (n, n, count) of a grid: rows along the second of `count` directions, columns along the first."""
+    """Coefficients c (n, n, count) of a grid in the plane of the first two of `count` directions.
+
+    The place along the second direction depends on the row of the grid, the place along the first on the column.
+    """
     second, first = np.meshgrid(places, places, indexing="ij")
     return np.stack([first, second], axis=-1) @ np.eye(2, count)
 
@@ -55,9 +58,9 @@ def mean_losses(
             parameters = torch.addmv(theta, directions[used].T, torch.as_tensor(point[used]).to(theta))
             total = 0.0
             for inputs, labels in given:
-                step = len(inputs) if problem.loss.couples_examples else examples_per_chunk
+                step = len(inputs) if given.loss.couples_examples else examples_per_chunk
                 for chunk, targets in zip(inputs.split(step), labels.split(step)):
-                    total += problem.loss.total(logits(parameters, chunk) / problem.temperature, targets)
+                    total += given.loss.total(logits(parameters, chunk) / problem.temperature, targets)
             found.append(float(total) / given.amount)
     if not np.isfinite(found).all():
         raise ValueError("the loss is not finite on a cut: take smaller radii or a smaller extent")

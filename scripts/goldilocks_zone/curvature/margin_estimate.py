@@ -1,9 +1,10 @@
-"""Margin estimate of Sabanayagam et al. (2023), with points aligned with the top eigenvector in place of the boundary.
+"""Margin estimate of Sabanayagam et al. (2023), from inputs aligned with the top eigenvector instead of the boundary.
 
-Gradient descent on inputs minimises (A² − 1)² from random starts. A = ⟨g, v⟩/|g| is the alignment of the gradient g of
-the predicted label's loss with the top eigenvector v. The estimate is the distance between the final input and the
-closer of two training examples, the one with the largest A and the one with the smallest. Letters: s networks, t starts
-for each, d entries of an input, D parameters.
+Gradient descent on inputs minimises (A² − 1)² from random starts. A = ⟨g, v⟩/|g| is the alignment of the top
+eigenvector v with the gradient g of the loss whose label is the predicted class. The estimate is the distance of the
+final input from the closer of two training examples: the one with the largest A and the one with the smallest.
+
+Letters: s networks, t starts for each, d entries of an input, D parameters.
 """
 
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ from goldilocks_zone.subspaces.constraints import split
 class Descent:
     """Options of gradient descent, as published except for the number of steps.
 
-    rate: learning rate, of which a tenth is used from step `fall` on. decay: coefficient of weight decay of the inputs.
+    rate: learning rate, reduced to a tenth from step `fall` on. decay: coefficient of weight decay, which is applied to
+    the inputs.
     """
 
     steps: int = 20_000
@@ -49,10 +51,10 @@ def aligned_points(
 
 
 def alignment(network: nn.Sequential, parameters: Tensor, eigenvectors: Tensor, points: Tensor) -> Tensor:
-    """Alignment A (s, t) at points (s, t, d), which must require gradients; A is differentiable with respect to them.
+    """Alignment A (s, t) at `points` (s, t, d), differentiable with respect to them; they must require gradients.
 
-    With inputs a and adjoints δ of a layer, and V and c the parts of v in its weights and bias, ⟨g, v⟩ is the sum over
-    layers of δᵀ(V a + c), and |g|² the sum of |δ|²(|a|² + 1).
+    Let a be the inputs and δ the adjoints of a layer, and V and c the parts of v in its weights and bias. Then ⟨g, v⟩
+    is the sum over layers of δᵀ(V a + c), and |g|² the sum of |δ|²(|a|² + 1).
     """
     shapes = [each.shape for each in network.parameters()]
     own, along = (iter(split(each, shapes)) for each in (parameters, eigenvectors))

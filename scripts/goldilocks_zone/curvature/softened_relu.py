@@ -1,41 +1,62 @@
 """ReLU networks with softened kinks, to measure the contribution of kinks to curvature."""
 
 import copy
+import math
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import nn
 
 from goldilocks_zone.curvature import arguments
-from goldilocks_zone.models import chains, kernels, layers, networks
+from goldilocks_zone.models import chains, kernels, networks
 from goldilocks_zone.models.problem import Array, Problem
+
+OTHERS = {nn.LeakyReLU, nn.Tanh, nn.Sigmoid, nn.Softplus, networks.CentredSoftplus}  # activations of chains
 
 
 @kernels.differentiating
 def softened(problem: Problem, parameters: Array, sharpness: float) -> Problem:
     """The problem with each ReLU of its network replaced by softplus(β_l z)/β_l − ln 2/β_l, β_l = sharpness / rms(z_l).
 
-    rms(z_l) is the root mean square of the layer's pre-activations at the parameters (D,), over all examples. Relative
-    to it, the softplus thereby has the same shape in every layer and at every radius. Raises ValueError unless the
-    network is a chain of known layers whose activations are all ReLU.
+    rms(z_l) is the root mean square of the layer's pre-activations at the `parameters` (D,), over all examples. In
+    units of rms(z_l), the softplus thus has the same shape in every layer and at every radius. Raises ValueError unless
+    the network is a chain of known layers whose activations are all ReLU.
     """
     given = arguments.prepared(problem, parameters, labelled=False)
-    module = given.network
-    chain = chains.matching(module, [given.theta], given.first)
-    kinds = [type(each) for each in module.modules()] if chain else []
-    if nn.ReLU not in kinds or any(kind in kinds for kind in (nn.Tanh, nn.Softplus, nn.LeakyReLU)):
+    if not _has_only_relu(given):
         raise ValueError(
             "kinks can be softened only in a chain of torch's layers with no activation but ReLU: give such a network"
         )
-    squares = 0.0
-    for inputs, _ in given:
-        kept = layers.flat(chains.forward(chain, given.theta, inputs)[1])
-        means = [each.forward.square().mean() for each in kept if isinstance(each.layer, layers.Activation)]
-        squares = squares + len(inputs) / given.count * torch.stack(means)
-    widths = iter([sharpness / float(rms) for rms in torch.sqrt(squares)])
-    softer = copy.deepcopy(module)
+    softer = copy.deepcopy(given.network)
+    deviations = _root_mean_squares(given, softer)
     for parent in list(softer.modules()):
         for name, child in parent.named_children():
             if isinstance(child, nn.ReLU):
-                setattr(parent, name, networks.CentredSoftplus(next(widths)))
+                setattr(parent, name, networks.CentredSoftplus(sharpness / deviations[child]))
     return replace(problem, network=softer)
+
+
+def _has_only_relu(given: arguments.Prepared) -> bool:
+    """True if the network is a chain with at least one ReLU and no other activation but the identity."""
+    chain = chains.matching(given.network, [given.theta], given.first)
+    kinds = {type(each) for each in given.network.modules()} if chain else set()
+    return nn.ReLU in kinds and kinds.isdisjoint(OTHERS)
+
+
+def _root_mean_squares(given: arguments.Prepared, module: nn.Module) -> dict[nn.ReLU, float]:
+    """Root mean squares of the pre-activations of each ReLU of a module, over all examples and all of its calls."""
+    squares = {each: [] for each in module.modules() if isinstance(each, nn.ReLU)}
+    logits = networks.logits_function(module)
+
+    def keep(relu: nn.ReLU, taken: tuple[torch.Tensor]) -> None:
+        squares[relu].append((taken[0].square().mean().item(), len(taken[0])))
+
+    hooks = [each.register_forward_pre_hook(keep) for each in squares]
+    with torch.no_grad():
+        for inputs, _ in given:
+            logits(given.theta, inputs)
+    for each in hooks:
+        each.remove()
+    weighted = {each: zip(*found) for each, found in squares.items()}
+    return {each: math.sqrt(np.average(values, weights=counts)) for each, (values, counts) in weighted.items()}

@@ -1,9 +1,10 @@
 """Projected Hessians of chains of layers at a point, from d tangents and one adjoint.
 
-Given the tangents ż, ȧ of every layer along each direction and the adjoint δ of the loss, the residual part H′ of the
-Hessian is H′ = C + Cᵀ with the cross terms C_ij = Σ_l ⟨Ẇ_l^i, Σ_n δ_l ȧ_{l−1}^jᵀ⟩. Smooth activations add
-Σ_l ⟨ε_l ⊙ φ″(z_l), ż_l^i ⊙ ż_l^j⟩, with ε_l the adjoint of the output of φ. A direction costs 3F − 2F_1 flops per
-example, where F counts the flops of a forward pass and F_1 those of its first layer.
+Let ż_l and ȧ_l be the tangents of the pre-activations z_l and of the activations a_l of layer l along each direction,
+and δ_l the adjoint of z_l for the loss. The part H′ of the Hessian is H′ = C + Cᵀ, with the cross terms C_ij = Σ_l
+⟨Ẇ_l^i, Σ_n δ_l ȧ_{l−1}^jᵀ⟩. Smooth activations φ add Σ_l ⟨ε_l ⊙ φ″(z_l), ż_l^i ⊙ ż_l^j⟩, where ε_l is the adjoint of
+the output of φ. A direction costs 3F − 2F_1 flops per example, where F counts the flops of a forward pass and F_1 those
+of its first layer.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +28,7 @@ FEWEST_EXAMPLES = 32  # per chunk, with convolutions
 
 @dataclass(frozen=True)
 class Ray:
-    """Points α θ on a ray, for scales α, and the directions of the plane through each.
+    """Points α θ on a ray, for scales α, and the directions of the planes through them.
 
     network: a chain, a traced graph or a logits function. directions: a tensor (d, D) for a logits function, else
     `Directions`.
@@ -56,7 +57,10 @@ class Step:
 
 
 def linearised(kept: list[Kept], theta: Tensor, dtype: torch.dtype) -> list[Step]:
-    """Steps for pushing tangents, from what a forward pass has `kept`, with adjoints if cross terms are needed."""
+    """Steps of a chain for pushing tangents, from the layers' memories `kept` of a forward pass.
+
+    The steps have adjoints, which cross terms need, if a backward pass has added them to the memories.
+    """
 
     def prepared(values):
         return None if values is None else chains.laid_out(values.to(dtype))
@@ -79,9 +83,9 @@ def push(
 ) -> Tensor | None:
     """Tangents of the outputs of the chain along each direction, shape (d, k, n); None if they vanish.
 
-    tangents: those of the chain's inputs, None if they vanish. meet: called with the step of each affine layer, or
-    activation with curvature, and the tangents of its inputs. turned: cache of products Ẇ_1 x that several points
-    share, by the start of the layer's weights in θ.
+    `tangents` are the tangents of the inputs of the chain; None if they vanish. `meet` is called with the step of each
+    affine layer, and of each activation with a second derivative, together with the tangents of its inputs. `turned`
+    caches the products Ẇ_1 x of the first layer, which several points share, by the start of the layer's weights in θ.
     """
     turned = {} if turned is None else turned
     ours = False  # whether these tangents may be overwritten, as nothing else references them
@@ -110,7 +114,7 @@ def push(
 
 
 def _through(step: Step, directions: Directions, tangents: Tensor | None, turned: dict) -> Tensor | None:
-    """Tangents ż = W ȧ + Ẇ a + ḃ of the outputs of an affine layer."""
+    """Tangents ż = W ȧ + Ẇ a + ḃ of the outputs of an affine layer; None if they vanish."""
     layer, place = step.layer, step.layer.weight.start
     result = turned.get(place)
     if result is None:
@@ -133,9 +137,10 @@ def shifts(step: Step, directions: Directions) -> Tensor:
 
 
 def add_chunk(ray: Ray, inputs: Tensor, labels: Tensor, total: Sums, step: int) -> None:
-    """Add examples to the sums at all points of a ray, `step` directions at a time.
+    """Add examples to the sums at all points of a ray, with `step` directions at a time.
 
-    All points share Ẇ_1 x. Points with the same scale, which differ in temperature, share all tangents.
+    All points share the products Ẇ_1 x of the first layer. Points with the same scale, which differ in temperature,
+    share all tangents.
     """
     chain, theta, directions = ray.network, ray.theta, ray.directions
     d, dtype = len(directions), directions.dtype
@@ -186,14 +191,14 @@ def _flat(steps: list[Step]) -> Iterator[Step]:
 
 
 def cross_terms(step: Step, directions: Directions, tangents: Tensor) -> Tensor:
-    """C_ij = ⟨Ẇ^i, Σ_n δ ȧ^jᵀ⟩ of an affine layer for all d directions i and the directions j of `tangents`: (d, j)."""
+    """Cross terms C_ij = ⟨Ẇ^i, Σ_n δ ȧ^jᵀ⟩ (d, m) of an affine layer, for all d directions i and m `tangents` ȧ^j."""
     layer = step.layer
     if _is_pulled(layer, directions):
         pulled = step.pulled
         if pulled is None:
             pulled = layer.pull_directions(directions, step.memory, step.delta).flatten(1)
         if len(tangents) < len(directions):
-            # Keep it for the next directions.
+            # Keep Ẇᵀδ for the next chunk of directions.
             step.pulled = pulled
         return pulled @ tangents.flatten(1).T
     gradients = layer.weight_gradients(step.delta, tangents, step.weights)
@@ -201,7 +206,10 @@ def cross_terms(step: Step, directions: Directions, tangents: Tensor) -> Tensor:
 
 
 def _is_pulled(layer: Affine, directions: Directions) -> bool:
-    """Whether cross terms are cheaper from Ẇᵀδ: Ẇ is sparse, and there are fewer directions than outputs."""
+    """Whether Ẇᵀδ gives cross terms more cheaply than weight gradients do.
+
+    It does if Ẇ is sparse and there are fewer directions than outputs.
+    """
     return directions.is_sparse(layer) and len(directions) < layer.shape[0]
 
 

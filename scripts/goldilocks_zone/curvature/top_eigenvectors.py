@@ -33,7 +33,10 @@ def top_eigenpairs(
 
 
 def start_near(vectors: Array, size: int) -> np.ndarray:
-    """Start (D,) for a search near the orthonormal rows of `vectors` (m, D): their sum plus a small random vector."""
+    """Start (D,) for a search near the orthonormal rows of `vectors` (m, D): their sum plus a small random vector.
+
+    `size` is D.
+    """
     known = arguments.rows(vectors, torch.empty(size), "near").double().cpu().numpy()
     start = _random_start(size)
     return known.sum(0) + RANDOM_PART * start / np.linalg.norm(start)
@@ -80,7 +83,7 @@ def first_layer_images(network: nn.Module, vectors: np.ndarray, image: tuple[int
             f"vectors have the shape {np.shape(vectors)}: give an array ({size}, m) with one vector in each column"
         )
     if weights.shape[1:] != (int(np.prod(image)),):
-        raise ValueError("the network's first layer does not see whole images: use a fully connected one")
+        raise ValueError("the network's first layer does not see whole images: use a fully connected network")
     images = vectors[: weights.size].reshape(weights.shape[0], channels, *image[1:], -1).mean((0, 1))
     images = np.moveaxis(images, -1, 0)
     flat = images.reshape(len(images), -1)

@@ -1,4 +1,4 @@
-"""Working memory of derivatives: its budget, and how many examples and directions automatic differentiation fits in."""
+"""Working memory of derivatives: its budget, and how many examples or directions fit into it at once."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from goldilocks_zone.models.problem import refuse_not_positive
 ON_CPU, AT_MOST_ON_GPU = 1024, 8192
 # Arrays alive at once in a forward-over-reverse pass: per activation and direction, and per parameter.
 ARRAYS_PER_ACTIVATION, ARRAYS_PER_PARAMETER = 8, 6
-ARRAYS_KEPT = 4  # per activation, with the graph of a first derivative and a pass through it
+ARRAYS_KEPT = 4  # per activation, for the graph of a first derivative and a pass through this graph
 
 
 def budget(memory_mib: float | None, theta: Tensor) -> float:
@@ -39,7 +39,7 @@ def examples_per_chunk(logits: Logits, parameters: Tensor, inputs: Tensor, memor
 
 
 def can_be_kept(logits: Logits, parameters: Tensor, inputs: Tensor, sizes: Sequence[int], memory_mib: float) -> bool:
-    """Whether the graphs that `products` keeps for chunks of these `sizes` fit into the memory budget."""
+    """Whether the graphs that `autodiff.products` keeps fit into the memory budget, for chunks of these `sizes`."""
     entries = ARRAYS_KEPT * _entries_per_example(logits, parameters, inputs) * sum(sizes)
     entries += ARRAYS_PER_PARAMETER * parameters.numel() * len(sizes)
     return entries * parameters.element_size() <= memory_mib * 2**20
@@ -58,7 +58,7 @@ def _entries_per_example(logits: Logits, parameters: Tensor, inputs: Tensor) -> 
 
 
 def _saved_entries(logits: Logits, parameters: Tensor, inputs: Tensor) -> int:
-    """Number of entries that a forward pass saves for its backward pass."""
+    """Number of tensor entries that a forward pass saves for its backward pass."""
     entries = 0
 
     def count(tensor):

@@ -1,8 +1,8 @@
 """Registry of official and users' own datasets: their shapes, files and licences, known before any dataset is loaded.
 
 A card is a YAML file with a dataset's metadata, written when the dataset is read. The stamp of files is a hash of their
-names, sizes and ages; their identity is a hash of their content and of the way of reading them. Imports nothing heavy,
-because this module runs whenever the workflow loads.
+names, sizes and times of change; the identity of files is a hash of their content and of the way of reading them. This
+module imports nothing heavy, because it runs whenever the workflow loads.
 """
 
 import functools
@@ -25,17 +25,17 @@ from goldilocks_zone.storage import files
 
 Entries = Mapping[str, Any]  # the configuration's section `datasets`
 LIMIT_MIB = 2048
-# A folder of images, an archive of one, or arrays; letters in either case.
+# Of a folder of images, an .npz file of arrays, and archives of a folder; capitals are accepted too.
 SUFFIXES = ("", ".npz", ".tar.xz", ".tar.gz", ".tgz", ".tar.bz2", ".tar", ".zip")
 READING = ("channels", "white")  # keys of an entry that determine how its files are read
 CARDS, OWN, VERIFIED = "cards", "own", "verified"  # folders below results/data
 MISSING = "missing"  # identity of files that do not exist
-_stamps: ContextVar[dict[Path, str]] = ContextVar("stamps")  # of files by path, inside a block `one_look`
+_stamps: ContextVar[dict[Path, str]] = ContextVar("stamps")  # by path; set inside the context `one_look` only
 
 
 @contextmanager
 def one_look() -> Iterator[None]:
-    """Compute the stamp of each dataset's files only once within the with statement."""
+    """Context in which the stamp of each dataset's files is computed only once."""
     token = _stamps.set({})
     try:
         yield
@@ -55,10 +55,11 @@ def own_records(names: Iterable[str], entries: Entries, folder: str | None, plac
 
 
 def _own_record(name: str, entries: Entries, folder: str | None, place: Path) -> dict:
-    """Location, way of reading and `identity` of a dataset's files; `place` is the folder results/data.
+    """Record of a user's own dataset: location, way of reading and `identity` of its files.
 
-    The identity depends only on the content of the files and on the keys `READING`. If the files do not exist, the
-    record has the identity of the last reading with the same path and keys, or MISSING.
+    `place` is the folder results/data. The identity depends only on the content of the files and on the keys `READING`.
+    If the files do not exist, the record has the identity of the last reading with the same configured path and keys,
+    or MISSING.
     """
     given, path = _given(name, entries, "path"), _path_of(name, entries, folder)
     reading = reading_of({key: _given(name, entries, key) for key in READING})
@@ -74,13 +75,13 @@ def _own_record(name: str, entries: Entries, folder: str | None, place: Path) ->
         return {**record, "identity": _identity(_content(name, path, place), reading)}
     paths = [place / folder / f"{name}.yaml" for folder in (CARDS, VERIFIED)]
     known = next((_read_card(path) for path in paths if path.exists()), {})
-    # A new path without files is a mistake, as is a new way of reading files that no longer exist.
+    # Without files, a path or a way of reading other than at the last reading is a mistake.
     same = known.get("place", record["place"]) == record["place"] and reading_of(known) == reading
     return {**record, "identity": (identity_read(known) if same else "") or MISSING}
 
 
 def reading_of(known: Mapping) -> dict:
-    """Keys `READING` that a record, card or attributes have, with their values."""
+    """Those of the keys `READING` that a record, card or attributes contain, with their values."""
     return {key: known[key] for key in READING if known.get(key) is not None}
 
 
@@ -103,7 +104,8 @@ def identity_record(record: Mapping) -> str:
 def renew_stamps(names: Iterable[str], entries: Entries, folder: str | None, place: Path) -> None:
     """Store the hash of each dataset's content with its stamp, so that loading the workflow need not read the files.
 
-    Applies to the user's own datasets in `names` and to all with a card. No job depends on the stored hashes.
+    Applies to the user's own datasets in `names`, and to all others that have a card. No job depends on the stored
+    hashes.
     """
     for name in {*names, *(path.stem for path in (place / CARDS).glob("*.yaml"))} - OFFICIAL.keys():
         if path := _path_of(name, entries, folder):
@@ -112,7 +114,10 @@ def renew_stamps(names: Iterable[str], entries: Entries, folder: str | None, pla
 
 
 def keep_datasets(place: Path) -> None:
-    """Keep a copy of each dataset file that has none: Snakemake deletes the outputs of a job before the job starts."""
+    """Keep a copy of each dataset file that has none.
+
+    Copies are needed because Snakemake deletes the outputs of a job before the job starts.
+    """
     for path in place.glob("*.nc"):
         if not files.is_temporary(path) and not (place / VERIFIED / path.name).exists():
             keep(path, place / CARDS / f"{path.stem}.yaml")
@@ -126,12 +131,12 @@ def keep(path: Path, path_to_card: Path) -> None:
 
 
 def licence(name: str, entries: Entries) -> str:
-    """Licence of a dataset, official or from its entry."""
+    """Licence of a dataset: the official one, or the one in the dataset's entry of the configuration."""
     return LICENCES.get(name) or _given(name, entries, "licence") or "licence not stated"
 
 
 def suffix_of(file: str) -> str | None:
-    """Suffix of a file name among SUFFIXES, in either case; None if there is none."""
+    """Suffix of a file name as listed in SUFFIXES, whatever its case in the name; None if there is none."""
     return next((suffix for suffix in SUFFIXES if suffix and file.lower().endswith(suffix)), None)
 
 
@@ -152,8 +157,8 @@ def _path_of(name: str, entries: Entries, folder: str | None) -> Path | None:
 def known_shapes(entries: Entries, folder: str | None, cards: Sequence[Path]) -> dict[str, Shape | None]:
     """Shapes of all known datasets by name: official, in `entries`, in the data folder, or read before.
 
-    The shape is None if a dataset was never read, or not since its files changed. Of the folders `cards`, later ones
-    override earlier ones. Raises ValueError if a card is damaged, OSError if it cannot be read.
+    The shape is None if a dataset was never read, or if its files have changed since it was read. Later folders of
+    `cards` override earlier ones. Raises ValueError if a card is damaged, OSError if it cannot be read.
     """
     shapes: dict[str, Shape | None] = {**dict.fromkeys(_names_in(folder)), **dict.fromkeys(entries)}
     # Copies of cards survive failed jobs.
@@ -183,7 +188,7 @@ def _identity(content: str, reading: dict) -> str:
 
 
 def _content(name: str, path: Path, place: Path, stamp: str | None = None) -> str:
-    """Hash of the content of a dataset's files; a stored hash is used if the stamp is still the same."""
+    """Hash of the content of a dataset's files; a stored hash is used if the stamp has not changed."""
     stamp, memory = stamp or _stamp(path), place / OWN / f"{name}.content"
     remembered = memory.read_text(encoding="utf-8").split() if memory.exists() else []
     return remembered[1] if remembered[:1] == [stamp] and len(remembered) == 2 else _content_of_files(path, stamp)
@@ -191,7 +196,10 @@ def _content(name: str, path: Path, place: Path, stamp: str | None = None) -> st
 
 @functools.cache
 def _content_of_files(path: Path, stamp: str) -> str:
-    """Hash of the names and bytes of the files in `_files_read`; their `stamp` is part of the cache's key."""
+    """Hash of the names and bytes of the files in `_files_read`.
+
+    The `stamp` is not used, but makes the cache compute the hash again once the files have changed.
+    """
     digest = hashlib.sha256()
     for name, file in _files_read(path):
         digest.update(f"{name}\0".encode(errors="surrogateescape"))
@@ -205,7 +213,7 @@ def _content_of_files(path: Path, stamp: str) -> str:
 
 
 def _stamp(path: Path) -> str:
-    """Hash of the names, sizes and ages of a dataset's files."""
+    """Hash of the names, sizes and times of change of a dataset's files."""
     stamps = _stamps.get({})
     if path in stamps:
         return stamps[path]

@@ -80,9 +80,10 @@ def balanced_order(labels: np.ndarray, random: np.random.Generator) -> np.ndarra
 
 
 def validation_split(labels: np.ndarray, size: int, dataset: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(training, validation) indices into `labels` (n,), ascending: `size` class-balanced examples are held out.
+    """Hold out `size` class-balanced examples for validation, drawn at random.
 
-    A smaller `size` holds out a subset of these examples. No other choice of examples uses the same random stream.
+    Returns (training, validation), ascending indices into `labels` (n,). A smaller `size` holds out a subset of these
+    examples. No other choice of examples uses the same random stream.
     """
     order = balanced_order(labels, stream(seed, "validation", dataset))
     return np.sort(order[size:]), np.sort(order[:size])
@@ -99,15 +100,17 @@ def load(
     classes: int | None = None,
     example_set: int = 0,
 ) -> Examples:
-    """Load the first `count` training examples in class-balanced random order, or a later, disjoint `example_set`.
+    """Load `count` training examples of a dataset file, in class-balanced random order.
 
-    `validation` examples are held out first. `classes` restricts training and validation examples to the first
-    classes; preprocessing takes its statistics from the whole training set. `inputs`: `standardised` by the global mean
-    and standard deviation, `unit_interval` (pixels / 255), `minus_one_to_one` (rescaled to [-1, 1]),
-    `mean_image_removed` (then divided by the remaining global deviation), or `gaussian`: each standardised image
-    replaced by a Gaussian draw with the training set's mean image and covariance. `labels`: `original`, or `shuffled`,
-    permuted among the training and validation examples of these classes. Raises ValueError if `count`, `validation` or
-    `classes` is too large.
+    `validation` examples are held out first. Of the others, `example_set` 0 has the first `count`, 1 the next `count`,
+    and so on. `classes` restricts training and validation examples to the first classes; preprocessing takes its
+    statistics from the whole training set.
+    `inputs`: `standardised` by the global mean and standard deviation, `unit_interval` (pixels / 255),
+    `minus_one_to_one` (rescaled to [-1, 1]), `mean_image_removed` (mean image subtracted, then divided by the remaining
+    global deviation), or `gaussian` (as standardised, with each image replaced by a draw from the Gaussian with the
+    training set's mean image and covariance).
+    `labels`: `original`, or `shuffled`, permuted among the training and validation examples of these classes.
+    Raises ValueError if `count`, `validation` or `classes` is too large.
     """
     images, targets, available, checksum = _read(path, TRAIN)
     classes = _restricted(classes, available, dataset)
@@ -119,7 +122,7 @@ def load(
     first = example_set * count
     if first + count > len(training):
         has = f"{len(training)} for training beside {validation} for validation"
-        raise ValueError(f"{first + count} examples asked of {place}, which has {has}: ask for fewer")
+        raise ValueError(f"{first + count} examples of {place} are asked for, but it has {has}: ask for fewer")
     chosen = training[balanced_order(targets[training], stream(seed, "examples", dataset))[first : first + count]]
     if labels == "shuffled":
         targets = stream(seed, "shuffled labels", dataset).permutation(targets)
@@ -143,13 +146,13 @@ def load_splits(
     examples: int | None = None,
     classes: int | None = None,
 ) -> Splits:
-    """Load the training set, the `validation` examples held out of it, and at most `test` test examples.
+    """Load the training set, the `validation` examples held out of it, and the first `test` test examples.
 
-    `examples` restricts the training set to the examples that `load` returns for this count; `classes` restricts all
-    sets to the first classes. Preprocessing is as in `load`, without `gaussian`; inputs have the type `dtype`. Labels:
-    `shuffled` as in `load`, for the training and the validation set; `groups_of_two` and `groups_of_five` number groups
-    of 2 or 5 successive classes. Raises ValueError if `classes` is too large, `validation` leaves too few training
-    examples, or there is no test example.
+    Without `test`, all test examples are loaded. `examples` restricts the training set to the examples that `load`
+    returns for this count; `classes` restricts all sets to the first classes. Preprocessing is as in `load`, without
+    `gaussian`; inputs have the type `dtype`. `labels`: `shuffled` as in `load`, for the training and the validation
+    set; `groups_of_two` and `groups_of_five` replace classes by numbered groups of 2 or 5 successive classes. Raises
+    ValueError if `classes` is too large, `validation` leaves too few training examples, or there is no test example.
     """
     images, targets, available, checksum = _read(path, TRAIN)
     first = _restricted(classes, available, dataset)
@@ -163,7 +166,7 @@ def load_splits(
     trained, held_out = validation_split(targets, validation, dataset, seed)
     if examples is not None:
         if examples > len(trained):
-            raise ValueError(f"{examples} examples asked of {dataset}, which has {len(trained)} for training")
+            raise ValueError(f"{examples} examples of {dataset} are asked for, but it has {len(trained)} for training")
         trained = trained[balanced_order(targets[trained], stream(seed, "examples", dataset))[:examples]]
     if labels == "shuffled":
         targets = stream(seed, "shuffled labels", dataset).permutation(targets)
@@ -189,9 +192,9 @@ def load_draws(
 ) -> tuple[list[Examples], Examples]:
     """Load `count` standardised training examples for each draw, and the first `test` test examples.
 
-    Each draw has its own class-balanced random order; draws overlap. `only` selects classes (by default all), which are
-    renumbered in the order of `only`. Raises ValueError if the dataset lacks one of these classes, or has fewer than
-    `count` training examples or no test examples of them.
+    Each draw has its own class-balanced random order, so examples of different draws may coincide. `only` selects
+    classes (by default all), which are renumbered in the order of `only`. Raises ValueError if the dataset lacks one of
+    these classes, has fewer than `count` training examples of them, or no test examples of them.
     """
     images, targets, available, checksum = _read(path, TRAIN)
     classes = list(only) or list(range(available))
@@ -205,8 +208,8 @@ def load_draws(
     members = np.flatnonzero(np.isin(targets, classes))
     if count > len(members):
         raise ValueError(
-            f"{count} examples asked of {dataset}, which has {len(members)} training examples of the chosen classes: "
-            "ask for fewer"
+            f"{count} examples of {dataset} are asked for, but it has {len(members)} training examples of the chosen "
+            "classes: ask for fewer"
         )
     orders = (balanced_order(targets[members], stream(seed, "examples", dataset, draw)) for draw in draws)
     trained = [chosen(images, targets, members[order[:count]]) for order in orders]
@@ -225,7 +228,9 @@ def _refuse_all_held_out(validation: int, available: int, place: str) -> None:
 
 def _restricted(classes: int | None, available: int, dataset: str) -> int:
     if classes and classes > available:
-        raise ValueError(f"classes: {classes} is impossible; {dataset} has {available} classes")
+        raise ValueError(
+            f"classes: {classes} is impossible; {dataset} has {available} classes, so use {available} at most"
+        )
     return classes or available
 
 
@@ -238,9 +243,10 @@ def _read(path: str | Path, split: int) -> tuple[np.ndarray, np.ndarray, int, st
 
 
 def _preprocessing(images: np.ndarray, kind: str) -> Callable[[np.ndarray], np.ndarray]:
-    """Map from pixels in [0, 1] to inputs of a `kind`, with means and deviations of training `images`, grey levels.
+    """Function from pixels in [0, 1] to inputs of a `kind`.
 
-    Raises ValueError for an unknown kind.
+    Its means and deviations are those of the training `images`, given as grey levels from 0 to 255. Raises ValueError
+    for an unknown kind.
     """
     if kind == "unit_interval":
         return lambda pixels: pixels
@@ -262,19 +268,22 @@ def _preprocessing(images: np.ndarray, kind: str) -> Callable[[np.ndarray], np.n
 
 
 def _gaussian_images(images: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
-    """`count` Gaussian draws with the mean and pixel covariance of `images` / 255; a larger count only adds draws."""
+    """Draw images from the Gaussian with the mean and pixel covariance of `images` / 255.
+
+    Returns (count, c, h, w). A larger `count` leaves the first draws as they are.
+    """
     n, pixels = len(images), images[0].size
     total, products = np.zeros(pixels), np.zeros((pixels, pixels))
     for start in range(0, n, 1024):
         block = images[start : start + 1024].reshape(-1, pixels).astype(np.float64)
         total += block.sum(axis=0)
         products += block.T @ block
-    # Sums of integers are exact so far: no cancellation for pixels that hardly vary.
+    # The sums so far are of integers and thus exact, so nothing cancels for pixels that hardly vary.
     covariance = n * products
     covariance -= np.outer(total, total)
     covariance /= (255.0 * n) ** 2
     variances, axes = scipy.linalg.eigh(covariance, overwrite_a=True, check_finite=False)
-    # The symmetric root is the same on every machine, unlike the axes. The covariance may be singular.
+    # Unlike the eigenvectors, the symmetric square root is the same on every machine. The covariance may be singular.
     deviations = np.sqrt(np.maximum(variances, 0))
     draws = (random.standard_normal((count, pixels)) @ axes * deviations) @ axes.T
     return (draws + total / (255 * n)).reshape(count, *images.shape[1:])

@@ -3,7 +3,7 @@
 from goldilocks_zone.data import planar_shapes, world_shapes
 from goldilocks_zone.data.official_shapes import Shape
 
-NAMES = (*planar_shapes.PLANAR, *world_shapes.WORLDS)  # others have numbers in their names
+NAMES = (*planar_shapes.PLANAR, *world_shapes.WORLDS)  # further names contain numbers, such as pie_4_2
 
 
 def shape_of(name: str) -> Shape | None:

@@ -1,6 +1,6 @@
-"""A dataset of images in folders or an archive: train/<class>/<image> and test/<class>/<image>, PNG or JPEG.
+"""Reader of a dataset of images in folders or an archive: train/<class>/<image> and test/<class>/<image>.
 
-Members of archives are checked, because archives are not trusted, and never unpacked to the disk.
+Images are PNG or JPEG. Archives are not trusted: their members are checked, and never unpacked to disk.
 """
 
 import bz2
@@ -23,18 +23,18 @@ from goldilocks_zone.data import catalogue, folders
 FORMATS = ("PNG", "JPEG")
 # First bytes of other formats, to name them without decoding.
 _OTHER_FORMATS = {b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"RIFF": "WebP", b"GIF8": "GIF"}
-_PNG_BIT_DEPTH = 24  # place of this byte in a PNG file
+_PNG_BIT_DEPTH = 24  # position of the byte with the bit depth in a PNG file
 _CONVERSION = (
     '.venv/bin/python -c "import pathlib, PIL.Image as I, PIL.ImageOps as O; '
     "[O.exif_transpose(I.open(p)){change} for p in pathlib.Path({folder!r}).rglob('*{suffix}')]\""
 )
-# The library clips 16-bit greys (modes I) on conversion to 8 bits instead of scaling them.
+# Pillow clips 16-bit grey levels (modes I…) on conversion to 8 bits instead of scaling them.
 _AS_8_BIT = {"I": ".convert('I').point(lambda v: v / 257).convert('L')", "L": ".convert('L')"}
 _AS_COLOUR = ".convert('RGB')"
 
 Key = tuple[str, str, str]  # split, class, file
-# Name relative to the dataset's folder, and a function that reads the file, to be called before the next member is
-# requested; None for a folder.
+# Name relative to the dataset's folder, and a function that reads the file. The function must be called before the next
+# member is requested; it is None for a folder.
 Member = tuple[str, Callable[[], bytes] | None]
 _TAR_ARCHIVES = {".tar.xz": lzma.open, ".tar.gz": gzip.open, ".tgz": gzip.open, ".tar.bz2": bz2.open, ".tar": open}
 _EXTENDED_HEADERS = {b"L", b"K", b"x", b"g", b"X"}  # GNU's long names and links, and headers of pax
@@ -61,9 +61,9 @@ def read(path: Path, limit: int) -> tuple[np.ndarray, np.ndarray, list[str], lis
         # Count three channels each: greyscale images become colour if others are.
         pixels = 3 * found[key][0].size * len(found)
         if pixels > limit:
-            raise Refused(f"its images take {pixels >> 20} MiB, {beyond(limit)}")
+            raise Refused(f"its images take {pixels >> 20} MiB of memory, {beyond(limit)}")
     if not found:
-        raise Refused("it holds no images in train/<class>/ and test/<class>/")
+        raise Refused("it holds no images in train/<class>/ and test/<class>/; put them there")
     order = sorted(found)
     names = sorted(classes, key=(lambda name: (int(name), name)) if all(map(str.isdecimal, classes)) else None)
     channels = max(len(image) for image in found.values())
@@ -75,9 +75,9 @@ def read(path: Path, limit: int) -> tuple[np.ndarray, np.ndarray, list[str], lis
 
 
 def _placed(members: Iterator[Member]) -> Iterator[tuple[Key, str, Callable[[], bytes] | None]]:
-    """Key, name and reader of each image; for a class's folder, the file in the key is empty and the reader is None.
+    """Yield the key, name and reader of each image and of each class's folder.
 
-    Raises Refused if a member is out of place.
+    For a folder, the file in the key is empty and the reader is None. Raises Refused if a member is out of place.
     """
     around, spelled, outside = set(), {}, set()
     for member, content in members:
@@ -88,10 +88,10 @@ def _placed(members: Iterator[Member]) -> Iterator[tuple[Key, str, Callable[[], 
             continue
         # An archive may hold one folder around train and test.
         if len(place.around) > 1 or (content and len(place.below) != 2):
-            raise Refused(f"{member!r} is out of place; images lie in train/<class>/ and test/<class>/")
+            raise Refused(f"{member!r} is out of place; put images into train/<class>/ and test/<class>/")
         around.add(place.around)
         if len(around) > 1:
-            raise Refused(f"{member!r} belongs to another dataset than the files before it; keep one dataset")
+            raise Refused(f"{member!r} belongs to another dataset than the files before it; keep only one dataset")
         split = folders.SPLITS[place.split.casefold()]
         if spelled.setdefault(split, place.split) != place.split:
             both = f"{spelled[split]!r} and {place.split!r}"
@@ -105,16 +105,16 @@ def _placed(members: Iterator[Member]) -> Iterator[tuple[Key, str, Callable[[], 
 
 
 def _decoded(path: Path, member: str, content: bytes, expected: tuple[int, int] | None, limit: int) -> np.ndarray:
-    """Decode an image to shape (1 or 3, h, w), rotated as its EXIF data say.
+    """Decode an image to an array (1 or 3, h, w), rotated as its EXIF metadata say.
 
-    Raises Refused before unpacking more than `limit` bytes, for a size other than `expected` (h, w), and for
-    unsupported formats.
+    Raises Refused for a size other than `expected` (h, w), for unsupported formats, and, before decoding, for an image
+    that takes more than `limit` bytes.
     """
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             width, height = image.size
             if width * height * 3 > limit:
-                raise Refused(f"{member!r} has {width}×{height} pixels, {beyond(limit)}")
+                raise Refused(f"{member!r} has {width}×{height} pixels, which take memory {beyond(limit)}")
             depth = content[_PNG_BIT_DEPTH] if image.format == "PNG" else 8
             plain = image.mode in ("1", "P") or (image.mode in ("L", "LA", "RGB", "RGBA") and depth == 8)
             if not plain:
@@ -123,23 +123,28 @@ def _decoded(path: Path, member: str, content: bytes, expected: tuple[int, int] 
                 raise Refused(f"{member!r} has the colour mode {image.mode}{bits}; save it as 8-bit, {advice}")
             image = ImageOps.exif_transpose(image)
             if expected and image.size != (expected[1], expected[0]):
-                sizes = f"{image.size[0]}×{image.size[1]} pixels and others {expected[1]}×{expected[0]}"
+                sizes = f"{image.size[0]}×{image.size[1]} pixels, but images before it {expected[1]}×{expected[0]}"
                 advice = _converted(path, member, f".resize(({expected[1]}, {expected[0]})).save(p)")
-                raise Refused(f"{member!r} has {sizes}; give all one size, {advice}")
+                raise Refused(f"{member!r} has {sizes}; give all images one size, {advice}")
             return _levels(path, member, image)
     except Refused:
         raise
     except Exception:
         found = next((name for start, name in _OTHER_FORMATS.items() if content.startswith(start)), None)
         if not found:
-            raise Refused(f"{member!r} is no readable image; PNG and JPEG can be read") from None
+            raise Refused(f"{member!r} is no readable image; use PNG or JPEG") from None
         advice = _converted(path, member, ".save(p.with_suffix('.png')) or p.unlink()")
-        sentence = f"{member!r} is a {found}, and PNG and JPEG can be read; write PNG in its place, {advice}"
+        sentence = f"{member!r} is a {found}, but only PNG and JPEG can be read; replace it by a PNG, {advice}"
         raise Refused(sentence) from None
 
 
 def _levels(path: Path, member: str, image: Image.Image) -> np.ndarray:
-    """Levels (1 or 3, h, w) of an image; bits become 0 and 255, palette indices colours. Refuses transparent images."""
+    """Grey levels (1, h, w) or colours (3, h, w) of an image, from 0 to 255.
+
+    Black-and-white images get the levels 0 and 255, and palette indices become colours. Raises Refused for images that
+    are transparent anywhere.
+    """
+    has_palette = image.mode == "P"
     if image.has_transparency_data:
         image = image.convert("LA" if image.mode in ("1", "L", "LA") else "RGBA")
         if image.getextrema()[-1][0] < 255:
@@ -147,7 +152,7 @@ def _levels(path: Path, member: str, image: Image.Image) -> np.ndarray:
             raise Refused(f"{member!r} is transparent in places; make it opaque, {advice}")
     grey = image.mode in ("1", "L", "LA")
     array = np.asarray(image.convert("L" if grey else "RGB"))
-    if image.mode == "P" and (array == array[:, :, :1]).all():
+    if has_palette and (array == array[:, :, :1]).all():
         array, grey = array[:, :, 0], True
     return array[None] if grey else array.transpose(2, 0, 1)
 
@@ -164,7 +169,10 @@ class Refused(ValueError):
 
 
 def members_of(path: Path, limit: int) -> Iterator[Member]:
-    """All files and folders of a dataset. Raises Refused for unsafe or unknown content and beyond `limit` bytes."""
+    """Yield all files and folders of a dataset, which is a folder or an archive.
+
+    Raises Refused for unsafe or unknown content, and for content beyond `limit` bytes.
+    """
     kind = catalogue.suffix_of(path.name)
     if path.is_dir():
         yield from _folder_members(path, limit)
@@ -215,7 +223,10 @@ def _zip_members(path: Path, limit: int) -> Iterator[Member]:
 
 
 def _name_of(entry: zipfile.ZipInfo) -> str:
-    """Name of a zip's member: UTF-8, even if a tool did not set its flag. Raises Refused for other encodings."""
+    """Name of a zip archive's member, decoded as UTF-8 even if a tool did not set the flag for this encoding.
+
+    Raises Refused for other encodings.
+    """
     if entry.flag_bits & _UTF_8_FLAG or entry.filename.isascii():
         return entry.filename
     try:
@@ -252,7 +263,7 @@ class _ShortHeaders(tarfile.TarInfo):
 
 
 def beyond(limit: int) -> str:
-    return f"beyond the limit of {limit >> 20} MiB; raise limit_mib if that is right"
+    return f"beyond the limit of {limit >> 20} MiB; raise limit_mib if it is meant to be so large"
 
 
 def _refuse_outside(name: str) -> None:
@@ -262,7 +273,10 @@ def _refuse_outside(name: str) -> None:
 
 
 class _Limited(io.RawIOBase):
-    """Reader of an archive's unpacked content or its members in turn. Raises Refused beyond `limit` bytes in total."""
+    """Reader of an archive's unpacked content, or of its members one after another.
+
+    Raises Refused once more than `limit` bytes have been read in total.
+    """
 
     def __init__(self, limit: int, unpacked: IO[bytes] | None = None):
         self.unpacked, self._left, self._limit = unpacked, limit, limit

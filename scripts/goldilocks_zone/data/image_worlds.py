@@ -1,6 +1,6 @@
-"""Worlds of images: moving digits in two panes, and two views of one digit, for joint embeddings.
+"""Worlds whose frames are images of digits, for joint embeddings: two panes side by side, or views of one digit.
 
-The images come from a dataset file, with labels (N,); `small` prepares them.
+The images and their labels (N,) come from a dataset file; `small` prepares the images.
 """
 
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ SIDE = world_shapes.SIDE
 
 
 def small(images: np.ndarray) -> np.ndarray:
-    """Images (N, 14, 14), standardised by their global mean and deviation, from grey levels (N, 1, h, w) or (N, h, w).
+    """Convert grey levels (N, 1, h, w) or (N, h, w) to images (N, 14, 14), standardised over all pixels of all images.
 
     Images of 28 × 28 pixels are averaged over blocks of 2 × 2 pixels. Raises ValueError for other sizes.
     """
@@ -28,7 +28,10 @@ def small(images: np.ndarray) -> np.ndarray:
 
 
 class _Shifted:
-    """Images that can be shifted by up to `most` pixels; pixels shifted in have the smallest value of all images."""
+    """Images (N, 14, 14) that can be shifted by up to `most` pixels.
+
+    Pixels that a shift uncovers get the smallest value of all images.
+    """
 
     def __init__(self, images: np.ndarray, most: int):
         edges = ((0, 0), (most, most), (most, most))
@@ -36,7 +39,7 @@ class _Shifted:
         self._most, self._windows = most, sliding_window_view(padded, (SIDE, SIDE), (1, 2))
 
     def __call__(self, numbers: np.ndarray, shifts: np.ndarray) -> np.ndarray:
-        """Pixels (…, 196) of the images `numbers` (…), moved down and to the right by `shifts` (…, 2), in pixels."""
+        """Pixels (…, 196) of the images with indices `numbers` (…), moved down and right by `shifts` (…, 2) pixels."""
         down, right = self._most - shifts[..., 0], self._most - shifts[..., 1]
         return self._windows[numbers, down, right].reshape(*numbers.shape, -1)
 
@@ -45,13 +48,14 @@ class _Shifted:
 class ImageWorld:
     """A world of small images (N, 14, 14) with labels (N,).
 
-    views: `panes` shows two images side by side. The left one is the sequence's digit, shifted in each frame by up to 2
-    pixels along both axes; the right one is a new digit in each frame. The other views show one digit: `shift_1` and
-    `shift_2` shift it by up to 1 or 2 pixels, `noise` adds fresh N(0, deviation²) to each pixel. Shifts are uniform and
-    independent.
+    views: `panes` shows two images side by side. The left pane shows the same digit in all frames of a sequence,
+    shifted in each frame by up to 2 pixels along both axes; the right pane shows a new digit in each frame. The other
+    views show one digit, the same in all frames: `shift_1` and `shift_2` shift it by up to 1 or 2 pixels, `noise` adds
+    fresh N(0, deviation²) to each pixel. Shifts are uniform and independent.
 
     States: left and right, indices of images (…); label and right_label, their labels (…); shift (…, 2) in pixels, down
-    and to the right; noise (…, 196). Panes alone have right images, and `noise` alone has noise. There are no actions.
+    and to the right; noise (…, 196). Only `panes` has right and right_label, and only `noise` has noise. There are no
+    actions.
     """
 
     seed: int
@@ -66,7 +70,7 @@ class ImageWorld:
 
     @property
     def name(self) -> str:
-        """Name of the views in random streams."""
+        """Name of the world in random streams, which is the name of its views."""
         return self.views
 
     def drawn(self, random: np.random.Generator, count: int, frames: int) -> tuple[Arrays, Arrays]:

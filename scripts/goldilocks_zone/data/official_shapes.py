@@ -18,7 +18,7 @@ OFFICIAL = {
     "cifar10": Shape((3, 32, 32), 10, 50_000),
     "annuli": Shape((1, 1, 2), 3, 6_000),
 }
-# `datasets.checksum` of images, labels and split; datasets without one are verified by the checksums of their files.
+# `datasets.checksum` of images, labels and split; other datasets are verified by the checksums of their source files.
 CHECKSUMS = {
     "mnist": "e10378d1a17062469c9b5ca3cad0b5d3f975efaa45465e33edba640c0fcd5e60",
     "fashion_mnist": "a6273e280201b88bb63ed1b0c3b68cf57f0971e2932af67b8ce9191dc9921c90",

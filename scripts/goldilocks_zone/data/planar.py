@@ -14,14 +14,18 @@ from goldilocks_zone.data import planar_shapes
 from goldilocks_zone.randomness import stream
 
 Points = tuple[np.ndarray, np.ndarray]
-RING, FREE = (1.0, 1.5), 0.15  # radii of a pie, and its free angle on each side of a border
-REACH, HEIGHT, GAP = 2.0, 0.3, 0.3  # stripes: half their total width, deviation of y, gap between two stripes
+RING, FREE = (1.0, 1.5), 0.15  # inner and outer radius of a pie, and the angle without points on each side of a border
+REACH, HEIGHT, GAP = 2.0, 0.3, 0.3  # stripes: half their total width, standard deviation of y, gap between two
 GAPS = 0.1, 0.2, 0.35, 0.55
 
 
 @dataclass(frozen=True)
 class Borders:
-    """Designed borders between sections, in ascending order: x of stripes or angles of a pie, and the gaps' widths."""
+    """Designed borders between sections, in ascending order.
+
+    places: x of borders between stripes, or angles in radians of borders in a pie. gaps: widths of the gaps around the
+    borders, which contain no points, in the same units.
+    """
 
     places: np.ndarray
     gaps: np.ndarray
@@ -42,10 +46,11 @@ def borders(name: str, seed: int, draw: int) -> Borders | None:
 
 
 def drawn(name: str, seed: int, purpose: str, draw: int, count: int | None = None) -> Points:
-    """Points and labels of a draw of a dataset for a `purpose`; by default as many as its training set has.
+    """Draw `count` points (n, 2) of a dataset and their labels (n,), by default as many as its training set has.
 
-    Without a design, class counts differ by at most one, except in the published draw of `gauss`. In a design, points
-    fall into all sections with equal probability.
+    `purpose`, such as training, and `draw` name the random streams; designed borders depend on the draw alone. Without
+    a design, class counts differ by at most one, except in the published draw of `gauss`. In a design, points fall into
+    all sections with equal probability.
     """
     known = planar_shapes.of(name)
     count = count or known.examples
@@ -57,14 +62,15 @@ def drawn(name: str, seed: int, purpose: str, draw: int, count: int | None = Non
 
 
 def published_gauss() -> Points:
-    """The draw of `gauss` in the published code: 150 of 300 points, reproduced with two Mersenne twisters.
+    """The 150 points (n, 2) and labels (n,) of `gauss` in the published code, reproduced exactly.
 
-    numpy's RandomState(42) draws point by point, class by class; torch's randperm of the seed 42 orders them.
+    That code draws 300 points with numpy's RandomState(42), point by point and class by class. It keeps the first 150
+    in the order of torch's randperm with the seed 42. Both generators are Mersenne twisters.
     """
     random = np.random.RandomState(42)
     points = [random.normal(mean, deviation) for mean, deviation in GAUSS for _ in range(100)]
     labels = np.repeat(np.arange(len(GAUSS)), 100)
-    # torch's randperm takes entry raw % length of the rest of the list as the next one.
+    # As its next entry, torch's randperm takes number raw % length of those that are left.
     raw, order = np.random.RandomState(42)._bit_generator.random_raw(len(labels)), np.arange(len(labels))
     for i, number in enumerate(raw):
         other = i + int(number) % (len(order) - i)
@@ -73,7 +79,11 @@ def published_gauss() -> Points:
 
 
 def _blobs(centres, counts: np.ndarray, random: np.random.Generator, borders: Borders | None) -> Points:
-    """Points from Gaussian blobs, `centres` (mean, deviation); each class has equally many, equally likely blobs."""
+    """Draw points from Gaussian blobs with the means and deviations in `centres`.
+
+    `counts` has the number of points of each class. Each class has equally many blobs, listed together and equally
+    likely.
+    """
     labels = np.repeat(np.arange(len(counts)), counts)
     of_class = len(centres) // len(counts)
     number = labels * of_class + (random.integers(0, of_class, len(labels)) if of_class > 1 else 0)
@@ -82,7 +92,7 @@ def _blobs(centres, counts: np.ndarray, random: np.random.Generator, borders: Bo
 
 
 def _around(curve: Callable, noise: float, counts: np.ndarray, random: np.random.Generator, borders: None) -> Points:
-    """Points at uniformly random parameters in [0, 1] of each class's `curve`, plus Gaussian noise."""
+    """Draw points on the `curve` of each class, at uniformly random parameters in [0, 1], and add Gaussian noise."""
     labels = np.repeat(np.arange(len(counts)), counts)
     points = curve(random.random(len(labels)), labels)
     return points + noise * random.standard_normal(points.shape), labels
@@ -99,7 +109,7 @@ def _moons(t: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _noisy(centres, counts: np.ndarray, random: np.random.Generator, borders: Borders | None) -> Points:
-    """Points from Gaussian blobs, each moved by a uniform random step of up to 0.5 along both axes."""
+    """Draw points from Gaussian blobs, and move each along both axes by uniformly random steps in [−0.5, 0.5]."""
     points, labels = _blobs(centres, counts, random, borders)
     return points + random.uniform(-0.5, 0.5, points.shape), labels
 

@@ -1,4 +1,4 @@
-"""Names, sizes and boxes of the datasets of points in the plane. Imports nothing heavy."""
+"""Names, sizes and bounding boxes of the datasets of points in the plane. Imports nothing heavy."""
 
 import re
 from dataclasses import dataclass
@@ -10,9 +10,10 @@ Box = tuple[tuple[float, float], tuple[float, float]]
 
 @dataclass(frozen=True)
 class Planar:
-    """A dataset in the plane: its kind, its numbers of classes and training examples, and the box around its points.
+    """A dataset of points in the plane: its kind, and its numbers of classes and training examples.
 
-    sections: sectors of a pie, or borders between stripes; 0 for datasets without a design.
+    box: ranges of x and y around its points. sections: number of sectors of a pie, or of borders between stripes; 0 for
+    datasets without a design.
     """
 
     kind: str
@@ -23,7 +24,7 @@ class Planar:
 
     @property
     def shape(self) -> Shape:
-        """Points as images of two pixels."""
+        """Shape of the dataset, with points as images of one row and two pixels."""
         return Shape((1, 1, 2), self.classes, self.examples)
 
 
@@ -44,10 +45,10 @@ PLANAR = {
 
 
 def of(name: str) -> Planar | None:
-    """The dataset of a name, such as gauss, pie_4_2 (sectors, classes) or stripes_3_2 (borders, classes), else None.
+    """Dataset of a name, such as gauss, pie_4_2 (sectors, classes) or stripes_3_2 (borders, classes); None if unknown.
 
-    Classes alternate over sections. A pie whose number of sectors is one more than a multiple of its number of classes
-    is no dataset, because two neighbouring sectors would share a class.
+    Classes alternate over sections. Pies are also unknown if their number of sectors is one more than a multiple of
+    their number of classes, because the last sector would have the class of the first one, its neighbour.
     """
     if found := re.fullmatch("(pie|stripes)_([1-9])_([2-9])", name):
         kind, sections, classes = found[1], int(found[2]), int(found[3])

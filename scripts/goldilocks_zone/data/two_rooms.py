@@ -1,4 +1,4 @@
-"""World of two rooms: a place in the unit square, a wall with a door between two halves, and steps of at most .1."""
+"""World of two rooms: a point moves in the unit square, which a wall with a door divides, in steps of at most .1."""
 
 import functools
 import math
@@ -11,19 +11,20 @@ from goldilocks_zone.data.worlds import SINGLE, Arrays
 from goldilocks_zone.randomness import stream
 
 WALL, DOOR, LONGEST = 0.5, (0.35, 0.65), 0.1
-LEFT, RIGHT = ((0.05, 0.4), (0.05, 0.95)), ((0.6, 0.95), (0.05, 0.95))  # where starts and goals lie
+LEFT, RIGHT = ((0.05, 0.4), (0.05, 0.95)), ((0.6, 0.95), (0.05, 0.95))  # ranges of x and y of starts and goals
 
 
 @dataclass(frozen=True)
 class TwoRooms:
-    """Two rooms: 12 × 12 pixels show the place as a bump, and 24 more show noise that is fresh in each frame.
+    """World of two rooms: 12 × 12 pixels show the place as a bump, and 24 more show noise, fresh in each frame.
 
-    Places p are in the unit square. The bump, exp(−|p − g|²/(2 width²)) at the pixels' centres g, is standardised by
-    its mean and deviation over all pixels and places. Data are random walks from uniform places, with steps uniform in
-    the disc of radius .1. States: place (…, 2), nuisance (…, 24). Between frames: step (…, 2).
+    Places p are points in the unit square. The bump, exp(−|p − g|²/(2 width²)) at the pixels' centres g, is
+    standardised by its mean and deviation over all pixels and places. Data are random walks that start at uniformly
+    random places, with steps uniform in the disc of radius .1; the wall acts on steps as in `moved`.
+    States: place (…, 2), nuisance (…, 24). Variables between frames: step (…, 2), as drawn.
 
-    width: of the bump, in units of the square's side.
-    nuisance: deviation of the noise.
+    width: width of the bump, in units of the square's side.
+    nuisance: standard deviation of the noise.
     """
 
     seed: int
@@ -64,7 +65,7 @@ class TwoRooms:
         return between["step"] / SINGLE(LONGEST)
 
     def at(self, places: np.ndarray, *purpose: str | int) -> np.ndarray:
-        """Observations (…, 168) at places (…, 2), with noise from the stream of a `purpose`."""
+        """Observations (…, 168) at `places` (…, 2); `purpose` names the random stream of the noise."""
         random = stream(self.seed, "world", self.name, *purpose)
         noise = random.standard_normal((*places.shape[:-1], world_shapes.NUISANCE), SINGLE)
         return self.seen({"place": places.astype(SINGLE), "nuisance": noise})
@@ -88,7 +89,7 @@ def moved(places: np.ndarray, steps: np.ndarray) -> np.ndarray:
 
 
 def tasks(random: np.random.Generator, count: int, same_room: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Uniform starts (n, 2) in the left room, and goals (n, 2) in the right or, for `same_room`, the left room."""
+    """Draw uniform starts (n, 2) in the left room, and goals (n, 2) in the right or, if `same_room`, the left room."""
     uniform = random.random((2, count, 2))
     boxes = np.array([LEFT, LEFT if same_room else RIGHT])[:, None]
     places = boxes[..., 0] + (boxes[..., 1] - boxes[..., 0]) * uniform
@@ -97,13 +98,16 @@ def tasks(random: np.random.Generator, count: int, same_room: bool = False) -> t
 
 @functools.cache
 def _moments(width: float) -> tuple[float, float]:
-    """Mean and deviation of the bump over all pixels and uniform places, by its integrals along an axis."""
+    """Mean and standard deviation of the bump over all pixels and uniformly distributed places.
+
+    They are computed from integrals along one axis.
+    """
 
     def integral(centre: float, width: float) -> float:
         reach = math.erf((1 - centre) / (math.sqrt(2) * width)) + math.erf(centre / (math.sqrt(2) * width))
         return width * math.sqrt(math.pi / 2) * reach
 
     centres = (np.arange(world_shapes.GRID) + 0.5) / world_shapes.GRID
-    # A bump is a product of one along each axis; its square is a bump of width/√2.
+    # A bump is a product of one-dimensional bumps along the axes; its square is a bump of width/√2.
     mean, square = (np.mean([integral(each, w) for each in centres]) ** 2 for w in (width, width / math.sqrt(2)))
     return float(mean), float(math.sqrt(square - mean**2))

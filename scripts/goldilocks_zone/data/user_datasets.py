@@ -1,4 +1,4 @@
-"""A user's own dataset: arrays in an .npz file, or images in folders, also as an archive.
+"""Reader of a user's own dataset: an .npz file of arrays, a folder of images, or an archive of such a folder.
 
 Members of archives are read one by one, within a limit on their unpacked size; nothing is unpacked to disk or executed.
 """
@@ -34,13 +34,15 @@ def read(
     """Read the dataset at `path`: <file>.npz, a folder, or its archive (.tar, .tar.xz, .tar.gz, .tgz, .tar.bz2, .zip).
 
     An .npz file holds `images` of shape (n, height, width), (n, channels, height, width) or (n, height, width,
-    channels), `labels` numbered from 0 or 1, (n,) or (n, 1), or one-hot (n, k), `split` (n,), 0 for training and 1 for
-    test, and optionally `class_names` (k,); or images and labels of each split, named as in Keras or MedMNIST.
-    `channels`, first or last, resolves ambiguous shapes. Folders and archives hold train/<class>/<image> and
-    test/<class>/<image>, PNG or JPEG. Grey levels are whole numbers from 0 to 255; with `white`, they go from 0 to
-    `white` and are rescaled to 255 and rounded. Validation examples become training examples or, without a test set,
-    the test set. Raises Refused for invalid data and before unpacking more than `limit_mib` MiB, OSError if files
-    cannot be read. Takes three to four times the images' memory.
+    channels); `labels`, (n,) or (n, 1), numbered from 0 or 1, or one-hot (n, k); `split` (n,), 0 for training and 1 for
+    test; and optionally `class_names` (k,). Instead, it may hold images and labels of each split, named as in Keras or
+    MedMNIST. `channels`, first or last, resolves ambiguous shapes. Folders and archives hold train/<class>/<image> and
+    test/<class>/<image>, PNG or JPEG.
+
+    Grey levels are whole numbers from 0 to 255. If `white` is given, they go from 0 to `white` instead, and are
+    rescaled to 255 and rounded. Validation examples become training examples or, without a test set, the test set.
+    Raises Refused for invalid data and before unpacking more than `limit_mib` MiB, and OSError if files cannot be read.
+    Reading takes three to four times the memory of the images.
     """
     try:
         if catalogue.suffix_of(path.name) == ".npz" and not path.is_dir():
@@ -57,13 +59,18 @@ def read(
             place = getattr(error, "filename", None) or path
             raise OSError(f"{place} cannot be read: {reason} and run again") from error
         # Libraries raise any kind of error on hostile or damaged files.
-        raise Refused(f"{path}: it is damaged or of another kind ({error}); make it again") from error
+        raise Refused(
+            f"{path}: it is damaged or of another kind than its name says ({error}); make it again"
+        ) from error
     training, test = ((images[split == part], labels[split == part]) for part in (TRAIN, TEST))
     return as_dataset(name, training, test, len(class_names), f"the user's {path.name}", licence, class_names)
 
 
 def _numbers_of(splits: list[str]) -> np.ndarray:
-    """TRAIN or TEST for each of the names train, val and test; val becomes TRAIN, or TEST if there is no test split."""
+    """Number of the split, TRAIN or TEST, of each example (n,), from the names of `splits`: train, val or test.
+
+    The split val counts as train, or as test if there are no test examples.
+    """
     place = "train" if "test" in splits else "test"
     if "val" in splits:
         use = "training examples, of which the studies hold some out" if place == "train" else "the test set"
@@ -79,23 +86,28 @@ def _check(images: np.ndarray, labels: np.ndarray, split: np.ndarray, class_name
         raise Refused("it has one class; at least two are needed")
     for name in class_names:
         if not name.isprintable() or not name.strip() or "," in name:
-            raise Refused(f"the class name {name!r} cannot be written; use letters, digits and the like")
+            raise Refused(
+                f"the class name {name!r} cannot be written (it is empty, or has a comma or a control character); use "
+                "letters and digits"
+            )
     folded = [name.casefold() for name in class_names]
     if len(set(folded)) < len(folded):
         twice = next(name for name in class_names if folded.count(name.casefold()) > 1)
-        raise Refused(f"the class {twice} is there twice, perhaps in capitals; keep one")
+        raise Refused(f"two classes are named {twice}, if case is ignored; rename one of them, or merge them")
     counts = np.bincount(labels[split == TRAIN], minlength=len(class_names))
     if not counts.all():
         empty = class_names[int(np.argmin(counts))]
         raise Refused(f"the class {empty!r} has no training example; add some, or leave the class out")
     training = images[split == TRAIN]
     if training.min() == training.max():
-        raise Refused("all training images have one and the same grey level, so they cannot be standardised")
+        raise Refused(
+            "all training images have one and the same grey level, so they cannot be standardised; check them"
+        )
 
 
 def _arrays(path: Path, limit: int, channels: str | None) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
     if not zipfile.is_zipfile(path):
-        raise Refused("it is no .npz file, a zip archive of arrays; write it with numpy.savez_compressed")
+        raise Refused("it is no .npz file (a zip archive of arrays); write it with numpy.savez_compressed")
     with zipfile.ZipFile(path) as archive:
         if parts := _parts_of(archive):
             images, labels, split = _joined(archive, parts, limit)
@@ -111,7 +123,10 @@ def _arrays(path: Path, limit: int, channels: str | None) -> tuple[np.ndarray, n
 
 
 def _parts_of(archive: zipfile.ZipFile) -> list[tuple[str, str, str]]:
-    """(split, name of images, name of labels) of each pair of arrays, in a file with separate arrays for its splits."""
+    """(split, name of images, name of labels) of each split, in an .npz file that has arrays for each split.
+
+    The list is empty for other .npz files.
+    """
     names = {name.removesuffix(".npy").casefold(): name.removesuffix(".npy") for name in archive.namelist()}
     for images, labels in _FAMILIES.items():
         if images.format("train") in names:
@@ -133,9 +148,9 @@ def _joined(archive: zipfile.ZipFile, parts: list[tuple[str, str, str]], limit: 
 
 
 def _array(archive: zipfile.ZipFile, key: str, limit: int, most_names: int | None = None) -> np.ndarray:
-    """Read the array `key` of an .npz file. Raises Refused, from its header, if it is invalid or exceeds `limit` bytes.
+    """Read the array `key` of an .npz file; with `most_names`, a list of at most so many texts.
 
-    With `most_names`, the array must be a list of at most this number of texts.
+    Raises Refused, before unpacking the array, if its header is invalid or the array exceeds `limit` bytes.
     """
     if f"{key}.npy" not in archive.namelist():
         needed = "images, labels and split are needed, or x_train, y_train, x_test and y_test"
@@ -159,11 +174,11 @@ def _array(archive: zipfile.ZipFile, key: str, limit: int, most_names: int | Non
 
 
 def _channels_first(images: np.ndarray, channels: str | None) -> np.ndarray:
-    """Images (n, c, h, w), from (n, h, w), or from four axes; `channels` (first, last) or the shape tells the order.
+    """Images in the order (n, c, h, w), from (n, h, w) or four axes.
 
-    In a shape (n, a, b, c), the last axis holds the channels if c is 1, 3 or 4 and a is not, or if a = b ≠ c. Axis 1
-    holds the channels if a is 1, 3 or 4 and c is not, or if a ≠ b = c. Raises Refused if neither or both are possible,
-    and for other numbers of axes.
+    `channels` (first, last) tells where the axis of channels is. By default, the shape (n, a, b, c) does: the last axis
+    holds the channels if c is 1, 3 or 4 and a is not, or if a = b ≠ c. Axis 1 holds the channels if a is 1, 3 or 4 and
+    c is not, or if a ≠ b = c. Raises Refused if neither or both are possible, and for other numbers of axes.
     """
     if images.ndim not in (3, 4) or 0 in images.shape:
         expected = "(n, height, width), (n, channels, height, width) or (n, height, width, channels)"
@@ -180,10 +195,10 @@ def _channels_first(images: np.ndarray, channels: str | None) -> np.ndarray:
 
 
 def _grey_levels(images: np.ndarray, white: float | None) -> np.ndarray:
-    """Grey levels as uint8, rescaled and rounded so that `white` becomes 255; without `white`, they stay as they are.
+    """Grey levels as uint8, rescaled and rounded so that `white` becomes 255; unchanged without `white`.
 
-    Booleans become 0 and 255. Raises Refused for values outside of 0 to white and, without `white`, for values that are
-    not whole numbers or are so small that 255 is hardly white.
+    Booleans become 0 and 255. Raises Refused for values outside of 0 to white. Without `white`, it is also raised for
+    values that are not whole numbers, or are all so small that 255 is unlikely to be white.
     """
     if images.dtype.kind == "b":
         return images.astype(np.uint8) * 255
@@ -194,7 +209,7 @@ def _grey_levels(images: np.ndarray, white: float | None) -> np.ndarray:
     largest = images.max()
     advice = "say which value is white in the dataset's entry in the configuration, as white: 1"
     if white:
-        outside = f"lies outside of 0 to {white:g}, the configured white; correct white"
+        outside = f"lies outside of 0 to {white:g}, the range that the key white sets; correct white"
         _refuse_any((images < 0) | (images > white), images, outside)
         # In blocks: a copy of the whole set in double precision would dominate the memory.
         blocks = (images[start : start + BLOCK] for start in range(0, len(images), BLOCK))
@@ -217,7 +232,10 @@ def _labels(array: np.ndarray, key: str, length: int) -> np.ndarray:
     """Class numbers (n,), from shapes (n,) and (n, 1), or from one-hot rows (n, k). Raises Refused for other arrays."""
     if array.ndim == 2 and array.shape[1] > 1 and array.dtype.kind in "biuf":
         if not (np.isin(array, (0, 1)).all() and (array.sum(axis=1) == 1).all()):
-            raise Refused(f"{key} has the shape {array.shape}, not with one 1 in each row; name one class each")
+            raise Refused(
+                f"{key} has the shape {array.shape}, but its rows are not one-hot, one 1 among zeros; give each image "
+                "one class"
+            )
         array = array.argmax(axis=1)
     return _whole_numbers(array.reshape(len(array)) if array.shape == (length, 1) else array, key, length)
 
@@ -227,13 +245,13 @@ def _split(array: np.ndarray, length: int) -> np.ndarray:
     if len(wrong := np.flatnonzero(~np.isin(split, (TRAIN, TEST)))):
         raise Refused(f"split is {split[wrong[0]]} in example {wrong[0]}; use 0 for training and 1 for test")
     if array.dtype.kind == "b":
-        logging.warning("split is True for %d of %d examples, which are taken for test", split.sum(), length)
+        logging.warning("split is boolean: True marks %d of %d examples, the test set", split.sum(), length)
     return split
 
 
 def _whole_numbers(array: np.ndarray, key: str, length: int) -> np.ndarray:
     if array.shape != (length,):
-        raise Refused(f"{key} has the shape {array.shape}; ({length},) is needed, one for each image")
+        raise Refused(f"{key} has the shape {array.shape}; ({length},) is needed, one entry for each image")
     if array.dtype.kind not in "biuf":
         raise Refused(f"{key} has the type {array.dtype}; whole numbers are needed")
     if array.dtype.kind == "f" and not np.array_equal(array, np.floor(array)):

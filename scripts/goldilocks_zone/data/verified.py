@@ -1,4 +1,7 @@
-"""Copies of verified datasets: hard links in results/data/verified, restored if reading again would give the same."""
+"""Copies of verified dataset files: hard links in results/data/verified.
+
+A dataset file is restored from its copy if reading or fetching the dataset again would give the same file.
+"""
 
 import os
 from pathlib import Path
@@ -8,7 +11,7 @@ from goldilocks_zone.storage import files, netcdf
 
 
 def attributes(path: Path) -> dict:
-    """Attributes of the copy of the dataset file at `path`; empty if it is missing or its checksum is wrong."""
+    """Attributes of the copy of the dataset file at `path`; empty if the copy is missing or has a wrong checksum."""
     try:
         with netcdf.opened(_kept(path)) as content:
             found = datasets.checksum(*(content[name].values for name in ("images", "labels", "split")))
@@ -18,9 +21,9 @@ def attributes(path: Path) -> dict:
 
 
 def restore(path: Path, path_to_card: Path) -> None:
-    """Restore the dataset at `path` from its copy, and write its card."""
+    """Restore the dataset file at `path` from its copy, and write its card to `path_to_card`."""
     files.link(_kept(path), path)
-    # Snakemake compares the file's age with that of the code's record.
+    # Snakemake compares the modification times of the file and of the code's record.
     os.utime(path)
     with netcdf.opened(path) as content:
         netcdf.write_card(content, path_to_card)

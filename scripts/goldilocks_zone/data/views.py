@@ -1,4 +1,4 @@
-"""Pairs of views of digits for the curvature of joint embeddings: images of a dataset file, and views of them."""
+"""Pairs of views of images from a dataset file, for measuring the curvature of joint embeddings."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,10 @@ class Pairs:
 
 
 def images_of(path: str | Path, dataset: str, validation: int, seed: int) -> Images:
-    """At most 10,000 class-balanced training images, `validation` ones excluded. Raises ValueError if none are left."""
+    """Load at most 10,000 class-balanced training images from a dataset file, after holding out `validation` ones.
+
+    Raises ValueError if none are left.
+    """
     with netcdf.opened(path) as file:
         members = np.flatnonzero(file["split"].values == datasets.TRAIN)
         labels = file["labels"].values[members].astype(np.int64)
@@ -47,9 +50,11 @@ def images_of(path: str | Path, dataset: str, validation: int, seed: int) -> Ima
 
 
 def pairs(images: Images, views: str, count: int, seed: int, draw: int) -> Pairs:
-    """`count` pairs of a draw; `views` shifts each view independently by up to 2 (shift_2) or 1 pixels, or adds noise.
+    """Draw `count` pairs of views of random images; each `draw` has its own random streams.
 
-    For `shuffled`, the second views of shift_2 are permuted among the pairs, so that the views of a pair share nothing.
+    `views`: `shift_2` and `shift_1` shift each view independently by up to 2 or 1 pixels; `noise` adds independent
+    noise to each view. For `shuffled`, the second views of `shift_2` are permuted among the pairs, so that the views of
+    a pair share nothing.
     """
     world = image_worlds.ImageWorld(seed, images.images, images.labels, "shift_2" if views == "shuffled" else views)
     batch = worlds.batch(world, [draw], 0, count, "curvature")

@@ -9,7 +9,7 @@ RING, RINGS, DETAIL = 24, 12, 8  # pixels of a ring in ring world, pixels of one
 GRID, NUISANCE = 12, 24  # pixels along a side of two rooms, and pixels without a meaning
 PAIRS = 20  # dimensions of Gaussian pairs
 SIDE = 14  # pixels along a side of an image or a pane
-IMAGES = {"panes": 2, "shift_1": 1, "shift_2": 1, "noise": 1}  # panes of views of images
+IMAGES = {"panes": 2, "shift_1": 1, "shift_2": 1, "noise": 1}  # number of panes by kind of views
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class WorldShape:
 
     @property
     def shape(self) -> Shape:
-        """Observations as one-row images of a single class, in practically unlimited number."""
+        """Shape of the observations as images of one row and a single class; 2³¹ examples stand for no limit."""
         return Shape((1, 1, self.observation), 1, 2**31)
 
 
@@ -33,12 +33,12 @@ WORLDS = {
 
 
 def of(name: str) -> WorldShape | None:
-    """The sizes of a world that is drawn anew, ring, two_rooms, gaussian_pairs or rings_<m> (m up to 16), else None."""
+    """Sizes of the world ring, two_rooms, gaussian_pairs or rings_<m> (m from 1 to 16); None for any other name."""
     if found := re.fullmatch("rings_([1-9]|1[0-6])", name):
         return WorldShape(RINGS * int(found[1]))
     return WORLDS.get(name)
 
 
 def of_views(views: str) -> WorldShape:
-    """The sizes of views of images: panes, shift_1, shift_2 or noise."""
+    """Sizes of an `ImageWorld` whose `views` are panes, shift_1, shift_2 or noise."""
     return WorldShape(IMAGES[views] * SIDE**2)

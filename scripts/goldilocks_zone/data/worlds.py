@@ -1,8 +1,9 @@
 """Worlds that generate sequences of frames, drawn anew for each training seed and step, for joint embeddings.
 
-Random streams are named by a seed, the world, a purpose, a member (a training seed) and a step. The random numbers of a
-batch thus depend neither on earlier draws nor on a world's options. Letters: m members, n examples, t frames, p entries
-of an observation, a features of an action. Angles are in radians. Arrays are float32.
+A frame is an observation of the state of a world. Random streams are named by a seed, the world, a purpose, a member (a
+training seed) and a step. The random numbers of a batch thus depend neither on earlier draws nor on a world's options.
+Letters: m members, n examples, t frames, p entries of an observation, a features of an action. Angles are in radians.
+Arrays are float32.
 """
 
 import functools
@@ -16,33 +17,39 @@ from goldilocks_zone.data import world_shapes
 from goldilocks_zone.randomness import stream
 
 Arrays = dict[str, np.ndarray]
-SHARPNESS, DEVIATION = 3.0, 0.33  # of the bump on a ring, and of its pixels over all angles
-MEAN = float(np.exp(-SHARPNESS) * np.i0(SHARPNESS))  # of the bump over all angles
+SHARPNESS, DEVIATION = 3.0, 0.33  # of the bump on a ring; standard deviation of its pixels over all angles
+MEAN = float(np.exp(-SHARPNESS) * np.i0(SHARPNESS))  # mean of the bump over all angles
 DRIFT, WANDER = 0.1, 0.05  # mean and deviation of the slow angle's change from frame to frame
 SINGLE = np.float32
 
 
 class World(Protocol):
-    """A world: its random states and their observations.
+    """Interface of a world, which draws random states and computes the observations of states.
 
-    A world with actions also has `features(between)`, the features (…, a) of the actions between frames.
+    A world with actions also has the method `features(between)`, which returns the features (…, a) of the actions
+    between frames.
     """
 
     seed: int
     name: str
 
     def drawn(self, random: np.random.Generator, count: int, frames: int) -> tuple[Arrays, Arrays]:
-        """States of frames, each (n, t, …), and variables between frames, each (n, t − 1, …), by name."""
+        """Draw the states of `count` sequences of `frames` frames.
+
+        Returns two dictionaries of arrays by name: states of frames, (n, t, …), and variables between frames,
+        (n, t − 1, …).
+        """
 
     def seen(self, states: Arrays) -> np.ndarray:
-        """Observations (…, p) of states of any leading shape; the states contain all randomness."""
+        """Observations (…, p) of states with any leading axes; no random numbers are drawn."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Pairs of two frames: observations x and y (m, n, p), and features (m, n, a) of the action between the frames.
+    """Pairs of frames: observations x and y (m, n, p), and features (m, n, a) of the `action` that follows x.
 
-    truth: arrays (m, n, …): states of x by name, of y by <name>_next, and variables between the two frames by name.
+    truth: arrays (m, n, …) by name. A state of x has its plain name, and the same state of y the name <name>_next;
+    variables between frames, directly after x, have their plain names.
     """
 
     x: np.ndarray
@@ -64,7 +71,10 @@ class Frames:
     between: Arrays
 
     def pairs(self, first: int = 0, second: int = 1) -> Batch:
-        """Pairs of the frames `first` and `second`, with the action and the variables directly after the first."""
+        """Pairs of the frames with indices `first` and `second`.
+
+        The action and the variables between frames are those directly after `first`.
+        """
         truth = {name: values[:, :, first] for name, values in self.states.items()}
         truth |= {f"{name}_next": values[:, :, second] for name, values in self.states.items()}
         truth |= {name: values[:, :, first] for name, values in self.between.items()}
@@ -72,9 +82,9 @@ class Frames:
 
 
 def frames(world: World, members: Sequence[int], step: int, size: tuple[int, int], purpose: str = "training") -> Frames:
-    """Draw sequences of `size` (examples, frames) for each member at a training step.
+    """Draw sequences of frames for each member at a training step; `size` is (examples, frames).
 
-    Each purpose has its own random streams.
+    `members` are training seeds. Each `purpose` has its own random streams.
     """
     streams = (stream(world.seed, "world", world.name, purpose, member, step) for member in members)
     states, between = zip(*(world.drawn(each, *size) for each in streams))
@@ -85,7 +95,7 @@ def frames(world: World, members: Sequence[int], step: int, size: tuple[int, int
 
 
 def batch(world: World, members: Sequence[int], step: int, count: int, purpose: str = "training") -> Batch:
-    """`count` pairs of successive frames for each member at a step."""
+    """Draw `count` pairs of successive frames for each member at a training step, as in `frames`."""
     return frames(world, members, step, (count, 2), purpose).pairs()
 
 
@@ -97,19 +107,19 @@ def _stacked(parts: Sequence[Arrays]) -> Arrays:
 class Ring:
     """Ring world: a fast angle θ that actions turn, a slow angle φ, and detail u that is fresh in each frame.
 
-    θ′ = θ + a + (c − (K − 1)/2) b + N(0, noise²), with a ~ U(−reach, reach) and a hidden cause c, uniform over K values
-    and fresh at each step; φ′ = φ + .1 + N(0, .05²); u ~ N(0, 1)⁸. For each angle, 24 pixels show a bump
-    exp(3(cos(θ − g) − 1)) at pixel angles g, minus its mean and divided by .33; 24 more pixels show amplitude · Mu, M
-    with entries N(0, 1/8). A rotation mixes all 72 pixels. M and the rotation depend on the seed and are the same for
-    all members.
+    From a frame to the next, θ′ = θ + a + (c − (K − 1)/2) b + N(0, noise²) and φ′ = φ + .1 + N(0, .05²). The action a
+    is uniform in [−reach, reach]; the hidden cause c is uniform over 0, …, K − 1 and fresh at each step. In each frame,
+    u ~ N(0, 1)⁸. For each angle, 24 pixels show a bump exp(3(cos(θ − g) − 1)) at pixel angles g, minus its mean and
+    divided by .33. A further 24 pixels show amplitude · Mu, where M has entries N(0, 1/8). A rotation mixes all 72
+    pixels. M and the rotation depend on the seed and are the same for all members.
 
-    States: theta, phi, u. Between frames: action (a), cause (c).
+    States: theta (…), phi (…), u (…, 8). Variables between frames: action (…), which is a, and cause (…), which is c.
 
-    noise: deviation of the noise of θ in a step, in radians.
+    noise: standard deviation of the noise that each step adds to θ, in radians.
     slow: whether φ is observed; otherwise its pixels are 0.
     frozen: whether u stays the same in all frames of a sequence.
-    causes, cause_step: K, 1 for no hidden cause, and b in radians.
-    amplitude: deviation of the detail's pixels.
+    causes: the number K of causes; 1 means no hidden cause. cause_step: b, in radians.
+    amplitude: standard deviation of the detail's pixels.
     reach: largest action in radians; by default 1, or .5 with a hidden cause.
     """
 
@@ -158,17 +168,20 @@ class Ring:
         return np.stack([np.sin(between["action"]), np.cos(between["action"]) - 1], -1)
 
     def turned(self, batch: Batch, by: float, purpose: str = "hard pairs") -> np.ndarray:
-        """Observations (m, n, p) incompatible with x: y of a batch, with θ′ turned by ±`by` radians, random sign."""
+        """Observations (m, n, p) incompatible with x of a batch: those of y, with θ′ turned by ±`by` radians.
+
+        Signs are random; their random stream is named by `purpose`.
+        """
         signs = stream(self.seed, "world", self.name, purpose).integers(0, 2, batch.truth["theta_next"].shape)
         states = {name: batch.truth[f"{name}_next"] for name in ("theta", "phi", "u")}
         return self.seen(states | {"theta": states["theta"] + SINGLE(by) * (2 * signs - 1).astype(SINGLE)})
 
     def predictable(self, horizon: int = 1) -> dict[str, float]:
-        """Largest R² of any prediction of (cos, sin) of θ and φ, `horizon` steps ahead, from the state and all actions.
+        """R² of the best prediction of (cos, sin) of an angle `horizon` steps ahead, from the state and all actions.
 
-        Angles are uniform, and a step adds a random δ with a symmetric distribution around its mean. The best
-        prediction of e^{iθ′} hence has the modulus |E e^{iδ}|, and R² is the square of this modulus. Without `slow`, R²
-        of φ is NaN.
+        Returns R² by the names theta and phi. Angles are uniform, and a step adds a random δ with a symmetric
+        distribution around its mean. The best prediction of e^{iθ′} hence has the modulus |E e^{iδ}|. R² of one step is
+        the square of this modulus, and R² of several steps is a power of it. Without `slow`, R² of φ is NaN.
         """
         shifts = self.cause_step * (np.arange(self.causes) - (self.causes - 1) / 2)
         length = np.mean(np.cos(shifts)) * np.exp(-(self.noise**2) / 2)
@@ -183,10 +196,10 @@ class Ring:
 
 @dataclass(frozen=True)
 class Rings:
-    """m rings of 12 pixels each, at independent uniform angles; the second view jitters the angles by N(0, .1²).
+    """Rings of 12 pixels each, at independent uniform angles; later frames add N(0, jitter²) to the first one's angles.
 
-    Pixels are bumps as in ring world, mixed by a rotation that depends on the seed. State: angles (…, m). There are no
-    actions.
+    The first two frames are the two views of a pair. Each ring shows a bump as in ring world, and a rotation that
+    depends on the seed mixes all pixels. State: angles (…, `rings`). There are no actions.
     """
 
     seed: int
@@ -195,7 +208,7 @@ class Rings:
 
     @property
     def name(self) -> str:
-        """The name of the dataset."""
+        """Name of the dataset, rings_<m>."""
         return f"rings_{self.rings}"
 
     def drawn(self, random: np.random.Generator, count: int, frames: int) -> tuple[Arrays, Arrays]:
@@ -216,9 +229,10 @@ class Rings:
 
 @dataclass(frozen=True)
 class GaussianPairs:
-    """x ~ N(0, 1) in 20 dimensions and x′ = c x + √(1 − c²) ξ, ξ ~ N(0, 1); longer sequences continue likewise.
+    """Correlated Gaussian vectors x ~ N(0, 1) in 20 dimensions and x′ = c x + √(1 − c²) ξ, with ξ ~ N(0, 1).
 
-    c is the `correlation`. State: x. There are no actions.
+    c is the `correlation`. In longer sequences, each frame follows from the one before in this way. State: x (…, 20).
+    There are no actions.
     """
 
     seed: int
@@ -259,14 +273,17 @@ def _bumps(angles: np.ndarray, pixels: int, out: np.ndarray) -> None:
 
 @functools.cache
 def _rotation(seed: int, world: str, size: int) -> np.ndarray:
-    """Uniformly random rotation of pixels (size, size) for a seed and world."""
+    """Uniformly random orthogonal matrix (size, size) that mixes the pixels of a `world`, for a seed."""
     q, r = np.linalg.qr(stream(seed, "world", world, "rotation").standard_normal((size, size)))
     return q * np.sign(np.diag(r))
 
 
 @functools.lru_cache(maxsize=16)
 def _ring_pixels(seed: int, slow: bool, amplitude: float) -> tuple[np.ndarray, np.ndarray]:
-    """Matrix (2·24 + 8, 72) from bumps and u to mixed pixels, and the contribution (72,) of the bumps' mean to them."""
+    """Matrix (2 · 24 + 8, 72) from bumps and u to observations, and the offset (72,) to subtract from them.
+
+    The offset is the contribution of the bumps' mean.
+    """
     ring = world_shapes.RING
     rotation = _rotation(seed, "ring", 3 * ring)
     detail = stream(seed, "world", "ring", "detail").standard_normal((ring, world_shapes.DETAIL))

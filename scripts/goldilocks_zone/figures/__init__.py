@@ -6,7 +6,7 @@ figure as a literal FIGURE = {…} (see `registry.Figure`) and defines
     draw(studies: dict[str, xarray.Dataset], settings: FigureSettings, published: Path | None)
         -> tuple[matplotlib.figure.Figure, xarray.Dataset]
 
-`studies` maps names to results, for the registered studies that the run has. `published` is the file of published
-values to be drawn, or None. The returned dataset holds the numbers shown. The first paragraph of the module's docstring
-is the caption.
+`studies` holds the results of those registered studies that the run has, by name. `published` is the file of published
+values to draw, or None. The returned dataset holds the numbers that the figure shows. The first paragraph of the
+module's docstring is the caption.
 """

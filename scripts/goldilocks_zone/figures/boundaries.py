@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from goldilocks_zone.data import planar_shapes
 from goldilocks_zone.figures import curves, panels, style
 
-# Title and colour of each kind of minimum, by the first word of its label.
+# Title and style number (colour and marker) of each kind of minimum.
 KINDS = {
     "normal": ("normal", 0),
     "adversarial": ("adversarial", 1),
@@ -23,17 +23,18 @@ COLOURS = "PuOr_r"  # of alignments: white at zero and safe for colour-blind rea
 BAR_CM = 0.35  # width of a colour bar
 PALE = 0.75  # share of white in the colour of a class's region
 NARROW, SHORT = 3, 20  # ratios of the ends of a logarithmic axis that change its ticks
-DECADES = 5  # at most this many have a tick
+DECADES = 5  # largest number of decades with a tick
 SMALL = {"fontsize": 6.5}
 AXES_OF_MAPS = ("map_x", "map_y")
 EXAMPLES = ["example_point", "example_label"]
 
 
 def one(study: xr.Dataset, names: list[str], *kept: str, softmax: str = PUBLISHED) -> xr.Dataset:
-    """Select those of the variables `names` that a study has, over the axes `kept` and draws.
+    """Select those of the variables `names` that a study has, with no axes but those in `kept` and draw.
 
-    Each other axis is reduced to one label: the output `softmax`, the last epoch, the scaling `none` of layers, or,
-    where there is no such label, the first.
+    Every other axis is reduced to one label. This is the label `softmax` on the axis softmax, the last one on the axis
+    epoch, and `none` on the axis scaling (of layers). It is the first label on all other axes, and where the wanted
+    label is missing.
     """
     data = study[[name for name in names if name in study]].drop_vars("classes", errors="ignore")
     for axis in [axis for axis in data.dims if axis not in (*kept, "draw")]:
@@ -44,12 +45,12 @@ def one(study: xr.Dataset, names: list[str], *kept: str, softmax: str = PUBLISHE
 
 
 def kind(minimum: str) -> str:
-    """The kind of a minimum: its label without the number of steps on random labels."""
+    """The kind of a minimum: its label without the number of training steps on random labels."""
     return minimum.split("-")[0]
 
 
 def steps(minimum: str) -> int:
-    """The number of steps on random labels in a minimum's label; 0 if it has none."""
+    """Number of training steps on random labels, read off a minimum's label; 0 if the label has none."""
     return int(minimum.partition("-")[2] or 0)
 
 
@@ -58,7 +59,7 @@ def title(minimum: str) -> str:
 
 
 def look(minimum: str, **more: object) -> dict:
-    """Colour and marker of a kind of minimum as keyword arguments, updated with `more`."""
+    """Keyword arguments for the colour and marker of a minimum's kind; `more` adds or overrides arguments."""
     return style.look(KINDS[kind(minimum)][1], **more)
 
 
@@ -74,7 +75,7 @@ def aspect(dataset: str) -> float:
 
 
 def in_plane(study: xr.Dataset) -> list[str]:
-    """The datasets of a study that are two-dimensional."""
+    """Names of those datasets of a study that consist of points in the plane."""
     return [name for name in study["dataset"].values.tolist() if planar_shapes.of(name)]
 
 
@@ -140,7 +141,7 @@ def draw_points(ax: plt.Axes, here: xr.Dataset) -> None:
 
 
 def class_entries(count: int, **more: object) -> list[plt.Line2D]:
-    """Legend entries for classes."""
+    """Legend entries for `count` classes; `more` overrides the style of the markers."""
     look = {"linestyle": "none", "markersize": 3, **more}
     return [panels.entry(f"class {label + 1}", **style.look(label, **look)) for label in range(count)]
 
@@ -167,9 +168,10 @@ def absent(ax: plt.Axes, text: str = "not measured") -> None:
 
 
 def logarithmic_ticks(axis: Axis, short: float = SHORT) -> None:
-    """Set ticks at the decades of a logarithmic axis, or at every few decades if there are many.
+    """Set the ticks of a logarithmic axis, depending on the ratio of its upper to its lower end.
 
-    If the ratio of its ends is below `short`, ticks are at 1, 2 and 5 of each decade; below NARROW, at equal distances.
+    Below NARROW, ticks are at equal steps of the value. Below `short`, they are at 1, 2 and 5 times each power of ten.
+    Otherwise they are at decades, of which some are skipped if there are more than DECADES.
     """
     low, high = axis.get_view_interval()
     if high / low < NARROW:

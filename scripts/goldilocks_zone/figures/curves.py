@@ -20,22 +20,25 @@ WithInterval = tuple[float, float, float]  # value, low, high
 
 
 def described(long_name: str, units: str = "1") -> dict[str, str]:
-    """Attributes of a variable in source data."""
+    """Attributes units and long_name of a variable in source data."""
     return {"units": units, "long_name": long_name}
 
 
 def ends_of(interval: str) -> dict[str, str]:
-    """Descriptions of low and high, the ends of an interval."""
+    """Descriptions of the variables low and high, the ends of `interval`, by name."""
     return {"low": f"lower end of {interval}", "high": f"upper end of {interval}"}
 
 
 def columns(dims: tuple[str, ...], values: np.ndarray, meanings: Mapping[str, str], units: str = "1") -> dict:
-    """Split the last axis of `values` into variables (dims), named and described by `meanings`."""
+    """Split `values` along the last axis into variables for xarray.Dataset, with the axes `dims`.
+
+    `meanings` holds the description of each variable by name, in the order of the last axis.
+    """
     return {name: (dims, values[..., i], described(text, units)) for i, (name, text) in enumerate(meanings.items())}
 
 
 def prefixed(found: Mapping[str, xr.Dataset]) -> xr.Dataset:
-    """Merge datasets, renaming their variables to {name}_{variable}."""
+    """Merge datasets, given by name, after renaming their variables to {name}_{variable}."""
     return xr.merge([data.rename({part: f"{name}_{part}" for part in data.data_vars}) for name, data in found.items()])
 
 
@@ -49,9 +52,9 @@ def settings_of(study: xr.Dataset) -> dict:
 
 
 def primary(study: xr.Dataset, *keys: str) -> xr.Dataset:
-    """Select the first dataset, the first network and the first value of each varied key.
+    """Select the first dataset, the first network and the first value of every setting that the study varies.
 
-    The exceptions are `keys`, which are axes of the result, of length 1 if the study does not vary them.
+    The settings `keys` are kept as axes of the result. The axis has length 1 if the study does not vary its setting.
     """
     settings = settings_of(study)
     others = [studies.dimension(key) for key in settings["vary"] if key not in keys]
@@ -67,7 +70,8 @@ def nearest_to_r_x(study: xr.Dataset) -> int:
 def meanings_of_means(interval: str, of: str) -> dict[str, str]:
     """Descriptions of the variables that `means` and `over_radii` return, by name.
 
-    interval: what low and high bound, such as "95 % interval over draws". of: ending of each text, such as " of kappa".
+    `interval` names the interval from low to high, such as "95 % interval over draws". `of` is appended to each
+    description, such as " of kappa".
     """
     spread = {"mean": f"mean over draws{of}", "standard_deviation": f"standard deviation over draws{of}"}
     return spread | ends_of(f"the mean's {interval}{of}")
@@ -76,8 +80,8 @@ def meanings_of_means(interval: str, of: str) -> dict[str, str]:
 def means(values: xr.DataArray, about: str = "") -> xr.Dataset:
     """Mean and standard_deviation over draws of values (…, draw), with low and high of the mean's 95 % interval.
 
-    The intervals are Student's, pointwise and over the finite draws. They and the deviation are NaN for a single draw.
-    `about`, if given, replaces the description of the values and makes them dimensionless.
+    Intervals are pointwise Student intervals over the finite draws. Intervals and deviations are NaN for a single draw.
+    `about`, if given, replaces the description of the values and sets their unit to 1.
     """
     values = values.transpose(..., "draw").assign_attrs(described(about) if about else {})
     found = np.full((*values.shape[:-1], 4), np.nan)
@@ -96,7 +100,7 @@ def means(values: xr.DataArray, about: str = "") -> xr.Dataset:
 def over_radii(study: xr.Dataset, variable: str) -> xr.Dataset:
     """Mean and standard_deviation over draws, with low and high of the mean's simultaneous 95 % band over radii.
 
-    The variable has the axes (…, radius, draw), the result (…, radius).
+    If the variable has the axes (…, radius, draw), the result has the axes (…, radius).
     """
     values = study[variable].transpose(..., "radius", "draw")
     flat = values.values.reshape(-1, study.sizes["radius"], study.sizes["draw"])
@@ -109,9 +113,9 @@ def over_radii(study: xr.Dataset, variable: str) -> xr.Dataset:
 
 
 def bootstrapped(statistic: Callable[[np.ndarray], float], samples: np.ndarray, *name: str) -> WithInterval:
-    """A statistic of samples (…, n) with its 95 % interval by `estimates.bootstrapped`, over the last axis.
+    """Value, low and high of a statistic of samples (…, draws), with the 95 % interval of `estimates.bootstrapped`.
 
-    The interval is NaN for fewer than two draws. `name` labels the random stream.
+    Draws are resampled. low and high are NaN for fewer than two draws. `name` labels the random stream.
     """
     try:
         found = estimates.bootstrapped(statistic, samples, *name)
@@ -121,7 +125,10 @@ def bootstrapped(statistic: Callable[[np.ndarray], float], samples: np.ndarray, 
 
 
 def of_claim(estimator: Callable[..., list[estimates.Estimate]], *arguments: object) -> WithInterval:
-    """The only estimate of a claim's estimator with its 95 % interval; all NaN if untestable or for too few draws."""
+    """Value, low and high (95 % interval) of the single estimate that a claim's estimator returns.
+
+    All are NaN if the estimator raises NotTested or TooFewDraws.
+    """
     try:
         (found,) = estimator(*arguments)
         return found.value, *found.interval(estimates.LEVEL)
@@ -132,7 +139,7 @@ def of_claim(estimator: Callable[..., list[estimates.Estimate]], *arguments: obj
 def ratios_of_means(above: xr.DataArray, below: xr.DataArray, meaning: str, *name: str) -> xr.Dataset:
     """Ratio of the means over draws of `above` and `below` (…, draw), with low and high of its 95 % interval.
 
-    NaN where the mean of `below` is poorly known: where half the length of its 95 % interval is half of |mean| or more.
+    The ratio is NaN where the mean of `below` is poorly known: where its 95 % interval is at least as long as |mean|.
     `meaning` describes the ratio; `name` labels the random stream of the bootstrap.
     """
     below = below.broadcast_like(above).transpose(*above.dims)
@@ -149,7 +156,7 @@ def ratios_of_means(above: xr.DataArray, below: xr.DataArray, meaning: str, *nam
 
 
 def statistics(found: Mapping[str, WithInterval], meanings: Mapping[str, str]) -> xr.Dataset:
-    """Statistics and the ends of their 95 % intervals as variables (quantity)."""
+    """Statistics as variables (quantity), each with the entries value, low and high (95 % interval)."""
     variables = {name: ("quantity", list(values), described(meanings[name])) for name, values in found.items()}
     return xr.Dataset(variables, {"quantity": ["value", "low", "high"]} if found else None)
 
@@ -177,7 +184,10 @@ def bin_edges(values: np.ndarray) -> np.ndarray:
 
 
 def bars(found: xr.Dataset, value: str = "mean") -> np.ndarray:
-    """Lengths (2, …) of error bars, clipped at zero because a bootstrap interval may lie on one side of its value."""
+    """Lengths (2, …) of the error bars below and above the variable `value`.
+
+    They are clipped at zero, because a bootstrap interval may lie on one side of its value.
+    """
     value = found[value].values
     return np.clip([value - found["low"].values, found["high"].values - value], 0, None)
 
@@ -188,7 +198,7 @@ def draw_means(ax: plt.Axes, x: np.ndarray, found: xr.Dataset, **look: object) -
 
 
 def draw_band(ax: plt.Axes, x: np.ndarray, found: xr.Dataset, alpha: float = 0.25, **look: object) -> None:
-    """Draw means over x as a line, with their intervals as a band of the same colour, which `look` must contain."""
+    """Draw means over x as a line, with their intervals as a band; `look` must contain the `color` of both."""
     ax.plot(x, found["mean"], **look)
     ax.fill_between(x, found["low"], found["high"], color=look["color"], alpha=alpha, linewidth=0)
 

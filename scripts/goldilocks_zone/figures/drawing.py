@@ -37,9 +37,9 @@ def draw_figure(
 
 
 def drawn(figure: registry.Figure, studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
-    """Draw a figure in the common style; returns the picture and its source data.
+    """Draw a figure with its module, in the common style; return the picture and its source data.
 
-    Raises ValueError if the module's draw returns anything else.
+    Raises ValueError unless the module's function draw returns a matplotlib Figure and an xarray Dataset.
     """
     style.set_style()
     specification = importlib.util.spec_from_file_location(f"figure_{figure.id}", figure.module)
@@ -54,9 +54,9 @@ def drawn(figure: registry.Figure, studies: Studies, settings: FigureSettings, p
 def load(path: str | Path, figure: registry.Figure) -> xr.Dataset:
     """Load the results of a study for a figure.
 
-    For figures over the scale α of an initialisation, the coordinate x is set to log10 α. In a study at trained
-    weights, each network at each of its weights becomes a separate network, unless the figure needs the axis `weights`.
-    Raises ValueError for radii in the wrong unit, or if an axis that the figure needs is missing.
+    For figures over the scale α of an initialisation, the coordinate x is set to log10 α. In a study with the axis
+    `weights`, each pair of network and weights becomes a network of its own, unless the figure needs this axis. Raises
+    ValueError if radii have the wrong unit, or if an axis that the figure needs is missing.
     """
     study = netcdf.read_dataset(path)
     if figure.axis == "radius" and "x" not in study.coords:
@@ -68,6 +68,8 @@ def load(path: str | Path, figure: registry.Figure) -> xr.Dataset:
         study = study.assign_coords(x=place)
     for axis in figure.needs:
         if axis not in study.dims:
-            raise ValueError(f"{path} has no axis {axis}, which this figure needs: see the study in config.yaml")
-    # Only figures that need the axis `weights` handle it; for others each label becomes a network.
+            raise ValueError(
+                f"{path} has no axis {axis}, which this figure needs: give its study this axis, as in config/studies"
+            )
+    # Only figures that need the axis `weights` can handle it; for others, each label becomes a network.
     return study if "weights" in figure.needs else cells.weights_as_networks(study)

@@ -23,15 +23,16 @@ ARMS = {
 NUMBERS = {"full": 0, "infonce": 1, "pixel_prediction": 2, "pixel_autoencoder": 3}
 UNTRAINED = {"color": "0.45", "marker": "x"}
 WORLDS = {"ring": "ring world", "mnist": "MNIST"}
-APART = 0.46  # between the first and last series of a row, in rows
+APART = 0.46  # distance of the first from the last series of a row, relative to the distance between rows
 DOT = {"marker": ".", "linestyle": "none", "markersize": 3.5, "alpha": 0.45, "markeredgewidth": 0}
 SMALL = {"fontsize": 6.5}
 
 
 def one(study: xr.Dataset, names: Sequence[str], *kept: str, **chosen: object) -> xr.Dataset:
-    """Select those of the variables `names` that a study has, over the axes `kept` and draws.
+    """Select those of the variables `names` that a study has, with no axes but those in `kept` and draw.
 
-    Each other axis is reduced to its label in `chosen`, if the study has this label, else to its first label.
+    Every other axis is reduced to one label: the label that `chosen` gives for this axis, if the study has it, else the
+    first label.
     """
     data = study[[name for name in names if name in study]].drop_vars("classes", errors="ignore")
     for axis in [axis for axis in data.dims if axis not in (*kept, "draw")]:
@@ -42,7 +43,7 @@ def one(study: xr.Dataset, names: Sequence[str], *kept: str, **chosen: object) -
 
 
 def values_of(study: xr.Dataset, name: str, *kept: str, **chosen: object) -> xr.DataArray:
-    """One variable selected by `one`; all NaN if the study lacks it."""
+    """The variable `name`, selected as by `one`; all NaN if the study lacks it."""
     data = one(study, [name], *kept, **chosen)
     if name in data:
         return data[name]
@@ -52,17 +53,17 @@ def values_of(study: xr.Dataset, name: str, *kept: str, **chosen: object) -> xr.
 
 
 def look_of(arm: str, **more: object) -> dict:
-    """Colour and marker of an arm that is drawn as a curve, as keyword arguments updated with `more`."""
+    """Keyword arguments for the colour and marker of an arm's curve; `more` adds or overrides arguments."""
     return {**UNTRAINED, **more} if arm == "random" else style.look(NUMBERS.get(arm, 4), **more)
 
 
 def world(dataset: str) -> str:
-    """The title of a world or a dataset."""
+    """Title of a dataset, which may be a simulated world."""
     return WORLDS.get(dataset) or panels.dataset_title(dataset)
 
 
 def finite(*shown: object, otherwise: tuple[float, float] = (0.0, 1.0)) -> np.ndarray:
-    """The finite values, flattened; `otherwise` if there are none."""
+    """All finite values of the arrays `shown`, as one vector; `otherwise` if there are none."""
     values = np.concatenate([np.ravel(each) for each in shown])
     values = values[np.isfinite(values)]
     return values if len(values) else np.array(otherwise)
@@ -79,7 +80,7 @@ def draw_known(ax: plt.Axes, x: np.ndarray, found: xr.Dataset, **look: object) -
 def draw_rows(ax: plt.Axes, rows: Sequence[str], series: Sequence[tuple[dict, xr.DataArray]], floor: float) -> None:
     """Draw one row per arm: for each series, the values of all draws and their mean with its interval.
 
-    A series is a style and its values (arm, draw). Values below the floor are drawn at the floor.
+    A series is a pair of a style and values (arm, draw). Values below `floor` are drawn at `floor`.
     """
     for number, (look, values) in enumerate(series):
         shift = APART * curves.centred(number, len(series)) / max(1, len(series) - 1)

@@ -1,7 +1,8 @@
 """Accuracy after training over the radius: families of subspaces, arms, and their curves.
 
-An arm is a pair of rules for how the learning rate and the temperature follow the radius. The rate is `best` if it was
-chosen among several.
+A family is the set of all planes, or of all spheres, of a study for one dataset and network. An arm is a pair of rules
+for how the learning rate and the temperature follow the radius. In a study of several rates, the rule of the rate is
+`best`: each radius has the rate that is best for it.
 """
 
 from itertools import product
@@ -30,8 +31,8 @@ HIGHEST = 1.07  # upper end of an accuracy axis, relative to the largest mean
 def families(study: xr.Dataset, named: bool = False) -> list[tuple[str, xr.Dataset]]:
     """Title and data of each family of planes or spheres, for each dataset and network.
 
-    The data have one subspace per dimension, with the coordinate `dimension` (subspace) in ascending order. Titles name
-    the dataset if there are several, or always if `named`.
+    The data keep one subspace of each dimension, with the coordinate `dimension` (subspace) in ascending order. Titles
+    name the dataset if there are several or if `named`, and the network if there are several.
     """
     study = first_values(study)
     names = {}
@@ -55,7 +56,8 @@ def families(study: xr.Dataset, named: bool = False) -> list[tuple[str, xr.Datas
 def titled_cells(study: xr.Dataset, nearest_to: int | None = None, named: bool = False) -> list[tuple[str, xr.Dataset]]:
     """Title and data for each combination of dataset, network, and plane or sphere.
 
-    With `nearest_to`, each family keeps only the plane or sphere of the nearest dimension. `named`: as in `families`.
+    With `nearest_to`, each family keeps only the plane or sphere with the dimension nearest to this number. `named` is
+    passed to `families`.
     """
     found = []
     for title, family in families(study, named):
@@ -66,9 +68,10 @@ def titled_cells(study: xr.Dataset, nearest_to: int | None = None, named: bool =
 
 
 def first_values(study: xr.Dataset) -> xr.Dataset:
-    """Select the first value of every axis, except those of a cell, draws, and the rules or rates of training.
+    """Select the first value of every axis of the accuracy, except the axes that curves over the radius use.
 
-    Kept are dataset, network, subspace, radius, draw, temperature_rule, and rate or, if no rate is varied, rate_rule.
+    These are dataset, network, subspace, radius, draw, temperature_rule, and rate or, if the study does not vary the
+    rate, rate_rule.
     """
     kept = ["dataset", "network", "subspace", "radius", "draw", "temperature_rule"]
     kept.append("rate" if "rate" in study.dims else "rate_rule")
@@ -87,7 +90,7 @@ def rules(study: xr.Dataset) -> dict[str, list[str]]:
 
 
 def arms(study: xr.Dataset) -> list[tuple[str, str, dict]]:
-    """The arms of a study: rate (key of RATES), temperature (key of TEMPERATURES), and labels that select the arm."""
+    """The arms of a study, each as (key of RATES, key of TEMPERATURES, axis labels that select the arm)."""
     found = []
     for rate, temperature in product(*rules(study).values()):
         place = {rule: value for rule, value in zip(RULES, (rate, temperature)) if rule in study.dims}
@@ -96,7 +99,7 @@ def arms(study: xr.Dataset) -> list[tuple[str, str, dict]]:
 
 
 def look(rate: str, temperature: str) -> dict:
-    """Line and marker of an arm: colour and marker show the rate, line style and filling the temperature."""
+    """Style of an arm: colour and marker show the rule of the rate, line and filling that of the temperature."""
     fixed = temperature == "fixed"
     filling = {"markersize": 3, "markerfacecolor": None if fixed else "white", "markeredgewidth": 0.7}
     return style.look(NUMBERS[rate], **filling, linestyle="-" if fixed else "--", linewidth=1.1 if fixed else 0.9)
@@ -112,16 +115,16 @@ def arm_handles(drawn: list[tuple[str, str]]) -> list[plt.Line2D]:
 
 
 def published_rows(path: Published, cells: xr.Dataset) -> list[dict[str, str]]:
-    """Rows of published values for a family; [] unless it is of planes, with the published dataset and network."""
+    """Rows of published values for a family; [] unless it holds planes for the published dataset and network."""
     on_planes = cells["subspace"].values[0].startswith("plane-")
     place = {axis: cells[axis].item() for axis in ("dataset", "network")}
     return profiles.published_rows(path, place) if on_planes else []
 
 
 def accuracy_curves(study: xr.Dataset) -> xr.Dataset:
-    """Means over draws of the final accuracy, as by `curves.over_radii`; diverged runs count as chance.
+    """Means over draws of the final accuracy, with the variables of `curves.over_radii`; diverged runs count as chance.
 
-    If the study varies the rate, `best_rate` is the rate chosen for each radius.
+    If the study varies the rate, each radius has its best rate, and the variable `best_rate` holds these rates.
     """
     values = training.accuracy(study)
     if "rate" in study.dims:
@@ -135,17 +138,23 @@ def accuracy_curves(study: xr.Dataset) -> xr.Dataset:
 
 
 def draw(ax: plt.Axes, curve: xr.Dataset, number: int, count: int, look: dict, apart: float = APART) -> None:
-    """Draw means over log10(r/r_X), with the simultaneous band as error bars, because areas would hide other curves."""
+    """Draw means over log10(r/r_X), with the simultaneous band as error bars, because areas would hide other curves.
+
+    `moved_aside` explains `number`, `count` and `apart`.
+    """
     ax.errorbar(moved_aside(curve, number, count, apart), curve["mean"], curves.bars(curve), elinewidth=0.6, **look)
 
 
 def moved_aside(curve: xr.Dataset, number: int, count: int, apart: float) -> np.ndarray:
-    """log10(r/r_X) of a curve's points, offset so that `count` curves lie `apart` from each other."""
+    """log10(r/r_X) of the points of curve `number` among `count`, offset so that neighbouring curves are `apart`."""
     return curve["x"].values / 2 + apart * curves.centred(number, count)
 
 
 def draw_cells(cells: list[tuple[str, xr.Dataset]], settings: FigureSettings, columns: int, room: float) -> Drawn:
-    """Draw a panel per cell with a curve per arm; panels of the same dataset share the range of accuracy."""
+    """Draw one panel per cell, with one curve per arm; panels of one dataset have equal limits of the accuracy.
+
+    `cells` holds the title and data of each cell.
+    """
     figure, axes = panels.page(len(cells), settings, columns, room=room, x_label=X_LABEL)
     data = {panels.letter(number): accuracy_curves(cell) for number, (_, cell) in enumerate(cells)}
     tops, drawn = [(each["dataset"].item(), float(each["mean"].max())) for each in data.values()], []
@@ -175,7 +184,7 @@ def show_accuracy(ax: plt.Axes, cell: xr.Dataset, highest: float) -> None:
 
 
 def label_dimensions(axis: Axis, dimensions: np.ndarray) -> None:
-    """Set ticks at dimensions on an axis in log10 d, skipping those too close to the previous one."""
+    """Set ticks at `dimensions` on an axis in log10 d, skipping those within LEAST_GAP of the previous tick."""
     places = np.log10(dimensions)
     kept = [0]
     for i in range(1, len(places)):

@@ -24,7 +24,7 @@ def parameters_rescaled(study: xr.Dataset) -> xr.Dataset:
 
 
 def bands(study: xr.Dataset, variables: dict[str, xr.DataArray]) -> xr.Dataset:
-    """{name}_mean, _low and _high (…, radius) of each of `variables`, with bands from `curves.over_radii`."""
+    """Means over draws of `variables` with simultaneous 95 % bands: {name}_mean, _low and _high (…, radius)."""
     found = {name: curves.over_radii(study.assign({name: values}), name) for name, values in variables.items()}
     return xr.Dataset({f"{name}_{part}": each[part] for name, each in found.items() for part in curves.PARTS})
 
@@ -48,10 +48,11 @@ def stacks(
     titles: dict[str, str] | None = None,
     columns: int | None = None,
 ) -> plt.Figure:
-    """A figure with a column of panels per study, one panel for each y-label in `heights`.
+    """Draw a figure with one column of panels per study; `heights` holds the y-label of each panel of a column.
 
-    `draw_stack` draws a study's part of `data` into its column. Columns are titled by `titles`, or by dataset and
-    network. One legend above serves all panels. Beyond `columns` studies (by default 3), columns wrap to further rows.
+    `draw_stack` draws a study's part of `data` into the panels of its column. A column's title comes from `titles` or,
+    by default, names dataset and network. All panels share one legend at the top. If there are more than `columns`
+    studies (by default 3), further columns are placed below.
     """
     figure, stacked = panels.stacked(len(studies), len(heights), settings, columns, x_label=LABEL)
     for name, stack in zip(studies, stacked):

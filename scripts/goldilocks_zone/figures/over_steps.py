@@ -29,14 +29,15 @@ WORDS = {
 PRIMARY = {"dataset": "mnist", "network": "fc-200x2-relu-nobias"}
 USUAL = "usual"
 STAGES = {"start": "start", "learnt": "after learning", "end": "end"}
-KEYS = ("optimiser", "batch")  # settings that distinguish studies, besides those they vary
+KEYS = ("optimiser", "batch")  # settings that a run's name lists even if its study does not vary them
 NARROW, WIDE = 4.0, 1000.0  # ratios of the ends of a logarithmic axis that change its ticks
 
 
 def runs(study: xr.Dataset) -> Iterator[tuple[str, xr.Dataset]]:
     """Yield the name and data (draw, step, …) of each run of a study, at its first radius and subspace.
 
-    A run is one dataset, network and value of each varied key. Its name lists those that are not usual.
+    A run has one dataset, one network and one value of each setting that the study varies. Its name lists those of them
+    that are not the usual ones, and is USUAL if there are none.
     """
     settings = curves.settings_of(study)
     varied = [studies.dimension(key) for key in settings["vary"]]
@@ -54,9 +55,10 @@ def runs(study: xr.Dataset) -> Iterator[tuple[str, xr.Dataset]]:
 
 
 def stages(run: xr.Dataset, variable: str) -> dict[str, int]:
-    """Steps at which a variable is measured at three stages: the first, the first after learning, and the last.
+    """Steps of the three stages start, learnt and end, among the steps at which every draw measured a variable.
 
-    After learning, the mean training loss is below LEARNT ln C for C classes. If it never is, the middle step is taken.
+    start and end are the first and the last step. learnt is the first step at which the training loss, averaged over
+    draws, is below LEARNT ln C for C classes. If there is none, it is the middle step.
     """
     steps = local_geometry.measured(run[variable])["step"].values
     losses = run["training_loss"].sel(step=steps).mean("draw").values
@@ -81,7 +83,7 @@ def draw_over_steps(ax: plt.Axes, found: xr.Dataset, number: int, label: str, **
 
 
 def points(number: int, filled: bool) -> dict:
-    """Style of points with error bars and without line, in the colour and marker of this number."""
+    """Style of points with error bars and without a line, in the colour and marker of curve `number`."""
     more = {"markersize": 3, "markeredgewidth": 0.8, "elinewidth": 0.7, "linestyle": "none"}
     return style.look(number, markerfacecolor=style.colour(number) if filled else "white", **more)
 
@@ -96,7 +98,10 @@ def step_axis(ax: plt.Axes, steps: np.ndarray) -> None:
 
 
 def logarithmic_axis(ax: plt.Axes, *shown: xr.DataArray | float) -> None:
-    """Make the y-axis logarithmic, with room for the values and plain tick labels; intervals may exceed it."""
+    """Make the y-axis logarithmic, with plain tick labels and room for the values `shown`.
+
+    Intervals of these values may extend beyond the axis.
+    """
     low, high = panels.log_limits(*(np.log10(each) for each in shown), margin=0.08)
     ax.set(yscale="log", ylim=(low, high))
     if high / low < NARROW:

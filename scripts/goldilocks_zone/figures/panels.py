@@ -30,7 +30,7 @@ def page_size(rows: int, settings: FigureSettings, room: float = 1.0) -> tuple[f
 def grid(
     rows: int, columns: int, settings: FigureSettings, room: float = 1.0, **options: object
 ) -> tuple[plt.Figure, np.ndarray]:
-    """A page-wide figure with panels (rows, columns); further options are passed to `subplots`."""
+    """Page-wide figure and its panels (rows, columns); `options` are passed to `plt.subplots`."""
     size = page_size(rows, settings, room)
     return plt.subplots(rows, columns, **{"figsize": size, "squeeze": False, **options})
 
@@ -38,7 +38,7 @@ def grid(
 def page(
     count: int, settings: FigureSettings, columns: int | None = None, **options: object
 ) -> tuple[plt.Figure, list[plt.Axes]]:
-    """A page-wide figure with `count` panels, row by row; further options are passed to `stacked`."""
+    """Page-wide figure and its `count` panels, row by row; `options` are passed to `stacked`."""
     figure, stacks = stacked(count, 1, settings, columns, **options)
     return figure, [ax for (ax,) in stacks]
 
@@ -46,9 +46,10 @@ def page(
 def stacked(
     count: int, height: int, settings: FigureSettings, columns: int | None = None, x_label: str = "", **options: object
 ) -> tuple[plt.Figure, list[list[plt.Axes]]]:
-    """A page-wide figure with `count` stacks of `height` panels, by default in at most three columns.
+    """Page-wide figure and its `count` stacks of `height` panels each, by default in at most three columns.
 
-    With `x_label` all panels share the x-axis, and the lowest panel of each column labels it.
+    With `x_label`, all panels share the x-axis, and the lowest panel of each column carries the label. `options` are
+    passed to `grid`.
     """
     columns = columns or min(count, 3)
     rows = height * math.ceil(count / columns)
@@ -65,9 +66,9 @@ def stacked(
 
 
 def for_each_cell(study: xr.Dataset, settings: FigureSettings) -> tuple[plt.Figure, list[tuple[plt.Axes, dict]]]:
-    """A figure with a panel per cell of a study, and each panel with the labels of its cell.
+    """Figure with one panel per cell of a study, and a list of pairs of a panel and the labels of its cell.
 
-    Several panels share their axes, and their titles name the labels that differ between cells.
+    If there are several panels, they share their axes, and their titles name the labels that differ between cells.
     """
     shown = cells(study)
     width, height = (length / CENTIMETRES_PER_INCH for length in (settings.width_cm, settings.height_cm))
@@ -96,7 +97,7 @@ def cell_title(cell: dict, all_cells: list[dict]) -> str:
 
 
 def dataset_title(label: str) -> str:
-    """The title of an official dataset, or a user dataset's name."""
+    """Title of a dataset: the usual name of an official dataset, else its label with blanks for underscores."""
     return DATASETS.get(label, label.replace("_", " "))
 
 
@@ -115,7 +116,7 @@ def lettered(number: int, title: str) -> str:
 
 
 def letter_titles(axes: list[plt.Axes], titles: list[str] | None = None) -> None:
-    """Title panels with their letters, keeping existing titles by default."""
+    """Put the letters (a), (b), … before the titles of panels; `titles` replaces their present titles."""
     for number, (ax, title) in enumerate(zip(axes, titles or [ax.get_title() for ax in axes])):
         ax.set_title(lettered(number, title))
 
@@ -128,9 +129,9 @@ def label_y(figure: plt.Figure, text: str) -> None:
 
 
 def limits(*shown: object, margin: float = 0.08, above: float | None = None) -> tuple[float, float]:
-    """Ends of an axis with room for the values `shown`; NaN are ignored.
+    """Lower and upper end of an axis with room for the values `shown`; NaN are ignored.
 
-    The margin is relative to the range of the values; `above` replaces it at the upper end.
+    `margin` is the room at either end, relative to the range of the values; `above` replaces it at the upper end.
     """
     values = np.concatenate([np.ravel(each) for each in shown])
     low, high = np.nanmin(values), np.nanmax(values)
@@ -139,7 +140,7 @@ def limits(*shown: object, margin: float = 0.08, above: float | None = None) -> 
 
 
 def log_limits(*logarithms: object, margin: float = 0.06) -> tuple[float, float]:
-    """Ends of a logarithmic axis with room for values given as decimal logarithms."""
+    """Lower and upper end of a logarithmic axis with room for values given as decimal logarithms; see `limits`."""
     low, high = limits(*logarithms, margin=margin)
     return 10**low, 10**high
 
@@ -149,7 +150,10 @@ def entry(label: str, **look: object) -> plt.Line2D:
 
 
 def legend(ax: plt.Axes, handles: list, **place: object) -> None:
-    """Place a legend inside `ax` if it is the only panel; else place the legend of the first panel above all panels."""
+    """Place a legend inside the only panel of a figure or, if there are several panels, above all of them.
+
+    If there are several, only the call for the first panel places a legend.
+    """
     if len(ax.figure.axes) == 1:
         ax.legend(handles=handles, **place)
     elif ax is ax.figure.axes[0]:
@@ -163,7 +167,11 @@ def legend_on_top(figure: plt.Figure, handles: list | plt.Axes, columns: int = 1
 
 
 def legend_above(ax: plt.Axes, heading: str, handles: list | None = None, columns: int | None = None) -> None:
-    """Place a legend between a panel and its heading, clear of the curves, in `columns` or as many columns as fit."""
+    """Place a legend between a panel and its heading, clear of the curves.
+
+    By default, `handles` are the panel's own, and there are two columns if more than three entries are all short
+    enough, else one.
+    """
     handles = ax.get_legend_handles_labels()[0] if handles is None else handles
     fit = len(handles) > 3 and max(len(each.get_label()) for each in handles) <= LONGEST_IN_TWO_COLUMNS
     place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": columns or (2 if fit else 1)}

@@ -25,29 +25,32 @@ def draw_curves(ax: plt.Axes, curve: xr.Dataset, number: int, label: str, deviat
     """Draw a mean over the radius for each number of examples, with thin broken lines for all but the largest."""
     largest, *fewer = sorted(curve["examples"].values.tolist(), reverse=True)
     curves.draw_curve(ax, curve.sel(examples=largest), number, label, deviations)
-    for line, count in zip(style.LINES[1:], fewer):
+    for line, count in enumerate(fewer, 1):
         thin = curve.sel(examples=count)
-        ax.plot(thin["x"], thin["mean"], color=style.colour(number), linestyle=line, linewidth=0.7)
+        ax.plot(thin["x"], thin["mean"], color=style.colour(number), linestyle=style.line(line), linewidth=0.7)
 
 
 def example_handles(study: xr.Dataset) -> list[plt.Line2D]:
     """Legend entries for the lines of `draw_curves`, largest number of examples first."""
     counts = sorted(study["examples"].values.tolist(), reverse=True)
-    looks = [{"color": "k", "linestyle": line, "linewidth": 1.2 if line == "-" else 0.7} for line in style.LINES]
-    return [panels.entry(f"$N={count}$", **look) for look, count in zip(looks, counts)]
+    widths = [1.2, *(0.7 for _ in counts[1:])]
+    return [
+        panels.entry(f"$N={count}$", color="k", linestyle=style.line(i), linewidth=width)
+        for i, (count, width) in enumerate(zip(counts, widths))
+    ]
 
 
 def power_law(x: np.ndarray, mean: np.ndarray) -> list[float]:
-    """Slope and intercept of log10 of a mean (r,) over log10(r/r_X), where x (r,) is at least POWER_LAW_FROM.
+    """Slope and intercept of the line fitted to log10 of `mean` (r,) over log10(r/r_X).
 
-    [] for fewer than two such radii.
+    Fitted where `x` (r,), log10(r²/r_X²), is at least POWER_LAW_FROM. Returns [] for fewer than two such radii.
     """
     above = x >= POWER_LAW_FROM
     return np.polyfit(x[above] / 2, np.log10(mean[above]), 1).tolist() if above.sum() >= 2 else []
 
 
 def published_rows(path: Published, cell: Mapping[str, str]) -> list[dict[str, str]]:
-    """Rows of published values; [] without a file, or unless the cell has the published dataset and network."""
+    """Rows of published values; [] if there is no file, or if the cell has another dataset or network than theirs."""
     if path is None or (cell["dataset"], cell["network"]) != ("mnist", "fc-200x2-relu"):
         return []
     with path.open(newline="", encoding="utf-8") as file:
@@ -57,7 +60,10 @@ def published_rows(path: Published, cell: Mapping[str, str]) -> list[dict[str, s
 def draw_profile(
     variable: str, label: str, reference: float, studies: Studies, settings: FigureSettings, published: Published
 ) -> Drawn:
-    """Draw a measure over the radius, one curve per dimension, as in figure 3 of Fort & Scherlis (2019)."""
+    """Draw a measure over the radius, one curve per dimension, as in figure 3 of Fort & Scherlis (2019).
+
+    `label` is the y-label. A broken line marks the value `reference`.
+    """
     (study,) = studies.values()
     data = curves.over_radii(study, variable)
     figure, axes = panels.for_each_cell(study, settings)

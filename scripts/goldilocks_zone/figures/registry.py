@@ -29,12 +29,13 @@ class InPaper(Section):
 class Figure(BaseModel):
     """A figure as registered by its module.
 
-    It shows those of `studies` that a run has, or a `result` that belongs to no study. With the axis `radius`, the
-    studies' radii must be in units of r_X. With the axis `scale`, radii must be scale factors of an initialisation, and
-    log10 of the factor becomes the coordinate x. Each study must have the axes `needs`. By default, `shows` is the
-    first paragraph of the module's docstring. `published` is the file of published values. A figure that is not `wide`
-    takes half the width of the paper's text, as long as it has one panel. `caption` is for figures that no section of
-    the paper mentions, in plain text; by default `shows`.
+    id: name of the figure. shows: its description, by default the first paragraph of the module's docstring. studies:
+    the figure is drawn from those of these studies that a run has. result: a result that belongs to no study, for
+    figures without `studies`. axis: with `radius`, the studies' radii must be in units of r_X. With `scale`, radii must
+    be scale factors of an initialisation, and log10 of the factor becomes the coordinate x. needs: axes that each study
+    must have. published: file of published values. wide: False gives the figure half the width of the paper's text, as
+    long as it has one panel. caption: caption in plain text for figures that no section of the paper mentions, by
+    default `shows`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -87,7 +88,7 @@ class FigureSettings(Section, title="Figure"):
 def figures() -> dict[str, Figure]:
     """The figures of this package by name, sorted by work and module.
 
-    Raises ValueError if two share a name, or as `_registered` does.
+    Raises ValueError if two figures share a name, or if `_registered` rejects a module.
     """
     found: dict[str, Figure] = {}
     for figure in filter(None, map(_registered, sorted(ROOM.glob("*/*.py")))):
@@ -99,10 +100,10 @@ def figures() -> dict[str, Figure]:
 
 
 def of(name: str, file: str | None = None) -> Figure:
-    """The figure of this name: from this package, or drawn by a `file` of the user.
+    """The figure called `name`: a figure of this package or, if `file` is given, the figure that this file draws.
 
-    Raises ValueError if there is no such figure, if a figure of this package has the name of the user's figure, or as
-    `_registered` does.
+    Raises ValueError if this package has no such figure, if the user's figure has the name of a figure of this package,
+    or if `_registered` rejects the file.
     """
     if file is None:
         if name not in figures():
@@ -116,10 +117,11 @@ def of(name: str, file: str | None = None) -> Figure:
 
 
 def with_defaults(section: Mapping) -> dict:
-    """The section `figures` of a configuration, with every registered figure that is not set to null.
+    """Complete the section `figures` of a configuration with default values.
 
-    Keys that an entry lacks, or sets to null, take the figure's defaults. Entries of a wrong type are left for
-    validation. Raises ValueError as `of` does, with the entry's name in front.
+    Every figure of this package is added, unless the section sets it to null. Keys that an entry lacks, or sets to
+    null, take the figure's defaults. Entries of a wrong type are returned unchanged, for validation to reject. Raises
+    the ValueError of `of`, with the entry's name in front.
     """
     found = {name: figure.defaults() for name, figure in figures().items() if section.get(name, {}) is not None}
     for name, entry in section.items():
@@ -145,9 +147,10 @@ def documentation() -> str:
 
 
 def _registered(path: Path, own_name: str = "") -> Figure | None:
-    """The figure that a module registers, or None; a user's figure is named `own_name` and needs no FIGURE.
+    """The figure that the module at `path` registers, or None if it registers none.
 
-    Raises ValueError if the module cannot be read or parsed, lacks draw, or registers an invalid FIGURE.
+    A user's figure is named `own_name` and needs no FIGURE. Raises ValueError if the module cannot be read or parsed,
+    defines no function draw, or registers an invalid FIGURE.
     """
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))

@@ -36,5 +36,5 @@ def line(number: int) -> str:
 
 
 def look(number: int, **more: object) -> dict:
-    """Colour and marker of the curve of this number as keyword arguments, updated with `more`."""
+    """Keyword arguments for the colour and marker of curve `number`; `more` adds or overrides arguments."""
     return {"color": colour(number), "marker": marker(number), **more}

@@ -1,6 +1,6 @@
-"""Failures in one sentence: on the screen, and in the file from which `make` takes its last line.
+"""Failure messages of one sentence, for the screen and for the file whose text `make` prints last.
 
-Imports the standard library alone, for `make clean` without an environment.
+Imports only the standard library, because `make clean` must work without an environment.
 """
 
 import os
@@ -13,10 +13,10 @@ from pathlib import Path
 
 from goldilocks_zone.storage import files
 
-# Variable with the file for `make`, outside the checkout, whose disk may be full or read-only.
+# Environment variable with the path of the file for `make`, outside the checkout, whose disk may be full or read-only.
 FAILURE_VARIABLE = "GOLDILOCKS_FAILURE"
 FAILED = "FAILED "  # begins the line about a failure in a job's log, after date and time
-# In Snakemake's log: how the process of a job ended, if known, and which job.
+# Matches a failed job in Snakemake's log, together with the preceding lines on how its process ended, if there are any.
 _FAILED_JOB = re.compile(
     r"(?:^Command '[^\n]*' (?:died with <Signals\.(?P<signal>\w+)|returned non-zero exit status (?P<status>\d+))"
     r"[^\n]*\n)?"
@@ -27,7 +27,7 @@ _FAILED_JOB = re.compile(
 
 @contextmanager
 def one_sentence() -> Iterator[None]:
-    """Turn a ValueError or OSError into its message, on the screen and for `make`, and exit with status 1."""
+    """On a ValueError or OSError in the with statement, show its message, report it to `make`, and exit with 1."""
     try:
         yield
     except (ValueError, OSError) as error:
@@ -36,7 +36,7 @@ def one_sentence() -> Iterator[None]:
 
 
 def report(sentence: str) -> None:
-    """Write a failure's sentence to the file for `make`, if `make` runs this process and it is the first failure."""
+    """Write a message to the file for `make`, if `make` runs this process and no earlier failure has written there."""
     path = os.environ.get(FAILURE_VARIABLE)
     if path and not Path(path).exists():
         # The sentence is on the screen anyway.
@@ -45,7 +45,10 @@ def report(sentence: str) -> None:
 
 
 def report_failed_job(paths_to_workflow_logs: list[str]) -> None:
-    """Report the first job whose last attempt failed, from Snakemake's log: a killed job cannot report itself."""
+    """Report to `make` the first job in Snakemake's logs whose last attempt failed, with the reason.
+
+    The reason comes from the job's own log or, because a killed job cannot write one, from the way its process ended.
+    """
     text = "\n".join(Path(path).read_text(errors="replace") for path in paths_to_workflow_logs)
     failed = [job for job in _FAILED_JOB.finditer(text) if f"Finished jobid: {job['number']} " not in text[job.end() :]]
     log = re.search(r"log: (\S+)", failed[0]["about"]) if failed else None
@@ -63,12 +66,15 @@ def report_failed_job(paths_to_workflow_logs: list[str]) -> None:
 
 
 def _end_of(job: re.Match) -> str:
-    """How a job without a message ended; SIGKILL is a sign of too little memory."""
+    """Clause on how a job ended that wrote no message of its own, from a match of _FAILED_JOB.
+
+    SIGKILL is a sign of too little memory.
+    """
     if said := re.search(r"SLURM status is: '(\w+)'", job["about"]):
-        return f"SLURM says {said[1]}, and the job not why: its output is in logs/slurm"
+        return f"SLURM reports {said[1]}, and the job gave no reason: its output is in logs/slurm"
     if job["signal"] == "SIGKILL" or job["status"] == str(128 + signal.SIGKILL):
         return "killed (SIGKILL) without a message, perhaps because memory ran out; run again"
     if job["signal"]:
         return f"ended by {job['signal']} without giving a reason; run again"
     status = f" with status {job['status']}" if job["status"] else ""
-    return f"ended{status} without giving a reason: its message stands above"
+    return f"ended{status} without a reason in its log: see the output above"

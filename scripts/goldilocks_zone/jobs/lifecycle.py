@@ -1,4 +1,4 @@
-"""Start and end of jobs: isolation from the home folder, end with the run, and requests to stop with a checkpoint."""
+"""Start and end of jobs: isolation from the home folder, exit when the run has died, and requests to stop."""
 
 import logging
 import os
@@ -14,10 +14,10 @@ from goldilocks_zone.storage import files
 
 GRACE = 20.0  # seconds allowed for the checkpoint; SLURM's own KillWait is 30
 CHECK_SECONDS = 1.0
-# Variables with process number and machine of the run's first Snakemake process, which identifies the run, and of the
-# Snakemake process that started the job, which is another one on a node of a cluster.
+# Environment variables with the process ID and host of two Snakemake processes. The first process of the run identifies
+# the run. The other one started the job; on a node of a cluster, it is a different process.
 RUN_VARIABLE, STARTER_VARIABLE = "GOLDILOCKS_RUNNER", "GOLDILOCKS_STARTER"
-# Settings of glibc, which other C libraries ignore: freed memory stays in the process.
+# Environment variables that make glibc keep freed memory in the process; other C libraries ignore them.
 KEPT_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
 # Snakemake starts jobs by a shell and does not quote the path of the interpreter.
 _READ_BY_SHELLS = re.compile(r"""[\s'"&$();{}\\*`<>|?\[\]]""")
@@ -25,7 +25,7 @@ _asked = threading.Event()
 
 
 def isolate(checkout: Path) -> None:
-    """Make this process and its jobs independent of the home folder. Raises ValueError as refuse_path does."""
+    """Make this process and its jobs independent of the home folder. Raises ValueError like `refuse_path`."""
     refuse_path(checkout)
     # Exclude the user's packages and matplotlib's settings and backend; put matplotlib's font cache where it can write.
     cache = str(Path(".snakemake/matplotlib").absolute())
@@ -33,7 +33,7 @@ def isolate(checkout: Path) -> None:
 
 
 def refuse_path(checkout: Path) -> None:
-    """Raise ValueError if shells misread a character in the path of `checkout` or of this Python."""
+    """Raise ValueError if the path of `checkout` or of this Python has a character that is special to shells."""
     for path in (checkout, Path(sys.executable)):
         if found := _READ_BY_SHELLS.search(str(path)):
             advice = "move it to a path without spaces, quotes, brackets and signs such as & and $, and run again"
@@ -41,7 +41,7 @@ def refuse_path(checkout: Path) -> None:
 
 
 def keep_memory() -> None:
-    """Make jobs reuse the memory of freed arrays, except where the user has set these environment variables.
+    """Make jobs reuse the memory of freed arrays, by the environment variables KEPT_MEMORY; the user's values stay.
 
     Memory that returns to the system must be cleared again, which takes up to a third of a job's processor time.
     """
@@ -50,16 +50,16 @@ def keep_memory() -> None:
 
 
 def name_to_jobs(first: bool) -> None:
-    """Store number and host of this Snakemake process in an environment variable that its jobs inherit.
+    """Store the ID and host of this Snakemake process in an environment variable that its jobs inherit.
 
-    With `first`, this is the first process of the run, and number and host are also stored as the identity of the run.
+    If this is the `first` process of the run, they are also stored as the identity of the run, in a second variable.
     """
     for variable in (STARTER_VARIABLE, *([RUN_VARIABLE] if first else [])):
         os.environ[variable] = f"{os.getpid()} {socket.gethostname()}"
 
 
 def run() -> str:
-    """Identity of the run that a job serves; empty outside a run."""
+    """Identity of the run to which this job belongs, see `name_to_jobs`; empty outside a run."""
     return os.environ.get(RUN_VARIABLE, "")
 
 
@@ -75,7 +75,11 @@ def asked() -> bool:
 
 
 def end_with_run() -> None:
-    """Watch the parent process, which may be a shell, and Snakemake; end this process soon after either has died."""
+    """Start a thread that ends this process, with status 1, soon after its parent or Snakemake has died.
+
+    The parent may be a shell. Snakemake processes are watched if they run on this machine. If this process was asked to
+    stop, it gets GRACE seconds for its checkpoint.
+    """
     parent, snakemakes = os.getppid(), []
     for variable in (RUN_VARIABLE, STARTER_VARIABLE):
         process, _, host = os.environ.get(variable, "").partition(" ")

@@ -1,8 +1,9 @@
-"""Locks for one run at a time in a checkout, and one job per GPU of a machine; they end with their process.
+"""Locks that allow one run at a time in a checkout, and one job at a time on each GPU of a machine.
 
-Snakemake's own locks outlive a killed run, and profiles turn them off (nolock). For runs, filelock does not suffice:
-`make clean` has only the standard library, and filelock does not store the holder's name, which other machines and file
-systems without locks need. SLURM gives each job its own GPUs, whose locks are free.
+A lock is released when its process ends. Snakemake's own locks outlive a killed run, and profiles turn them off
+(nolock). The lock of runs does not use filelock, because `make clean` has only the standard library, and because
+filelock does not store the holder's name, which is needed on other machines and on file systems without locks. Under
+SLURM, each job has GPUs of its own, so that their locks are free.
 """
 
 import atexit
@@ -30,10 +31,10 @@ class Busy(ValueError):
 
 
 def enter_run(folder: str | Path = ".") -> None:
-    """Acquire the run lock of a checkout until this process ends.
+    """Acquire the run lock of the checkout in `folder`, and hold it until this process ends.
 
-    Raises Busy if another run is alive, or if a run on another machine, whose locks may be invisible here, has not
-    erased its name. On file systems without locks, a run of this machine is identified by its process number.
+    Raises Busy if another run is alive, or if the lock file holds the name of a run on another machine, whose locks may
+    be invisible here. On file systems without locks, a run of this machine is alive if its process ID is in use.
     """
     path = Path(folder, LOCK)
     with files.writing(path):
@@ -76,7 +77,10 @@ def _refuse_others(handle: int, path: Path) -> None:
 
 
 def _lock(handle: int) -> None:
-    """Lock a file exclusively, with a few attempts because run_is_held briefly locks it. Raises BlockingIOError."""
+    """Lock a file exclusively. Raises BlockingIOError if it is still locked after several attempts.
+
+    Several are needed because `run_is_held` locks the file for a moment.
+    """
     for _ in range(ATTEMPTS):
         with suppress(BlockingIOError):
             return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -85,7 +89,10 @@ def _lock(handle: int) -> None:
 
 
 def _leave(handle: int, process: int) -> None:
-    """Erase the holder's name, which only a killed process leaves behind."""
+    """Erase the holder's name from the lock file at exit; only a killed process leaves it behind.
+
+    `process` is the ID of the holder: its forks leave the name in place.
+    """
     if os.getpid() == process:
         os.ftruncate(handle, 0)
 
@@ -93,8 +100,8 @@ def _leave(handle: int, process: int) -> None:
 def claim_gpu(names: Sequence[str], folder: str | Path | None = None) -> int:
     """Lock the first free GPU among this machine's GPUs `names` for this process, and return its index in `names`.
 
-    Waits while all GPUs are locked. `folder` holds the locks; by default the folder for temporary files, which all
-    checkouts share. Raises ValueError if there is no GPU.
+    Waits while all GPUs are locked. Lock files are in `folder`, by default in the folder for temporary files, which all
+    checkouts share. Raises ValueError if `names` is empty.
     """
     import filelock
 

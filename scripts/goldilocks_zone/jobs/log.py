@@ -1,4 +1,4 @@
-"""Log of a job: messages, warnings and tracebacks go to a file, and one sentence about a failure to the screen."""
+"""Log of a job: messages, warnings and tracebacks go to a file, and one sentence on a failure goes to the screen."""
 
 import logging
 import os
@@ -18,11 +18,12 @@ DONE = "done in %.1f s; seconds of processors: %.1f of work after %.1f of import
 
 @contextmanager
 def job_log(path: str | Path, inputs: Iterable[str] = (), *modules: str) -> Iterator[None]:
-    """Send log messages, warnings and tracebacks to `path`; turn an exception into one sentence and exit status 1.
+    """Run the with statement as a job: log to the file `path`, and end the process afterwards.
 
-    Records among Snakemake's `inputs` must be unchanged since the run's start, and the input `code` must match the
+    An exception is logged with its traceback, printed as one sentence, and gives exit status 1. The job fails at once
+    if a record among Snakemake's `inputs` has changed since the run's start, or if the input `code` does not match the
     running script and the `modules` that it loads. Invalid input (ValueError) is not retried: a second attempt in the
-    same run fails immediately with the same message. The process exits after the block, or when its parent dies.
+    same run fails at once with the same message. The process also ends when its parent dies.
     """
     logging.raiseExceptions = False  # On a full disk, only lines of the log are lost.
     lifecycle.end_with_run()
@@ -67,7 +68,7 @@ def _open_log(path: Path) -> None:
 
 
 def _refuse_again(path: Path) -> None:
-    """Raise ValueError with the message of an earlier attempt in the same run, if there is one."""
+    """Raise ValueError with the message that an earlier attempt in the same run left in the file `path`, if any."""
     run, _, sentence = path.read_text(errors="replace").partition("\n") if path.exists() else ("", "", "")
     path.unlink(missing_ok=True)
     if run and run == lifecycle.run():

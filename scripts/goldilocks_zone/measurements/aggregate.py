@@ -1,4 +1,7 @@
-"""Aggregation of a study's blocks into one labelled dataset, controlled by the attributes of their variables."""
+"""Aggregation of a study's blocks into one labelled dataset.
+
+The attributes of each measured variable, which `observables` defines, determine how it is aggregated.
+"""
 
 import json
 from collections.abc import Collection, Sequence
@@ -14,7 +17,7 @@ from goldilocks_zone.provenance import attributes as provenance_attributes
 from goldilocks_zone.storage import netcdf
 
 CELL = ("dataset", "network", "subspace")
-# Varied keys and axes of variables without `last` precede these axes.
+# Varied keys, and the axes of variables that are not marked as `last`, precede these axes.
 POINTS = ("examples", "radius", "dimension", "draw")
 
 
@@ -29,7 +32,8 @@ def aggregate_study(
 
     path_to_settings: record of the settings; path_to_grid: record of the keys that name the blocks; path_to_block_code:
     file with the fingerprint of the code that makes blocks; paths_to_networks: records of the user's own networks.
-    Raises ValueError for stale or incomplete blocks, or blocks of different data.
+    Raises ValueError if a block was made by other code, settings or networks, if blocks of one dataset were measured on
+    different versions of its data, or if values are missing.
     """
     grid = records.parse(Path(path_to_grid).read_text(encoding="utf-8"))
     study, seed = records.read_measurement(path_to_settings, **grid)
@@ -68,8 +72,12 @@ def aggregate_study(
 
 
 def side_by_side(cells: Sequence[xr.Dataset], of_network: Collection[str] = ()) -> xr.Dataset:
-    """Combine the datasets of a study's cells; axes `of_network` are padded with missing values to common labels."""
-    # Otherwise, combining would add axes that differ to every variable.
+    """Combine the results of a study's cells into one dataset.
+
+    Each axis in `of_network`, whose length depends on the network, gets the labels of all cells; values at labels that
+    a cell does not have are missing.
+    """
+    # If cells had different labels of such an axis, combining would add the axis to every variable.
     for axis in of_network:
         labels = sorted({label for cell in cells if axis in cell.dims for label in cell[axis].values.tolist()})
         cells = [cell.reindex({axis: labels}) for cell in cells]
@@ -77,9 +85,10 @@ def side_by_side(cells: Sequence[xr.Dataset], of_network: Collection[str] = ()) 
 
 
 def _read(path: Path) -> xr.Dataset:
-    """Read the aggregated variables of a block, averaged over the planes of each draw.
+    """Read those variables of a block that aggregates contain, averaged over the planes of each draw.
 
-    With several planes, variables marked OVER_PLANES also get their variance over planes, as <name>_plane_variance.
+    With several planes, each variable that has the attribute OVER_PLANES is accompanied by its variance over planes,
+    <name>_plane_variance.
     """
     with netcdf.opened(path) as file:
         block = file[[name for name, array in file.data_vars.items() if observables.AGGREGATED not in array.attrs]]
@@ -97,22 +106,25 @@ def _read(path: Path) -> xr.Dataset:
 
 
 def _refuse_missing(result: xr.Dataset, known: dict[str, dict]) -> None:
-    """Raise ValueError for missing values, except at points that overflow and in variables that allow them.
+    """Raise ValueError if values are missing, except at points that overflow and in variables that may be missing.
 
-    known: attributes of each variable.
+    `known` maps the name of each variable to its attributes.
     """
     overflown = result.get("overflow", xr.DataArray(0)) > 0
     whole = [name for name in result.data_vars if observables.MISSING not in known[name]]
     missing = [name for name in whole if bool((result[name].isnull() & ~overflown).any())]
     if missing:
-        raise ValueError(f"the study would lack values of {', '.join(missing)}: a block is incomplete")
+        raise ValueError(
+            f"the study would lack values of {', '.join(missing)}: a block is incomplete; delete the study's blocks "
+            "and run again"
+        )
 
 
 def _with_coordinates(result: xr.Dataset, study: Study, signatures: dict[tuple[str, ...], dict]) -> xr.Dataset:
-    """Add the coordinates classes, by dataset, and x = log10(r²/r_X²), by radius.
+    """Add the coordinate `classes` along the datasets, and the coordinate `x` = log10(r²/r_X²) along the radii.
 
-    x is left out unless radii are in units of r_X, or are norms and all cells have the same r_X. signatures: attributes
-    of one block of each cell.
+    x is added only if radii are in units of r_X, or if they are norms and all cells have the same r_X. `signatures`
+    maps each cell to the attributes of one of its blocks.
     """
     classes = {cell[0]: each["classes"] for cell, each in signatures.items()}
     values = [classes[name] for name in result["dataset"].values]
@@ -126,7 +138,7 @@ def _with_coordinates(result: xr.Dataset, study: Study, signatures: dict[tuple[s
 
 
 def _ordered(dims: Sequence[str], last: Collection[str]) -> list[str]:
-    """Dimensions in order: those of CELL, varied keys and all others, those of POINTS, and the axes `last`."""
+    """Sort dimensions: those of CELL, then varied keys and all others, then those of POINTS, then those in `last`."""
     between = [dim for dim in dims if dim not in (*CELL, *POINTS, *last)]
     groups = (CELL, between, POINTS, [dim for dim in dims if dim in last])
     return [dim for group in groups for dim in group if dim in dims]

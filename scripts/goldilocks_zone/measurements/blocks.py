@@ -1,4 +1,8 @@
-"""Blocks of results: jobs, devices, random streams, metrics of planes, and values that are filled point by point."""
+"""Parts that all measuring modules share: jobs, devices, random streams, metrics of planes, and blocks of results.
+
+A block is the labelled dataset that one job measures. It comprises some of a study's draws and radii, for one cell: one
+dataset, network and subspace. It is allocated with missing values and filled point by point.
+"""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -30,7 +34,7 @@ class Job:
     path_to_code: file with the fingerprint of the code; path_to_network: record of a user's own network; network_file:
     code of this network; dataset, network, subspace, block: labels of the block; memory_mib: bound on the memory of
     differentiation on a CPU, in MiB; checkpoint_seconds: shortest time between checkpoints; weights_files: files of the
-    study's trained weights, in the order of its key weights.
+    study's trained weights, in the order of the study's key `weights`.
     """
 
     path_to_dataset: str
@@ -63,12 +67,12 @@ class Work:
 
     @property
     def memory_mib(self) -> int | None:
-        """Bound on the memory of differentiation: that of the job on a CPU, the default of the library on a GPU."""
+        """Bound on the memory of differentiation, in MiB: the job's on a CPU; None on a GPU, for the default there."""
         return self.job.memory_mib if self.device.type == "cpu" else None
 
     @property
     def labels(self) -> dict[str, Sequence]:
-        """Labels of the block along varied keys, radii and draws."""
+        """Labels of the block's axes by name: each varied key, radius and draw."""
         return {**studies.varied(self.block.study), "radius": self.block.radii, "draw": self.block.draws}
 
     def stream_name(self, purpose: str, *more: str | int) -> tuple:
@@ -76,7 +80,10 @@ class Work:
         return (self.block.seed, purpose, self.job.dataset, self.job.network, *more)
 
     def stream(self, purpose: str, *more: str | int) -> np.random.Generator:
-        """Random stream of `stream_name`; studies of curvature and training share the streams of initialisations."""
+        """Random stream that `stream_name` names.
+
+        The name does not contain the study, so that studies of curvature and of training share initialisations.
+        """
         return stream(*self.stream_name(purpose, *more))
 
     def initialisation(self, parameters: Sequence[Parameter], kind: str, draw: int) -> np.ndarray:
@@ -84,10 +91,10 @@ class Work:
         return initialise(parameters, kind, self.stream("initialisation", draw))
 
     def weights(self, study: Study, module: nn.Module) -> np.ndarray | None:
-        """Trained weights θ (D,) of a study, fixed at one variant; None if it starts from initialisations.
+        """Trained weights θ (D,) of a `study` at one of its variants; None if the variant has initialisations instead.
 
-        Buffers in the file of weights are copied into the module. Raises ValueError, with the file and the key, if the
-        weights do not fit the network.
+        Buffers in the file of weights are copied into the module. Raises ValueError, which names the file and the
+        tensor, if the weights do not fit the network.
         """
         (chosen,) = study.weights or [None]
         if chosen is None or not chosen.fingerprint:
@@ -105,13 +112,13 @@ class Work:
         return self.network_of(examples.inputs.shape[1:], examples.classes)
 
     def network_of(self, image: tuple[int, ...], classes: int) -> nn.Module:
-        """Build the network for images of a shape, in double precision."""
+        """Build the network for images of shape (channels, height, width), in double precision."""
         return user_networks.build_named(self.job.network, self.own, image, classes)
 
 
 def begin(job: Job, block: records.Block | None = None) -> Work:
     """Read the inputs of a job and set up torch; `block` defaults to the one that the job names."""
-    # Read first: code that changes during the measurement must not sign these numbers.
+    # Read the fingerprint first: if the code changes during the measurement, results must not carry the new one.
     started, code = time.monotonic(), Path(job.path_to_code).read_text().strip()
     block = block or records.read_block(job.path_to_settings, job.dataset, job.network, job.subspace, job.block)
     own = user_code.recorded(job.path_to_network, job.network_file)
@@ -119,10 +126,10 @@ def begin(job: Job, block: records.Block | None = None) -> Work:
 
 
 def start_torch(device: str, threads: int) -> torch.device:
-    """Set up torch without TF32 on a `device`: cpu, cuda, or auto (CUDA if available).
+    """Set up torch without TF32, and return the device for `device`: cpu, cuda, or auto (CUDA if available).
 
-    A GPU stays locked until the process exits; while all are locked, this waits. Raises ValueError for cuda without a
-    GPU.
+    A GPU is locked until this process exits; if all GPUs are locked, wait for one. Raises ValueError if `device` is
+    cuda and there is no GPU.
     """
     torch.set_num_threads(threads)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
@@ -135,10 +142,13 @@ def start_torch(device: str, threads: int) -> torch.device:
 
 
 def refuse_unknown_depth(depth: int | None, setting: str, other: str) -> None:
-    """Raise ValueError, with the advice to use `other`, if the number of weight layers that a setting needs is None."""
+    """Raise ValueError if `depth`, the number of weight layers, is None, as it is for a user's own network.
+
+    `setting` is the setting that needs the depth; the message advises to use `other` instead.
+    """
     if depth is None:
-        reason = "needs the number of weight layers, which is not known of a network of your own"
-        raise ValueError(f"{setting} {reason}: use {other}")
+        reason = "needs the number of weight layers, which is unknown for a network of your own"
+        raise ValueError(f"{setting} {reason}: use {other} in its place")
 
 
 def metric(settings: Study | Cuts, parameters: Sequence[Parameter]) -> np.ndarray:
@@ -149,10 +159,10 @@ def metric(settings: Study | Cuts, parameters: Sequence[Parameter]) -> np.ndarra
 
 
 def empty(observables: Observables, shape: Shape, labels: Mapping[str, Sequence]) -> xr.Dataset:
-    """Allocate a block of missing values for all variables that the study of `shape` has.
+    """Allocate a block, filled with NaN, for all variables that the study in `shape` measures.
 
-    Axes of a variable: varied keys, then points, then its own. labels: labels along each axis, by its name; required
-    for varied keys; other axes take their labels from `shape` by default.
+    The axes of a variable are the varied keys, then those of points, then its own. `labels` maps names of axes to their
+    labels. It must contain all varied keys; an axis that it does not contain gets the labels that follow from `shape`.
     """
     known = [variable for each in observables if each.wanted(shape.study) for variable in each.variables]
     axes = {axis.name: axis for axis in (*observables.points, *(axis for each in known for axis in each.axes))}
@@ -168,7 +178,7 @@ def empty(observables: Observables, shape: Shape, labels: Mapping[str, Sequence]
 
 
 def fill(block: xr.Dataset, place: Mapping[str, Any], values: Mapping[str, Any]) -> None:
-    """Write values by name at a place, {axis: label}, of a block."""
+    """Write `values`, by name of the variable, into a block at a `place`, {axis: label}."""
     # xarray would look up the positions again for every variable.
     positions = {dim: block.indexes[dim].get_loc(label) for dim, label in place.items()}
     for name, value in values.items():

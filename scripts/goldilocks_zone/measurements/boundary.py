@@ -1,4 +1,4 @@
-"""Studies of the decision boundary: minima of several kinds, and the alignment of curvature with their boundary.
+"""Studies of the decision boundary at minima of several kinds, and of the alignment of curvature with it.
 
 Imports nothing heavy.
 """
@@ -17,10 +17,11 @@ from goldilocks_zone.data import planar_shapes
 from goldilocks_zone.data.official_shapes import Shape
 from goldilocks_zone.models.labels import Network
 
-# Costs in equivalent operations: overhead of a step, of a network and of its Lanczos iterations; a forward operation in
-# double precision; a dense eigendecomposition, and the Hessian with its eigendecomposition, over the cube of the size;
-# and products of Lanczos iterations, over examples and over parameters. STOPPED: typical share of the epochs at which
-# training reaches its loss and stops.
+# Costs in equivalent operations. STEP, NETWORK, SEARCH: overheads of a training step, of measuring a network, and of
+# its Lanczos iterations. FORWARD: one operation of a forward pass in double precision. KERNEL, DENSE: a dense
+# eigendecomposition, and the Hessian with its eigendecomposition, divided by the cube of the size. PRODUCTS, VECTORS:
+# Lanczos iterations, for each operation of a forward pass over the examples, and for each parameter. STOPPED: typical
+# share of the epochs after which training reaches the loss `stop_at`.
 STEP, NETWORK, SEARCH, FORWARD, KERNEL, DENSE, PRODUCTS, VECTORS, STOPPED = 2e7, 2.7e9, 6e9, 0.4, 2, 4, 50, 1e5, 0.2
 MINIMUM = "normal|untrained|wide_margin|(?:adversarial|large_norm)-[1-9][0-9]*"
 SOFTMAX = r"permuted|uniform|(?:temperature|entropy)-[0-9]+(?:\.[0-9]+)?"
@@ -42,14 +43,14 @@ def _scaling(label: str) -> str:
     if label == "none":
         return label
     if not re.fullmatch(r"[0-9.]+(-[0-9.]+)+", label) or abs(math.prod(map(float, label.split("-"))) - 1) > 1e-9:
-        refuse(f"{label!r} is not valid here; use none, or a factor for each layer of product 1, as 0.2-5-1")
+        refuse(f"{label!r} is not valid here; use none, or a factor for each layer, with product 1, as 0.2-5-1")
     return label
 
 
 class BoundaryStudy(Study, title="Study of the decision boundary"):
-    """Minima of several kinds, and the alignment of the curvature there with the decision boundary.
+    """Minima of several kinds, and the alignment of the curvature at them with the decision boundary.
 
-    Each draw has data of its own, initial weights and batches.
+    Each draw has its own data, initial weights and batches.
     """
 
     kind: Literal["boundary"]
@@ -117,17 +118,20 @@ class BoundaryStudy(Study, title="Study of the decision boundary"):
 
     @property
     def classes_of(self) -> int | None:
-        """Number of classes in use; None for all of a dataset."""
+        """Number of classes that the study uses; None if it uses all classes of a dataset."""
         return len(self.only_classes) or None
 
     def steps(self, examples: int) -> list[int]:
-        """Numbers of steps, ascending, after each number of `epochs`, for this number of training examples."""
+        """Numbers of steps in each number of `epochs`, ascending, for a number of training `examples`."""
         per_epoch = 1 if self.batch == "all" else math.ceil(examples / self.batch)
         return [per_epoch * epoch for epoch in sorted(self.epochs)]
 
     @changes_no_number
     def operations(self, network: Network, shape: Shape, subspace: str, draws: int, radii: int) -> float:
-        """Operations of training and of all measured networks, with overheads, which dominate for small networks."""
+        """Estimated operations for training and for measuring all networks of a job.
+
+        They include overheads, which dominate for small networks.
+        """
         examples, classes = self.examples or shape.training_examples, self.classes_of or shape.classes
         flops, parameters = network.forward_flops(shape.image, classes), network.count_parameters(shape.image, classes)
         batch = examples if self.batch == "all" else self.batch
@@ -148,21 +152,27 @@ class BoundaryStudy(Study, title="Study of the decision boundary"):
     def check(self, path: str, shapes: Shapes, networks: Networks) -> None:
         """Raise ConfigurationError for settings that exclude one another or do not fit the datasets."""
         if self.classes or "classes" in self.vary:
-            checks.refuse(f"{path}.classes: name the classes of images by their numbers, as only_classes: [0, 1]")
+            checks.refuse(
+                f"{path}.classes: this kind of study has no such key; name classes of images, as only_classes: [0, 1]"
+            )
         if self.stop_at and self.batch != "all":
-            checks.refuse(f"{path}.stop_at: the training loss is known of full batches; set batch: all")
+            checks.refuse(f"{path}.stop_at: it needs the training loss of full batches at each step; set batch: all")
         for name, shape in shapes.items():
             if "wide_margin" in self.minima and name != "checkerboard":
-                checks.refuse(f"{path}.minima: wide_margin is a minimum of the checkerboard; {name} has none")
+                checks.refuse(
+                    f"{path}.minima: wide_margin is a minimum of the checkerboard alone; leave it out for {name}"
+                )
             if planar_shapes.of(name):
                 if self.only_classes:
-                    checks.refuse(f"{path}.only_classes: {name} is used with all of its classes; leave it out")
+                    checks.refuse(f"{path}.only_classes: {name} is used with all of its classes; leave this key out")
                 continue
             if not self.examples:
                 checks.refuse(f"{path}.examples: say how many images of {name} each draw has")
             checks.refuse_examples(path, self.examples, self.validation, name, shape)
             if unknown := [each for each in self.only_classes if each >= shape.classes]:
-                checks.refuse(f"{path}.only_classes: {unknown[0]} is unknown; {name} has {shape.classes} classes")
+                checks.refuse(
+                    f"{path}.only_classes: {unknown[0]} is unknown; {name} has {shape.classes} classes, numbered from 0"
+                )
 
 
 KIND = Kind(

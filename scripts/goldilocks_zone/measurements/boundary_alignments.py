@@ -1,4 +1,10 @@
-"""Axes of boundary studies, and observables of the eigenvectors of G under several softmax outputs."""
+"""Axes of studies of the decision boundary, and observables of the eigenvectors of G.
+
+G is weighted by the softmax outputs p that a label of the study's key `softmax` names. The alignment A_i is the scalar
+product of a unit vector in parameter space with eigenvector i of G. The vectors are normals of the decision boundary,
+or gradients of the predicted label's loss, which is the loss with the predicted class as label. d_b is the number of
+principal directions that hold 90 % of the normals.
+"""
 
 import functools
 import math
@@ -46,7 +52,7 @@ of_softmax = functools.partial(Variable, axes=(*POINT, SOFTMAX), may_be_missing=
 
 
 def padded(values: np.ndarray, count: int) -> np.ndarray:
-    """First `count` values, padded with NaN."""
+    """First `count` of the values (m,), padded with NaN if there are fewer."""
     return np.pad(values[:count].astype(float), (0, max(0, count - len(values))), constant_values=math.nan)
 
 
@@ -62,7 +68,10 @@ ranked = functools.partial(Variable, axes=(*POINT, SOFTMAX, RANK), may_be_missin
     of_softmax("outliers_by_gap", "1", "number of eigenvalues of G above the largest gap of the first 12 logarithms"),
 )
 def spectrum(seen: Weighted) -> dict:
-    """Eigenvalues, trace and numbers of outliers of G, missing if G vanishes; and the temperature."""
+    """Temperature of the softmax, and eigenvalues, trace and numbers of outliers of G.
+
+    All but the temperature are missing if G vanishes, or if no temperature gives the entropy that the label asks for.
+    """
     found = {"temperature": seen.temperature}
     if seen.dual is None or not len(values := seen.eigenvalues):
         return found
@@ -83,9 +92,10 @@ def spectrum(seen: Weighted) -> dict:
     of_softmax("specificity_index", "1", "specificity between random rotations (0) and varimax (1)"),
 )
 def alignment(seen: Weighted) -> dict:
-    """Alignment of the boundary's normals with eigenvectors of G.
+    """Measures of the alignment of the boundary's normals with eigenvectors of G.
 
-    Missing without a boundary, and if G has fewer than d_b eigenvectors.
+    They are missing if there is no boundary, and if G has fewer than d_b eigenvectors. captured_elsewhere, a control
+    away from the boundary, is measured only in the plane.
     """
     network, d = seen.network, seen.network.dimension
     found, count = seen.alignments, network.study.eigenvectors
@@ -119,8 +129,8 @@ def alignment(seen: Weighted) -> dict:
 def encoding(seen: Weighted) -> dict:
     """Number of eigenvectors of G, divided by D, whose mean |A_i| over the training set exceeds a threshold.
 
-    A_i is the alignment of the gradient of the predicted label's loss with eigenvector i. The thresholds are
-    √(2/(πD)), the mean |A| of a random vector, and EPSILONS. The null space of G is left out.
+    A_i is the alignment of the gradient of the predicted label's loss. The thresholds are √(2/(πD)), which is the mean
+    |A| of a random vector, and EPSILONS. Eigenvectors in the null space of G do not count.
     """
     if seen.dual is None or not len(seen.dual.pairs.eigenvalues):
         return {}
@@ -144,7 +154,10 @@ def encoding(seen: Weighted) -> dict:
     ),
 )
 def sections(seen: Weighted) -> dict:
-    """Mean rank of the first d_b eigenvectors, weighted by A², over the boundary points nearest to each border."""
+    """Mean rank, among the first d_b eigenvectors of G, at each designed border.
+
+    Ranks are weighted by A², summed over the boundary points to which the border is the nearest. NaN if there are none.
+    """
     network, d = seen.network, seen.network.dimension
     if network.borders is None or seen.alignments is None or not 1 <= d <= seen.alignments.shape[1]:
         return {}
@@ -166,7 +179,7 @@ kept = functools.partial(Variable, may_be_missing=True, aggregated=True)
     key="map",
 )
 def maps(seen: Weighted) -> dict:
-    """Alignments of the predicted label's loss with eigenvectors of G, on a grid over the box in the plane."""
+    """Maps of A_i of the predicted label's loss, on a grid over the box in the plane, for each of the first ranks i."""
     if seen.dual is None or seen.network.plane is None:
         return {}
     points, nodes = seen.network.nodes(seen.network.study.map), seen.network.study.map
@@ -183,15 +196,20 @@ def maps(seen: Weighted) -> dict:
     key="map",
 )
 def random_maps(seen: Network) -> dict:
-    """Predicted classes on a grid over the box in the plane, and as a control alignments with a random direction."""
+    """Maps of the predicted class and, as a control, of alignments with a random direction in parameter space.
+
+    The gradients that are aligned are those of the predicted label's loss, and in map_random_fixed those of the loss
+    with label 0 throughout.
+    """
     if seen.plane is None:
         return {}
     points = seen.nodes(seen.study.map)
     z, shape = seen.logits(points).detach(), (seen.study.map, seen.study.map)
     direction = torch.as_tensor(stream("random direction").standard_normal(len(seen.point))).to(seen.point)
     direction = direction[None] / direction.norm()
-    fixed = torch.softmax(z, 1) - torch.nn.functional.one_hot(torch.zeros(len(z), dtype=torch.long), seen.classes)
-    weights = {"map_random": decision_boundary.predicted_loss_weights(z), "map_random_fixed": fixed.to(z)}
+    fixed = torch.softmax(z, 1)
+    fixed[:, 0] -= 1
+    weights = {"map_random": decision_boundary.predicted_loss_weights(z), "map_random_fixed": fixed}
     problem = seen.problem_at(points)
     found = {n: decision_boundary.with_vectors(problem, seen.point, direction, each) for n, each in weights.items()}
     return {"map_class": z.argmax(1).view(shape).cpu().numpy()} | {n: each.reshape(shape) for n, each in found.items()}
@@ -203,7 +221,7 @@ def random_maps(seen: Network) -> dict:
     key="examples_kept",
 )
 def example_alignments(seen: Weighted) -> dict:
-    """Alignments of the predicted label's loss with eigenvectors of G at the first examples, padded with NaN."""
+    """A_i of the predicted label's loss at the first training examples, padded with NaN."""
     study, found = (
         seen.network.study,
         np.full((seen.network.study.examples_kept, seen.network.study.eigenvectors), math.nan),

@@ -1,4 +1,8 @@
-"""Blocks of the decision boundary: minima of several kinds, and the alignment of curvature with their boundary."""
+"""Measurement of the decision boundary, in blocks of draws.
+
+Minima of several kinds are trained, and the curvature at each is compared with its decision boundary. Alignments A_i
+and the dimension d_b of the boundary are those of `boundary_alignments`.
+"""
 
 import functools
 import itertools
@@ -35,9 +39,9 @@ from goldilocks_zone.models.problem import Problem
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.spectra import alignments, lanczos
 
-PUBLISHED_EPSILON = 1e-6  # alignment above which an eigenvector counts
+PUBLISHED_EPSILON = 1e-6  # alignment above which an eigenvector counts in the published measure
 TINY = 1e-300
-STARTS = 4  # of the margin estimate
+STARTS = 4  # random starts of the margin estimate for each network
 PARTS = "hessian", "gauss_newton"
 HESSIAN_RANK = Axis(
     "hessian_rank",
@@ -52,7 +56,7 @@ PRECISION = Axis(
 
 
 def measure_block(job: blocks.Job) -> xr.Dataset:
-    """Measure one block: draws of one cell, in all variants of its study."""
+    """Measure the block of a job in all variants of its study."""
     lifecycle.listen()
     work, result = blocks.begin(job), None
     like = torch.empty(0, dtype=torch.float64, device=work.device)
@@ -83,7 +87,7 @@ def measure_block(job: blocks.Job) -> xr.Dataset:
 
 
 def _rescaled(study: BoundaryStudy, module: nn.Module, point: Tensor, radius: float) -> Tensor:
-    """Rescale trained parameters (D,) to a radius."""
+    """Rescale trained parameters, `point` (D,), to a radius in the study's unit."""
     r_x = initialisation.glorot_radius(initialisation.parameters_of(module))
     return point * initialisation.scale(point.cpu().numpy(), radius, study.radius_unit, r_x)
 
@@ -108,7 +112,10 @@ def _scaled(module: nn.Module, point: Tensor, scaling: str) -> Tensor:
 
 
 def _measure(block: xr.Dataset, place: dict, network: Network) -> None:
-    """Measure a network and fill its place in a block, for each label of softmax; only mark a diverged network."""
+    """Measure a network, also with each label of the study's key `softmax`, and fill its place in a block.
+
+    A network that has diverged is only marked as such.
+    """
     study = network.study
     if not torch.isfinite(network.point).all():
         return blocks.fill(block, place, {"diverged": 1.0})
@@ -160,9 +167,10 @@ def network(seen: Network) -> dict:
     of_network("logits_error", "1", "largest change of a logit by the scaling of layers, over the largest logit"),
 )
 def identities(seen: Network) -> dict:
-    """Errors of identities: of loss gradients at the boundary, and of the logits under the scaling of layers.
+    """Errors of two identities of loss gradients at the boundary, and changes of logits by the scaling of layers.
 
-    Gradients are compared along a random direction and, if temperature-1 is measured, the top k eigenvectors of G.
+    The identities of gradients, see `boundary_networks.identities`, are tested along a random direction and, if the
+    study has the softmax temperature-1, along the first k eigenvectors of G.
     """
     there = seen.plain(seen.inputs)
     found = {"logits_error": float((seen.outputs - there).abs().max() / there.abs().max().clamp_min(TINY))}
@@ -192,7 +200,7 @@ def identities(seen: Network) -> dict:
     ),
 )
 def decision(seen: Network) -> dict:
-    """Properties of the boundary itself, which does not depend on the temperature."""
+    """Points, dimension, length and margins of the boundary, which does not depend on the softmax temperature."""
     margins = boundary.linearised_margins(seen.logits, seen.inputs)
     found = {
         "boundary_points": len(seen.crossings.points),
@@ -210,7 +218,7 @@ def decision(seen: Network) -> dict:
 
 
 def finite(value: Tensor) -> float:
-    """A distance as a float; NaN if infinite, as without a boundary."""
+    """Convert a distance to a float; NaN if it is infinite, for example because there is no boundary."""
     return float(value) if torch.isfinite(value) else math.nan
 
 
@@ -233,7 +241,11 @@ of_precision = functools.partial(Variable, axes=(*POINT, PRECISION), may_be_miss
     key="explicit",
 )
 def explicit(seen: Network) -> dict:
-    """The published measure of generalisation, G_θ (a), in each precision, from all eigenvectors of the Hessian."""
+    """The published measure of generalisation, G_θ (a), in each precision of the study's key `explicit`.
+
+    It is the share of all eigenvectors of the Hessian whose largest |A_i| over the training examples exceeds
+    PUBLISHED_EPSILON.
+    """
     rows, size = [], len(seen.point)
     entropies = [float(label.split("-")[1]) for label in seen.study.softmax if label.startswith("entropy")]
     cooled = boundary.matched_temperature(seen.outputs, entropies[0]) if entropies else math.nan
@@ -273,9 +285,10 @@ def explicit(seen: Network) -> dict:
     key="hessian_eigenvectors",
 )
 def hessian_part(seen: Network) -> dict:
-    """Top eigenpairs of the Hessian and of G and the norm of H′, by Lanczos iteration, and effective examples.
+    """Top eigenvalues of the Hessian and of G, shares of the normals along them, ‖H′‖₂, and effective examples.
 
-    Missing where G vanishes; if an iteration fails, the values from there on are missing.
+    Eigenpairs are found by Lanczos iteration. All values are missing if G vanishes. If an iteration fails, the values
+    that come after it are missing.
     """
     count, size = seen.study.hessian_eigenvectors, len(seen.point)
     factor = seen.problem.loss.factor(seen.outputs, seen.labels)
@@ -299,7 +312,7 @@ def hessian_part(seen: Network) -> dict:
                 along = decision_boundary.with_vectors(there, seen.point, rows, weights)
                 found[f"captured_by_{part}"] = alignments.captured(along)
     except ValueError as reason:
-        # For example, where nearly all outputs are saturated.
+        # Lanczos iterations fail, for example, if nearly all outputs are saturated.
         logging.warning("no eigenvectors of the Hessian: %s", reason)
     return found
 
@@ -330,7 +343,10 @@ of_start = functools.partial(Variable, axes=(*POINT, START), may_be_missing=True
     key="estimate_steps",
 )
 def margin_estimates(seen: Together) -> dict:
-    """The margin estimate of Sabanayagam et al. (2023) for all draws at once; NaN for networks where G vanishes."""
+    """Margin estimate of Sabanayagam et al. (2023) for the networks of all draws at once.
+
+    NaN for networks that have diverged and for networks whose G vanishes.
+    """
     networks, study = seen.networks, seen.networks[0].study
     finite_ones = [i for i, each in enumerate(networks) if torch.isfinite(each.point).all()]
     weighted = {i: networks[i].weighted("temperature-1") for i in finite_ones}

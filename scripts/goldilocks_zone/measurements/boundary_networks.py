@@ -23,9 +23,9 @@ CHECKED = 50  # points of the boundary at which identities are checked
 
 
 class Network:
-    """One trained network in double precision, its examples, and shared quantities that are computed on first use.
+    """One trained network in double precision, its examples, and quantities that are computed on first use.
 
-    `points` are its parameters (D,) with and without scaled layers.
+    `points` are the network's parameters (D,) after and before the scaling of layers.
     """
 
     def __init__(self, study: BoundaryStudy, module: nn.Module, points: tuple[Tensor, Tensor], data: minima.Data):
@@ -40,22 +40,22 @@ class Network:
         return networks.logits_function(self.module)(self.point, inputs.view(len(inputs), *self.inputs.shape[1:]))
 
     def plain(self, inputs: Tensor) -> Tensor:
-        """Logits (n, k) without the scaling of layers."""
+        """Logits (n, k) of inputs (n, …) with the parameters before the scaling of layers."""
         with torch.no_grad():
             return networks.logits_function(self.module)(self._plain, inputs)
 
     def weighted(self, label: str) -> "Weighted":
-        """The network with G weighted by softmax outputs p, given by a label of the study's key softmax."""
+        """The network with G weighted by the softmax outputs p that a `label` of the study's key `softmax` names."""
         if label not in self._weighted:
             self._weighted[label] = _weighted(self, label)
         return self._weighted[label]
 
     def problem_at(self, points: Tensor) -> Problem:
-        """Problem of the network on other inputs: (n, 2) in the plane, or (n, …)."""
+        """Problem of the network, without labels, at other inputs: `points` (n, 2) of the plane, or (n, …)."""
         return Problem(self.module, points.view(len(points), *self.inputs.shape[1:]))
 
     def predicted_loss_at(self, points: Tensor) -> logit_gradients.LogitGradients:
-        """Unit gradients of the predicted labels' losses at other inputs."""
+        """Unit gradients of the predicted label's loss at other inputs, `points` as for `problem_at`."""
         gradients = logit_gradients.of(self.problem_at(points), self.point)
         return decision_boundary.predicted_loss(gradients, self.logits(points).detach())
 
@@ -117,7 +117,10 @@ class Network:
 
     @functools.cached_property
     def elsewhere(self) -> logit_gradients.LogitGradients:
-        """Unit differences of the two largest logits' gradients at random points of the box, one per boundary point."""
+        """As `normals`, but at random points of the box: unit differences of the gradients of the two largest logits.
+
+        There are as many random points as boundary points.
+        """
         low, high = np.array(self.plane.box).T
         points = stream("points of the box").uniform(low, high, (len(self.crossings.points), 2))
         points = torch.as_tensor(points).to(self.point).view(-1, *self.inputs.shape[1:])
@@ -126,7 +129,7 @@ class Network:
 
     @functools.cached_property
     def dimension(self) -> int:
-        """Dimension d_b of the boundary in parameter space; 0 if there is none."""
+        """Number d_b of principal directions that hold 90 % of the boundary's normals; 0 if there is no boundary."""
         if self.normals is None:
             return 0
         return alignments.dimension(self.normals.products(self.normals)[:, 0, :, 0].cpu().numpy())
@@ -134,9 +137,9 @@ class Network:
 
 @dataclass
 class Weighted:
-    """A network with outputs p that weight G: the temperature of p and the eigenpairs of G.
+    """A network whose G is weighted by given softmax outputs p: the temperature of p, and `dual`, the eigenpairs of G.
 
-    These are NaN and None if no temperature gives the entropy that the label asks for.
+    If no temperature gives the entropy that the label asks for, the temperature is NaN and `dual` is None.
     """
 
     network: Network
@@ -145,25 +148,31 @@ class Weighted:
 
     @functools.cached_property
     def predicted_loss(self) -> logit_gradients.LogitGradients:
-        """Unit gradients of the predicted labels' losses at the training examples, at the temperature (1 if NaN)."""
+        """Unit gradients of the predicted label's loss at the training examples.
+
+        The softmax has the temperature of p, or 1 if that is NaN.
+        """
         temperature = self.temperature if math.isfinite(self.temperature) else 1
         return decision_boundary.predicted_loss(self.network.gradients, self.network.outputs / temperature)
 
     @functools.cached_property
     def alignments(self) -> np.ndarray | None:
-        """Alignments (b, m) of the boundary's normals with eigenvectors of G; None where either is missing."""
+        """Alignments (b, m) of b normals of the boundary with m eigenvectors of G; None if either do not exist."""
         if self.dual is None or self.network.normals is None:
             return None
         return self.dual.alignments(self.network.normals)
 
     @property
     def eigenvalues(self) -> np.ndarray:
-        """Eigenvalues (m,), descending, of the G of the loss at logits / temperature."""
+        """Eigenvalues (m,) of G, descending, for the loss of logits divided by the temperature.
+
+        `dual` takes gradients of the undivided logits, so its eigenvalues are multiplied by the squared temperature.
+        """
         return self.dual.pairs.eigenvalues / self.temperature**2
 
 
 def _weighted(network: Network, label: str) -> Weighted:
-    """Weight G by the outputs p of a label of softmax; no eigenpairs if no temperature gives the label's entropy."""
+    """Weight the G of a network by the outputs p that a `label` of the study's key `softmax` names."""
     kind, _, value = label.partition("-")
     z, temperature, factor = network.outputs, 1.0, None
     if kind == "entropy":
@@ -182,7 +191,7 @@ def _weighted(network: Network, label: str) -> Weighted:
 
 
 def _permuted(classes: Tensor) -> Tensor:
-    """Numbers (n,) of the examples, permuted within each class."""
+    """Indices (n,) of the examples, randomly permuted within each of the `classes` (n,)."""
     order, random = torch.arange(len(classes)), stream("permuted outputs")
     for label in classes.unique():
         members = (classes == label).nonzero().flatten().cpu()
@@ -193,10 +202,11 @@ def _permuted(classes: Tensor) -> Tensor:
 def identities(network: Network, vectors: Tensor) -> dict[str, float]:
     """Largest errors of two identities of loss gradients, over boundary points and `vectors` v (m, D).
 
-    Logits k and l tie at a point; J_j is the gradient of logit j, g(ŷ=k) that of the loss of label k.
-    flip_error: error of g(ŷ=k) + g(ŷ=l) = 2 Σ_j p_j (J_j − (J_k + J_l)/2) over other classes j, along v, relative to
-    ‖g(ŷ=k)‖. fixed_label_jump: change of the alignment ⟨v, g(ŷ=k)⟩/‖g(ŷ=k)‖, which is continuous, between inputs on
-    both sides of the point, 1e-9 apart in each entry.
+    Logits k and l tie at a point. J_j is the gradient of logit j, and g(ŷ=k) the gradient of the loss with label k.
+    flip_error: error of g(ŷ=k) + g(ŷ=l) = 2 Σ_j p_j (J_j − (J_k + J_l)/2), where j runs over the other classes, along v
+    and relative to ‖g(ŷ=k)‖. fixed_label_jump: change of the alignment ⟨v, g(ŷ=k)⟩/‖g(ŷ=k)‖ between two inputs on both
+    sides of the point, 1e-9 apart in each entry; it should vanish, as the alignment is continuous. At most CHECKED
+    points are tested.
     """
     some = slice(None, None, -(-len(network.crossings.points) // CHECKED))
     points, (first, second) = network.crossings.points[some], network.crossings.classes[some].T

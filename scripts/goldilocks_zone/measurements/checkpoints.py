@@ -11,7 +11,11 @@ from goldilocks_zone.training import loop
 
 
 def checkpoint(work: blocks.Work, study: Study, checksum: str, number: int) -> loop.Checkpoint:
-    """Checkpoint of a job's training run `number`, for the same code, network, data (by checksum) and settings."""
+    """Checkpoint of a job's training run `number`.
+
+    Its key depends on the code, the user's network, the data's `checksum` and the settings, so that training resumes
+    only if all of these are unchanged.
+    """
     own = work.own and work.own.record(work.job.network)
     known = {"code": work.code, "own": own, "checksum": checksum}
     key = attributes.settings_hash({**known, **records.of_measurement(study, work.block.seed)})

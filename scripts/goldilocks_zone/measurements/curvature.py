@@ -75,11 +75,11 @@ class CurvatureStudy(Study, title="Study of curvature"):
 
     @property
     def variations(self) -> dict[str, list]:
-        """Values of the varied keys, and labels of the weights if the study has any."""
+        """Values of the varied keys, by key; if the study has weights, also their labels, by the key `weights`."""
         return self.vary | ({"weights": [each.label for each in self.weights]} if self.weights else {})
 
     def at(self, variant: Mapping[str, Any]) -> Self:
-        """The study with the values of a variant, and with only the weights of the variant's label."""
+        """The study with its varied keys fixed at a `variant`, and with only those weights that the variant names."""
         chosen = [each for each in self.weights or [] if each.label == variant.get("weights")]
         return super().at({**variant, **({"weights": chosen} if chosen else {})})
 
@@ -90,7 +90,7 @@ class CurvatureStudy(Study, title="Study of curvature"):
             checks.refuse_examples(path, max(self.examples), self.validation, name, shape)
         for label in self.subspaces:
             largest, dimension = max(self.dimensions), subspace_labels.parse_plane(label).dimension
-            reason = f"the plane {label} has {dimension} dimensions"
+            reason = f"the plane {label} has {dimension} dimensions, so use {dimension} at most"
             checks.require(largest <= dimension, f"{path}.dimensions", largest, reason)
         for label in self.networks:
             network = networks.get(label)  # None for a user's network, whose architecture is unknown
@@ -102,12 +102,17 @@ class CurvatureStudy(Study, title="Study of curvature"):
                 advice = "use a network fc-…, whose first layer sees whole images"
                 checks.require(isinstance(network, FullyConnected), f"{path}.eigenvectors", label, advice)
         if self.counterfactuals and "parameters" not in self.vary.get("rescaled", [self.rescaled]):
-            checks.refuse(f"{path}.counterfactuals: true is impossible without rescaled: parameters; add it")
+            checks.refuse(
+                f"{path}.counterfactuals: it needs parameters among the values of rescaled; set rescaled: parameters"
+            )
         checks.refuse_sizes(path, self, shapes, networks)
 
     @changes_no_number
     def operations(self, network: Network, shape: Shape, subspace: str, draws: int, radii: int) -> float:
-        """Operations of products and of tangents along planes, shared between points by homogeneous activations."""
+        """Estimated operations of a job for tangents along planes, and for products of tangents.
+
+        All points of a sweep share the tangents if activations are homogeneous and there are no residual connections.
+        """
         dimension = subspace_labels.parse_plane(subspace).dimension
         sizes = {key: len(values) for key, values in self.variations.items()}
         points = radii * math.prod(size for key, size in sizes.items() if key in SWEPT)

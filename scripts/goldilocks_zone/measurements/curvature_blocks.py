@@ -1,4 +1,4 @@
-"""Blocks of curvature: observables of the loss Hessian on random planes over radii."""
+"""Measurement of curvature, in blocks of draws and radii: observables of the loss Hessian on random planes."""
 
 import functools
 import logging
@@ -46,7 +46,7 @@ of_layers = functools.partial(Variable, axes=(LAYER,), may_be_missing=True)
 
 
 def measure_block(job: blocks.Job) -> xr.Dataset:
-    """Measure one block: draws and radii of one cell, in all variants of its study."""
+    """Measure the block of a job in all variants of its study."""
     work, result = blocks.begin(job), None
     study, seed = work.block.study, work.block.seed
     given = job.path_to_dataset, job.dataset, max(study.examples)
@@ -73,7 +73,7 @@ def measure_block(job: blocks.Job) -> xr.Dataset:
 def _refuse_large_planes(job: blocks.Job, module: nn.Module, biases: bool) -> None:
     """Raise ValueError if the plane has more dimensions than the network has weights (and biases, if `biases`).
 
-    Both dataset and network may be unknown when the settings are checked.
+    It is checked here because the sizes of dataset and network may be unknown when the settings are checked.
     """
     dimension = subspace_labels.parse_plane(job.subspace).dimension
     available = sum(p.size for p in initialisation.parameters_of(module) if biases or not p.is_bias)
@@ -83,7 +83,8 @@ def _refuse_large_planes(job: blocks.Job, module: nn.Module, biases: bool) -> No
 
 
 @OBSERVABLES.register(
-    Attempt, Variable("overflow", "1", "1 where logits or the Hessian are not finite, and all else missing")
+    Attempt,
+    Variable("overflow", "1", "1 where logits or the Hessian are not finite on a plane, whose values are missing"),
 )
 def overflow(seen: Attempt) -> dict:
     """Mark a point that overflows."""
@@ -134,7 +135,7 @@ def spectra(seen: OnPlane) -> dict:
     averaged("effective_examples", "1", "(Σt)²/Σt², t the traces of the examples' G_d"),
 )
 def parts(seen: OnPlane) -> dict:
-    """The Gauss–Newton and residual parts of the Hessian on nested planes."""
+    """Traces and norms of the parts G and H′ of the Hessian on nested planes, and effective numbers of examples."""
     dimensions = seen.sweep.study.dimensions
     found = {"effective_examples": [seen.measured.effective_examples[d - 1] for d in dimensions]}
     for part in ("gauss_newton", "residual"):
@@ -173,8 +174,9 @@ def outputs(seen: OnPlane) -> dict:
 def counterfactuals(seen: OnPlane) -> dict:
     """κ of a homogeneous network with one factor of the Hessian frozen at the reference radius (claim vd7).
 
-    With n layers and the radius ratio α, G ∝ α^{2n−2} (diag p − ppᵀ) and H′ ∝ α^{n−2} (p − y). The frozen factor is
-    p in G (frozen_softmax), p in H′ (frozen_residual), or the scale of the logit gradients in G (frozen_scale).
+    With n weight layers and the ratio α of the radius to the reference radius, G ∝ α^{2n−2} (diag p − ppᵀ) and
+    H′ ∝ α^{n−2} (p − y). The frozen factor is p in G (frozen_softmax), p in H′ (frozen_residual), or the scale of the
+    logit gradients in G (frozen_scale).
     """
     if seen.reference is None:
         return {}
@@ -192,14 +194,21 @@ def counterfactuals(seen: OnPlane) -> dict:
 @OBSERVABLES.register(
     InLayers,
     of_layers("layer_trace", "loss", "σ_l² Tr(H_ll) of one layer's weights, from random probes"),
-    of_layers("layer_residual", "1", "largest |vᵀH′v|/‖H′v‖ of random v inside one layer's weights"),
+    of_layers(
+        "layer_residual",
+        "1",
+        "largest |vᵀH′v|/‖PH′v‖ of random v inside one layer's weights, with P the projection on all such v",
+    ),
     key="layer_probes",
 )
 def layers(seen: InLayers) -> dict:
-    """Traces of the layers' diagonal blocks of the Hessian, and the largest share of H′v along v, for v in a layer."""
+    """Trace of each layer's diagonal block of the Hessian, and largest share of H′v along v, for random v in the layer.
+
+    The trace is multiplied by the variance σ_l² of the layer's weights. H′v is projected on the span of all probes.
+    """
     sizes, deviations = seen.sweep.layers
     means = np.diag(seen.measured.hessian).reshape(len(sizes), -1).mean(1)
-    # Orthonormal directions of a layer stay inside it.
+    # Directions of different layers are orthogonal, so orthonormalised directions stay inside their layer.
     shares = np.abs(np.diag(seen.measured.residual)) / np.linalg.norm(seen.measured.residual, axis=1)
     return {
         "layer_trace": (seen.point.scale * deviations) ** 2 * sizes * means,
@@ -253,7 +262,7 @@ def full_gradients(seen: InFullSpace) -> dict:
     key="eigenvectors",
 )
 def eigenvectors(seen: InFullSpace) -> dict:
-    """Top eigenvectors of the Hessian in full space, as images."""
+    """Largest eigenvalues of the Hessian in full space, and parts of the eigenvectors in the first layer, as images."""
     count, memory_mib = seen.sweep.study.eigenvectors, seen.sweep.work.memory_mib
     values, vectors = top_eigenvectors.top_eigenpairs(*seen.problem, count, memory_mib=memory_mib)
     images = top_eigenvectors.first_layer_images(seen.sweep.module, vectors, seen.problem[0].inputs.shape[1:])

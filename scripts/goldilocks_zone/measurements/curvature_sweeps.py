@@ -26,10 +26,10 @@ from goldilocks_zone.subspaces import planes
 
 @dataclass(frozen=True)
 class Point:
-    """A point of a sweep: its place {axis: label} in a block, and where it lies.
+    """A point of a sweep: its place {axis: label} in a block, the factor `scale` on θ, and the softmax temperature.
 
-    scale: factor on θ; temperature: that of the softmax; ratio: radius over the reference radius, as given by
-    `initialisation.ratio`; scaled: True if only the parameters are rescaled.
+    ratio: radius over the reference radius, as defined by `initialisation.ratio`. scaled: True if the radius rescales
+    only the parameters, and not the temperature.
     """
 
     place: dict
@@ -50,14 +50,17 @@ class Seen:
 
 @dataclass(frozen=True)
 class Attempt(Seen):
-    """A point at one number of examples; `overflow` is True if logits or the Hessian overflow there."""
+    """A point, for one number N of examples; `overflow` is True if logits or the Hessian overflow there."""
 
     overflow: bool
 
 
 @dataclass(frozen=True)
 class OnPlane(Seen):
-    """Curvature at a point on one plane, and the curvature at ratio 1 if counterfactuals are measured there."""
+    """Curvature at a point on one plane.
+
+    `reference` is the curvature at ratio 1; it is None where counterfactuals are not measured.
+    """
 
     measured: PlaneCurvature
     reference: PlaneCurvature | None
@@ -72,17 +75,18 @@ class InLayers(Seen):
 
 @dataclass(frozen=True)
 class InFullSpace(Seen):
-    """A point, its problem with the cross-entropy, and its parameters (D,)."""
+    """A point in full space; `problem` is its problem with the cross-entropy, and its parameters (D,)."""
 
     problem: tuple[Problem, Tensor]
 
 
 class Sweep:
-    """One variant of a study and one draw, at every radius of a block.
+    """One variant of a study and one draw, its `number`, at every radius of a block.
 
-    All points share θ (D,), which is an initialisation or `trained` weights, the metric η (D,), raw planes (d, D),
-    probes (m, D) of the full space and q probes of each of l layers, layer_probes (l · q, D). `layers` are the sizes
-    (l,) of weight tensors and the standard deviations (l,) of their entries; own_radius is the norm of θ over r_X.
+    All points share the parameters `theta` (D,), which are an initialisation or the `trained` weights; the metric `eta`
+    (D,); `planes`, each given by raw directions (d, D); `probes` (m, D) of the full space; and `layer_probes`
+    (l · q, D), q for each of l layers. `layers` holds the sizes (l,) of the weight tensors, and the standard deviations
+    (l,) of their entries. `own_radius` is the norm of θ over r_X.
     """
 
     def __init__(
@@ -119,8 +123,8 @@ class Sweep:
         self.theta, (self.inputs, self.targets) = torch.as_tensor(theta, device=work.device), work.on_device(examples)
 
     def seen(self) -> Iterator[Seen]:
-        """Iterate over all objects that observables measure; at a point that overflows, only over an `Attempt`."""
-        whole, references = {}, {}
+        """Yield all objects that observables measure; a point that overflows gives only an `Attempt`."""
+        overflows, references = {}, {}
         for i, plane in enumerate(self.planes):
             found = self._curvature(plane, self.points)
             if self.study.counterfactuals:
@@ -128,20 +132,20 @@ class Sweep:
                 reference = Point({}, first.scale / first.ratio, first.temperature, 1.0)
                 references = {count: measured for _, count, measured in self._curvature(plane, [reference])}
             for point, count, measured in found:
-                place = point.place | {"examples": count}
-                whole[id(point), count] = measured is not None
-                yield Attempt(place, self, point, measured is None)
+                overflows[id(point), count] = overflows.get((id(point), count), False) or measured is None
                 if measured is not None:
-                    reference = references.get(count) if point.scaled else None
-                    yield OnPlane(place | {"plane": i}, self, point, measured, reference)
+                    place, reference = {"examples": count, "plane": i}, references.get(count) if point.scaled else None
+                    yield OnPlane(point.place | place, self, point, measured, reference)
         for point, count, measured in self._curvature(self.layer_probes, self.points):
             if measured is not None:
                 yield InLayers(point.place | {"examples": count}, self, point, measured)
         for point, count in itertools.product(self.points, self.study.examples):
-            if whole[id(point), count]:
+            place, overflow = point.place | {"examples": count}, overflows[id(point), count]
+            yield Attempt(place, self, point, overflow)
+            if not overflow:
                 examples = self.inputs[:count], self.targets[:count]
                 problem = Problem(self.module, *examples, temperature=point.temperature), point.scale * self.theta
-                yield InFullSpace(point.place | {"examples": count}, self, point, problem)
+                yield InFullSpace(place, self, point, problem)
 
     @property
     def path(self) -> str:
@@ -165,7 +169,10 @@ class Sweep:
         return points
 
     def _curvature(self, directions, points: list[Point]) -> list[tuple[Point, int, PlaneCurvature | None]]:
-        """Curvature along directions (d, D), sparse or dense, by point and number of examples; None at overflow."""
+        """Triples of a point, a number of examples, and the curvature along raw `directions` (d, D), sparse or dense.
+
+        The curvature is None if it overflows. Without directions, the list is empty.
+        """
         if not directions.shape[0]:
             return []
         if scipy.sparse.issparse(directions):

@@ -34,25 +34,28 @@ def world_of(study: PlanningStudy, dataset: str, seed: int) -> worlds.World:
 
 
 def summed(world: worlds.World, between: worlds.Arrays) -> np.ndarray:
-    """Features (…, a) of summed actions `between` frames, by name: `action` (…, t), an angle, or `step` (…, t, 2)."""
+    """Features (…, a) of the sum over t successive actions.
+
+    `between` maps names to variables between frames: `action` (…, t), which is an angle, or `step` (…, t, 2).
+    """
     name = next(name for name in TIMES if name in between)
     return world.features({name: between[name].sum(TIMES[name])})
 
 
 @dataclass(frozen=True)
 class Hierarchy:
-    """Both levels and, optionally, a predictor of several steps at once on level 1."""
+    """Both trained levels and, optionally, `direct`, which predicts on level 1 over a span of steps at once."""
 
     first: Members
     second: Members
     direct: Members | None
 
     def below(self, observations: Tensor) -> Tensor:
-        """Embeddings (m, …, e) of level 1, of observations (m, …, p)."""
+        """Embeddings (m, …, e) on level 1 of observations (m, …, p)."""
         return hierarchy.encoded(self.first, observations)
 
     def above(self, windows: Tensor) -> Tensor:
-        """Embeddings (m, …, e) of level 2, of windows (m, …, t, e) of embeddings of level 1."""
+        """Embeddings (m, …, e) on level 2 of windows (m, …, t, e) of t embeddings of level 1."""
         return hierarchy.encoded(self.second, hierarchy.pooled(windows))
 
     def of(self, number: int) -> "Hierarchy":
@@ -68,7 +71,7 @@ class Hierarchy:
 class Trainer:
     """Trains all levels for a block's draws at one radius, with a checkpoint for each level.
 
-    number: number of the trainer in its job, which numbers its checkpoints.
+    `number` is the index of the trainer within its job, from which the numbers of its checkpoints follow.
     """
 
     def __init__(self, work: blocks.Work, study: PlanningStudy, radius: float, number: int):
@@ -78,7 +81,7 @@ class Trainer:
         self._phases = 3 * number
 
     def hierarchy(self) -> Hierarchy:
-        """Train level 1 and, on its embeddings, level 2 and the direct predictor, if the study has one."""
+        """Train level 1; then, on its embeddings, level 2 and, if the study has one, the direct predictor."""
         study, world = self.study, world_shapes.of(self.work.job.dataset)
         lower = Sizes(world.observation, world.action, study.embedding)
         upper = Sizes(study.embedding, world.action, study.upper_embedding)
@@ -93,19 +96,28 @@ class Trainer:
         return Hierarchy(first, second, direct)
 
     def frames(self, step: int) -> Tensor:
-        """Packed inputs (m, n, t·p + (t − 1)·a) of level 1 at a training step: t successive frames, then the actions "
-        "between."""
+        """Packed inputs (m, n, t·p + (t − 1)·a) of level 1 at a training step.
+
+        They are t successive frames, and then the t − 1 actions between them.
+        """
         drawn = self._drawn(step, 1 + len(self.study.step_weights), "level 1")
         return self._packed(drawn.seen, drawn.actions)
 
     def windows(self, first: Members, step: int) -> Tensor:
-        """Packed inputs of level 2: pooled embeddings of level 1 a span apart, and features of the summed actions."""
+        """Packed inputs (m, n, 2e + a) of level 2 at a training step.
+
+        They are the pooled embeddings, on level 1, of two windows of frames that are a span apart, and the features of
+        the sum of a span of actions.
+        """
         drawn = self._drawn(step, POOLED + self.study.span, "level 2")
         seen = np.stack([drawn.seen[:, :, :POOLED], drawn.seen[:, :, -POOLED:]], 2)
         return self._packed(hierarchy.pooled(hierarchy.encoded(first, self._tensor(seen))), self._summed(drawn))
 
     def apart(self, first: Members, step: int) -> Tensor:
-        """Packed inputs of the direct predictor: embeddings of frames a span apart, and the summed actions."""
+        """Packed inputs (m, n, 2e + a) of the direct predictor at a training step.
+
+        They are the embeddings of two frames that are a span apart, and the features of the sum of the actions between.
+        """
         drawn = self._drawn(step, 1 + self.study.span, "direct")
         seen = np.stack([drawn.seen[:, :, 0], drawn.seen[:, :, -1]], 2)
         return self._packed(hierarchy.encoded(first, self._tensor(seen)), self._summed(drawn))
@@ -149,7 +161,7 @@ class Trainer:
         return Members(module, ensemble.coordinates)
 
     def _starts(self, module: JointEmbedding) -> Tensor:
-        """Initial parameters (m, D), multiplied by the radius on level 1."""
+        """Initial parameters (m, D); those of level 1 are multiplied by the radius."""
         level, block = (self._phases - 1) % 3 + 1, self.work.block
         streams = (self.work.stream("initialisation", f"level {level}", draw) for draw in block.draws)
         points = np.stack([jepa.initial(module, self.study.initialisation, each) for each in streams])

@@ -1,5 +1,6 @@
-"""The training of joint embeddings: ensembles of arms, draws, radii and rates, on pairs that they share.
+"""Training of joint embeddings, in ensembles of arms, draws, radii and rates.
 
+Members of one draw train on the same pairs, which are permuted in the arm `shuffled`.
 Letters: m members, s draws, n pairs, p dimensions of an observation, a of an action, D parameters.
 """
 
@@ -63,7 +64,7 @@ class Ensemble:
 
     @property
     def numbers(self) -> Tensor:
-        """The number (m,) of each member's draw among `draws`."""
+        """Index (m,) of each member's draw in the list `draws`."""
         return torch.tensor([self.draws.index(member.draw) for member in self.members])
 
     def starts(self) -> tuple[Tensor, Tensor]:
@@ -86,14 +87,17 @@ class Ensemble:
         return torch.as_tensor(np.stack(points)), torch.tensor(rates, dtype=torch.float64)
 
     def _to_deviation(self, theta: np.ndarray, deviation: float, draw: int) -> float:
-        """Factor on θ (D,) that gives embeddings of fresh pairs a standard `deviation`; needs a homogeneous encoder."""
+        """Factor on `theta` (D,) at which embeddings of fresh pairs of a draw have the standard deviation `deviation`.
+
+        The encoder must be homogeneous.
+        """
         x = torch.as_tensor(self.pairs.evaluated([draw], self.study.batch).x)
         embedded = jepa.Members(self.module, torch.as_tensor(theta)[None]).encode(x.double())[0]
         found = float(embedded.var(0).mean().sqrt())
         return (deviation / found) ** (1 / self.depth)
 
     def loss(self, sharpness: float | None = None) -> Loss:
-        """Loss of the members, with a soft minimum over codes if its `sharpness` is given, otherwise the minimum."""
+        """Loss of the members, with the minimum over codes or, if β = `sharpness` is given, the soft minimum."""
         study, arm = self.study, self.arm
         if arm.criterion == "info_nce":
             return InfoNce(study.embedding, study.temperature, study.similarity, group=study.group)
@@ -115,18 +119,18 @@ class Ensemble:
 
     @property
     def depth(self) -> int:
-        """Number n of the encoder's layers."""
+        """Number of the encoder's weight layers."""
         return labels.depth(self.work.job.network)
 
     @functools.cached_property
     def _weights(self) -> tuple[Tensor, Tensor]:
-        """λ, μ and ν (m, 3), and ε (m,)."""
+        """Weights λ, μ and ν (m, 3) of VICReg, and its ε (m,), for each member."""
         like = {"dtype": getattr(torch, self.study.dtype), "device": self.work.device}
         weights = torch.tensor([each.weights for each in self.criteria], **like)
         return weights, torch.tensor([each.epsilon for each in self.criteria], **like)
 
     def trained(self, checkpoint: loop.Checkpoint | None) -> Tensor:
-        """Parameters (m, D) after training, in double precision."""
+        """Train the members; return their parameters (m, D) in double precision, initial ones in the arm `random`."""
         starts, rates = self.starts()
         if self.arm.criterion == "untrained":
             return starts
@@ -151,7 +155,7 @@ class Ensemble:
         return torch.as_tensor(found["x"][0]).double()
 
     def _fresh(self, dtype: torch.dtype) -> Callable[[int], tuple[Tensor, Tensor]]:
-        """Function from the step to fresh pairs (m, n, 2p + a), shared by members of one draw, and empty labels."""
+        """Function that maps a step to fresh pairs (m, n, 2p + a) and empty labels; members of one draw share pairs."""
         numbers, p = self.numbers, self.pairs.observation
         alike = numbers.tolist() == list(range(len(self.draws)))
         apart = torch.tensor([ARMS[member.arm].shuffled for member in self.members]).nonzero()[:, 0]
@@ -180,12 +184,19 @@ class Ensemble:
 
 
 def decay(steps: int, share: float) -> Callable[[int], float] | None:
-    """Factor on the rate by step: 1, then falling linearly to 0 over the last `share` of steps; None if it is 0."""
+    """Function that maps a step to a factor on the rate; None if `share` is 0.
+
+    The factor is 1 at first, and falls linearly to 0 over the last `share` of the steps.
+    """
     return (lambda step: min(1.0, (steps - step) / (share * steps))) if share else None
 
 
 def criteria_of(study: JepaTrainingStudy, arm: str, depth: int) -> Criteria:
-    """Criteria of a member whose encoder has `depth` layers."""
+    """Criteria of a member in an `arm`, whose encoder has `depth` weight layers.
+
+    Terms that the arm does not use have weight 0. If the study sets `over_threshold`, the weight μ is this multiple of
+    the threshold below which collapse is a minimum. The criteria are rescaled for the study's `gauge`.
+    """
     own = [study.invariance, study.variance, study.covariance]
     if study.over_threshold:
         threshold = wide_networks.collapse_threshold(study.correlation, study.epsilon)
@@ -197,7 +208,7 @@ def criteria_of(study: JepaTrainingStudy, arm: str, depth: int) -> Criteria:
 def ensembles_of(
     work: blocks.Work, study: JepaTrainingStudy, pairs: jepa_worlds.Pairs, arms: Sequence[str]
 ) -> list[Ensemble]:
-    """Ensembles of arms of one kind, each with as many members as memory allows.
+    """Ensembles of `arms` that have the same head and criterion, each with as many members as memory allows.
 
     Members are ordered by draw, so that each ensemble needs pairs of few draws.
     """
@@ -218,6 +229,6 @@ def module_of(work: blocks.Work, study: JepaTrainingStudy, pairs: jepa_worlds.Pa
 
 
 def place_of(member: Member, variant: Mapping) -> dict:
-    """Place {axis: label} of a member in the results; its ensemble is trained in a `variant` of the study."""
+    """Place {axis: label} of a member in the results, given the `variant` of the study that its ensemble belongs to."""
     own = studies.place({**variant, **member.variant})
     return own | {"arm": member.arm, "radius": member.radius, "draw": member.draw}

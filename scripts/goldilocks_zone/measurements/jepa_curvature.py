@@ -19,9 +19,9 @@ from goldilocks_zone.subspaces import labels as subspace_labels
 
 CRITERION = r"vicreg(-[0-9]+(\.[0-9]+)?)?|invariance|variance|covariance|info_nce-(dot|distance)(-both)?|cross_entropy"
 IMAGE = (1, world_shapes.SIDE, world_shapes.SIDE)
-# Operations of a softmax over all pairs, for each pair and direction, and its evaluations for an edge; passes of
-# automatic differentiation for each radius and criterion, relative to those of the tangents; and a ray's overhead in
-# operations.
+# SOFTMAX: operations of the softmaxes of InfoNCE, for each two examples of a batch and each direction. EVALUATIONS: of
+# these softmaxes to find an edge. PASSES: cost of automatic differentiation for each radius and criterion, relative to
+# that of the tangents. OVERHEAD: further operations for each ray.
 SOFTMAX, EVALUATIONS, PASSES, OVERHEAD = 2e2, 40, 2, 1e10
 
 
@@ -91,35 +91,36 @@ class JepaCurvatureStudy(Study, title="Study of the curvature of joint embedding
                 size = "14 × 14 or 28 × 28 pixels and one channel"
                 checks.refuse(f"{path}.datasets: {name} is impossible; views need images of {size}")
             if "cross_entropy" in (*self.criteria, *self.edges) and shape.classes > self.embedding:
-                reason = f"the cross-entropy of {shape.classes} classes needs as many outputs"
+                reason = f"the cross-entropy of {shape.classes} classes needs {shape.classes} outputs at least"
                 checks.refuse(f"{path}.embedding: {self.embedding} is impossible; {reason}")
         if self.classes or "classes" in self.vary:
             key = "vary.classes" if "classes" in self.vary else "classes"
-            checks.refuse(f"{path}.{key}: studies of this kind use the images of all classes; leave it out")
+            checks.refuse(f"{path}.{key}: studies of this kind use images of all classes; leave this key out")
         for label in self.networks:
             network = networks.get(label)
             if not isinstance(network, FullyConnected):
-                checks.refuse(f"{path}.networks: {label} is impossible; use an encoder fc-…")
+                checks.refuse(f"{path}.networks: {label} is impossible; use an encoder fc-<widths>-<activation>")
             self._check_network(path, label, network)
 
     def _check_network(self, path: str, label: str, network: FullyConnected) -> None:
         wanted = [key for key in ("edges", "collapse", "layer_probes", "checked_directions") if getattr(self, key)]
         if wanted and not (network.homogeneous and network.activation == "relu"):
-            advice = f"use a network fc-…-relu-nobias; {label} has other outputs"
-            checks.refuse(f"{path}.{wanted[0]}: it needs homogeneous outputs; {advice}")
+            advice = f"in place of {label}, use a network fc-…-relu-nobias"
+            checks.refuse(f"{path}.{wanted[0]}: this key needs homogeneous outputs; {advice}")
         if wanted and self.predictor:
-            checks.refuse(f"{path}.{wanted[0]}: it needs homogeneous outputs; leave out the predictor")
+            checks.refuse(f"{path}.{wanted[0]}: this key needs homogeneous outputs; set predictor: false")
         last = network.weight_shapes(IMAGE, self.embedding)[-1]
         for subspace in self.subspaces:
             dimension, most = subspace_labels.parse_plane(subspace).dimension, last[0] * last[1]
             if dimension > most:
                 checks.refuse(
-                    f"{path}.subspaces: {subspace} is impossible; the last layer of {label} has {most} weights"
+                    f"{path}.subspaces: {subspace} is impossible; the last layer of {label} has {most} weights, so use "
+                    f"{most} dimensions at most"
                 )
 
     @changes_no_number
     def operations(self, network: Network, shape: Shape, subspace: str, draws: int, radii: int) -> float:
-        """Operations of tangents and second derivatives along the plane, and of the losses."""
+        """Estimated operations of a job for tangents and second derivatives along the plane, and for the losses."""
         d, counts = subspace_labels.parse_plane(subspace).dimension, self.examples
         n, e = sum(counts), self.embedding
         shapes, flops = network.weight_shapes(IMAGE, e), network.forward_flops(IMAGE, e)

@@ -1,7 +1,7 @@
 """Measurement of the curvature of joint embeddings, in blocks of draws.
 
-Each observable is a function of a ray, which is one encoder's initialisation at several radii. Losses are those of
-embeddings of pairs.
+Each observable is a function of a ray, which is one encoder's initialisation at several radii. Losses are functions of
+the embeddings of pairs of views.
 """
 
 import functools
@@ -27,9 +27,9 @@ from goldilocks_zone.spectra import summaries
 from goldilocks_zone.theory import wide_networks
 from goldilocks_zone.theory.wide_networks import LayerWeights
 
-ROWS = 2  # of the last layer whose Hessian at the collapse point is compared with its closed form
+ROWS = 2  # rows of the last layer along which the Hessian at collapse is compared with its closed form
 DEAD = 1e-12  # variance of a feature, relative to the largest, below which it is dead
-# The Hessians of I and C scale as the radius to the power 2n − 2 and 4n − 2.
+# For n layers, the Hessians of I and C scale as the radius to the power 2n − 2 and 4n − 2.
 DEGREES = {"invariance": (2, -2), "covariance": (4, -2)}
 
 EXAMPLES = Axis("examples", lambda shape: shape.study.examples, "number N of pairs that the loss is averaged over")
@@ -59,7 +59,7 @@ of_edge = functools.partial(Variable, axes=(EDGE,), may_be_missing=True)
 
 
 def measure_block(job: blocks.Job) -> xr.Dataset:
-    """Measure one block: draws of one cell, in all variants of its study."""
+    """Measure the block of a job in all variants of its study."""
     lifecycle.listen()
     work, result = blocks.begin(job), None
     study, seed = work.block.study, work.block.seed
@@ -86,7 +86,7 @@ def _ray(work: blocks.Work, study, pairs: views.Pairs, classes: int, place: dict
 
 
 def _finite(parts: Parts) -> np.ndarray:
-    """True (p,) at each of p radii where loss and Hessian are finite."""
+    """Mask (p,) of the radii at which loss and Hessian are finite."""
     return np.isfinite(parts.loss.numpy()) & np.isfinite(parts.hessian.numpy()).all((1, 2))
 
 
@@ -108,14 +108,17 @@ def _finite(parts: Parts) -> np.ndarray:
     on_plane("residual_norm", "loss", "‖H′_d‖_F, H′ = H − G"),
 )
 def curves(ray: Ray) -> dict:
-    """Spectra of the Hessian and of its parts at every radius, of each criterion."""
+    """Summaries of the spectra of the Hessian and of its parts, as arrays (criteria, radii)."""
     found = [_summaries(ray.parts[label]) for label in ray.study.criteria]
     names = dict.fromkeys(name for rows in found for row in rows for name in row)
     return {name: np.array([[row.get(name, math.nan) for row in rows] for rows in found]) for name in names}
 
 
 def _summaries(parts: Parts) -> list[dict[str, float]]:
-    """Variables of `curves` of one criterion, by name, at each radius; overflow alone where not finite."""
+    """Variables of `curves` for one criterion, by name, in a list over radii.
+
+    Only overflow is given at radii where loss or Hessian are not finite.
+    """
     return [
         {"overflow": float(not finite), **(_summary(parts, number) if finite else {})}
         for number, finite in enumerate(_finite(parts))
@@ -151,7 +154,7 @@ def _summary(parts: Parts, number: int) -> dict[str, float]:
     Variable("dead_dimensions", "1", "share of dimensions of both branches that do not vary", (RADIUS,)),
 )
 def batch(ray: Ray) -> dict:
-    """Deviations of the embeddings at every radius."""
+    """Deviation of the embeddings, and shares of active hinges and of dead dimensions, at every radius."""
     v = ray.spread
     return {
         "deviation": np.sqrt(v.mean(1)),
@@ -204,7 +207,8 @@ def edges(ray: Ray) -> dict:
 def layers(ray: Ray) -> dict:
     """Traces σ_l² Tr(H_ll) of the layers' blocks of the Hessian, and their ratios R_l in wide networks.
 
-    R_l is relative to the last layer. H′ contributes nothing to these traces.
+    R_l is the trace for layer l divided by the trace for the last layer. The traces are those of G, because H′
+    contributes nothing to them.
     """
     study, scales = ray.study, torch.as_tensor(ray.radii, dtype=torch.float64)
     found = np.empty((len(study.criteria), len(scales), ray.depth))
@@ -234,7 +238,11 @@ def layers(ray: Ray) -> dict:
     key="collapse",
 )
 def collapse(ray: Ray) -> dict:
-    """Compare the Hessian of the last layer with its closed form where this layer is zero."""
+    """Compare the Hessian of the last layer with its closed form where the weights W_n of this layer are zero.
+
+    Also the Hessian's eigenvalues along one row of W_n, and the threshold of collapse. Errors and eigenvalues are NaN
+    for losses without a closed form.
+    """
     shape = ray.weights(ray.theta)[-1].shape
     theta = ray.theta.clone()
     theta[-shape.numel() :] = 0
@@ -261,7 +269,10 @@ def collapse(ray: Ray) -> dict:
 
 
 def _closed_form(ray: Ray, label: str, first: np.ndarray, second: np.ndarray) -> np.ndarray | None:
-    """Closed form (u, u) of the Hessian along a row at W_n = 0, from features (n, u) of both views; None if unknown."""
+    """Closed form (u, u) of the Hessian along one row of W_n at W_n = 0; None for losses without a closed form.
+
+    `first` and `second` are the features (n, u) of the two views.
+    """
     if criteria := jepa_rays.criteria_of(ray.study, label):
         return wide_networks.collapse_hessian(criteria, first, second, ray.study.embedding)
     return wide_networks.collapse_hessian_of_products(first, second) if "dot" in label else None
@@ -294,7 +305,10 @@ def _largest_correlation(first: np.ndarray, second: np.ndarray) -> float:
     key="checked_directions",
 )
 def checked(ray: Ray) -> dict:
-    """Errors of jets against automatic differentiation at every radius, and of the power laws of I and C over radii."""
+    """Errors of the Hessian from jets against automatic differentiation, and errors of power laws of I and C.
+
+    The Hessians are on the first `checked_directions` of the plane. The power laws are in the radius, see DEGREES.
+    """
     count, criteria = ray.study.checked_directions, ray.study.criteria
     losses, one = [ray.loss(label) for label in criteria], torch.ones(1, dtype=torch.float64)
     errors, hessians = np.empty((len(criteria), len(ray.radii))), {label: [] for label in criteria}
@@ -309,7 +323,7 @@ def checked(ray: Ray) -> dict:
 
 
 def _degree_error(ray: Ray, label: str, hessians: list[np.ndarray]) -> float:
-    """Largest error of the Hessians' power law in the radius; missing for losses without a degree."""
+    """Largest error, relative to the norm, of the power law of `hessians` in the radius; NaN for losses without one."""
     if label not in DEGREES:
         return math.nan
     slope, constant = DEGREES[label]

@@ -17,8 +17,9 @@ from goldilocks_zone.models import planner_labels
 from goldilocks_zone.models.labels import FullyConnected, Network, parse_network
 from goldilocks_zone.models.planner_labels import POOLED
 
-HIDDEN = "fc-64-relu"  # network whose cost estimates that of predictors and of the encoder of level 2
-# Plans in an episode; cost of a step's forward and backward pass in forward passes; operations per number of data.
+HIDDEN = "fc-64-relu"  # its cost is the estimate for predictors and for the encoder of level 2
+# PLANS: plans in an episode. PASSES: cost of a step's forward and backward pass, in forward passes. DRAWN: operations
+# for each entry of the data that are drawn.
 PLANS, PASSES, DRAWN = 10, 3, 100
 
 
@@ -33,7 +34,7 @@ def _planner(label: str) -> str:
 class PlanningStudy(Study, title="Study of prediction and planning on two levels"):
     """Joint-embedding predictors of two levels (H-JEPA), how far they predict, and plans made with them.
 
-    Each draw has data, initial weights and episodes of its own.
+    Each draw has its own data, initial weights and episodes.
     """
 
     kind: Literal["jepa_planning"]
@@ -92,7 +93,7 @@ class PlanningStudy(Study, title="Study of prediction and planning on two levels
 
     @changes_no_number
     def operations(self, network: Network, shape: Shape, subspace: str, draws: int, radii: int) -> float:
-        """Operations of training, of predictions and of plans."""
+        """Estimated operations of a job for training, predictions and plans."""
         encoder = network.forward_flops(shape.image, self.embedding)
         predictor = _flops(self.embedding + 2, self.embedding)
         above = _flops(self.embedding, self.upper_embedding) + _flops(self.upper_embedding + 2, self.upper_embedding)
@@ -119,14 +120,19 @@ class PlanningStudy(Study, title="Study of prediction and planning on two levels
             if not isinstance(networks.get(label), FullyConnected):
                 checks.refuse(f"{path}.networks: {label} is impossible; use an encoder fc-<widths>-<activation>")
         for i, label in enumerate(self.same_room):
-            advice = f"choose from the planners, {', '.join(self.planners) or 'none'}"
+            advice = f"choose from the list planners: {', '.join(self.planners) or 'none'}"
             checks.require(label in self.planners, f"{path}.same_room.{i}", label, advice)
         if self.planners and (list(self.datasets) != ["two_rooms"] or self.span != POOLED):
-            checks.refuse(f"{path}.planners: planners act in two rooms, every {POOLED} steps; set span: {POOLED} there")
+            checks.refuse(
+                f"{path}.planners: planners act in two_rooms alone, every {POOLED} steps; set datasets: [two_rooms] "
+                f"and span: {POOLED}"
+            )
         if "ring" not in self.datasets and (self.noise or self.reach):
-            checks.refuse(f"{path}.noise: noise and reach are options of ring world; leave them out")
+            checks.refuse(f"{path}.noise: noise and reach are options of the dataset ring alone; leave both out")
         if len(self.datasets) > 1:
-            checks.refuse(f"{path}.datasets: what is decoded differs between worlds; give each a study of its own")
+            checks.refuse(
+                f"{path}.datasets: worlds differ in what is decoded, so a study has one; give each a study of its own"
+            )
 
 
 def _flops(inputs: int, outputs: int) -> float:

@@ -1,4 +1,8 @@
-"""Blocks of prediction and planning on two levels: accuracy of predictions by horizon, and success by planner."""
+"""Measurement of prediction and planning on two levels, in blocks of draws and radii.
+
+Accuracy of predictions is measured by horizon, and success of plans by planner. Letters: m members, n examples, e
+dimensions of an embedding, h steps, a dimensions of an action.
+"""
 
 import functools
 import logging
@@ -42,9 +46,10 @@ OBSERVABLES = Observables(RADIUS, DRAW)
 
 @dataclass(frozen=True)
 class Predictions:
-    """Predictions (n, e) of one member by level and horizon, and the embeddings observed at these times.
+    """Predictions (n, e) of one member by level and horizon, and the embeddings (n, e) observed at these times.
 
-    targets: t numbers to decode (n, t), by horizon and name. now: embeddings (n, e) of the present, by level.
+    targets: values (n, t) to decode, by horizon and name. now: embeddings (n, e) from which predictions start, by
+    level.
     """
 
     predicted: dict[str, dict[int, np.ndarray]]
@@ -64,7 +69,7 @@ class Plans:
 
 
 def measure_block(job: blocks.Job) -> xr.Dataset:
-    """Measure one block: draws of one cell, in all variants of its study."""
+    """Measure the block of a job in all variants of its study."""
     lifecycle.listen()
     work, result, number = blocks.begin(job), None, 0
     for variant in studies.variants(work.block.study):
@@ -97,7 +102,12 @@ def _measure(block: xr.Dataset, place: dict, trainer: hierarchies.Trainer, train
 
 
 def predictions(world: worlds.World, study: PlanningStudy, trained: hierarchies.Hierarchy, member: int) -> Predictions:
-    """Predictions of one member on fresh sequences, starting at the last of the first POOLED frames."""
+    """Predictions of one member on fresh sequences, with the embeddings and targets that are observed there.
+
+    Level 1 starts from the last of the first POOLED frames, level 2 from the window of all of them. Level 2 and the
+    direct predictor only reach horizons that are multiples of the span. `trained` holds this member alone, and `member`
+    is its draw.
+    """
     horizons, span = sorted(study.horizons), study.span
     far = [each for each in horizons if each % span == 0]
     drawn = worlds.frames(world, [member], 0, (study.examples, POOLED + horizons[-1]), "evaluation")
@@ -147,7 +157,7 @@ def _plain(found: dict) -> dict:
 
 
 def _targets(states: worlds.Arrays, frame: int) -> dict[str, np.ndarray]:
-    """Targets (n, t) of decoders by name: cos and sin of angles, or places."""
+    """Targets (n, t) of decoders at a `frame`, by name: cos and sin of angles, or places."""
     if "place" in states:
         return {"place": states["place"][0, :, frame]}
     angles = {name: states[name][0, :, frame] for name in TARGETS["ring"]}
@@ -155,7 +165,10 @@ def _targets(states: worlds.Arrays, frame: int) -> dict[str, np.ndarray]:
 
 
 def _over(seen: Predictions, shape: tuple[int, ...], measure: Callable[[str, int], object]) -> np.ndarray:
-    """Values (level, *shape, horizon) of `measure`(level, horizon); NaN without finite predictions."""
+    """Values of `measure(level, horizon)`, as an array (levels, *shape, horizons).
+
+    NaN where there are no predictions, or some are not finite.
+    """
     horizons = sorted(seen.study.horizons)
     found = [[np.broadcast_to(_known(seen, level, each, measure), shape) for each in horizons] for level in LEVELS]
     return np.moveaxis(np.array(found), 1, -1)
@@ -183,7 +196,10 @@ def _known(seen: Predictions, level: str, horizon: int, measure: Callable[[str, 
     key="horizons",
 )
 def predicted(seen: Predictions) -> dict:
-    """R² of targets by decoders fitted on predictions or on observations, and errors of predictions."""
+    """R² of targets, by decoders fitted on predicted or on observed embeddings, and errors of predictions.
+
+    Also the deviation and the dimensions in use of the embeddings from which predictions start.
+    """
     names = TARGETS[seen.study.datasets[0]]
 
     def decoded(level: str, horizon: int) -> np.ndarray:
@@ -257,7 +273,7 @@ of_planner = Variable("", "1", "", (PLANNER, GOAL), may_be_missing=True)
     key="planners",
 )
 def planned(seen: Plans) -> dict:
-    """Success, nearest distance, steps to the goal and calls (planner, room); NaN where the study has no episodes."""
+    """Success, nearest distance, steps to the goal and calls, each (planners, rooms); NaN without episodes."""
     shape = len(seen.study.planners), len(ROOMS)
     found = {name: np.full(shape, math.nan) for name in ("success", "nearest", "steps_to_goal", "calls")}
     for (label, room), each in seen.episodes.items():

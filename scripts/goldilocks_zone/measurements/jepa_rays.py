@@ -1,4 +1,7 @@
-"""Rays of encoders of pairs of views, with quantities that observables share, computed on first use.
+"""Rays through the initialisation of an encoder, with quantities that observables share, computed on first use.
+
+The points of a ray are αθ, for an initialisation θ and factors α. The encoder is applied to pairs of views. Jets are
+second-order expansions of its outputs, see `curvature.jets`.
 
 Letters: n pairs, e outputs of an encoder, d directions, D parameters, p radii, u units of the last hidden layer.
 """
@@ -28,13 +31,13 @@ TERMS = {"invariance": (1.0, 0.0, 0.0), "variance": (0.0, 1.0, 0.0), "covariance
 
 
 def network_of(study: JepaCurvatureStudy, label: str) -> nn.Module:
-    """The joint embedding with the encoder of a label, in double precision, Siamese or with the study's predictor."""
+    """Joint embedding with the encoder that a `label` names, in double precision; Siamese without a predictor."""
     sizes = jepa.Sizes(math.prod(IMAGE), 0, study.embedding)
     return jepa.build(labels.parse_network(label), sizes, "predictor" if study.predictor else "siamese")
 
 
 def criteria_of(study: JepaCurvatureStudy, label: str) -> Criteria | None:
-    """Weights of a label vicreg or vicreg-<μ/λ>, or of one of its terms; None for other losses."""
+    """Weights and ε of the loss that a `label` names; None for losses other than vicreg, vicreg-<μ/λ> and its terms."""
     weights = study.invariance, study.variance, study.covariance
     kind, _, ratio = label.partition("-")
     if label in TERMS:
@@ -57,7 +60,7 @@ def loss_of(study: JepaCurvatureStudy, label: str, classes: int) -> Loss:
 
 
 class Ray:
-    """A draw's initialisation θ (D,) at r_X, its pairs of views, and a plane; radii are in units of r_X."""
+    """Initialisation θ (D,) of one draw at the radius r_X, with pairs of views, a plane, and radii in units of r_X."""
 
     def __init__(self, work: blocks.Work, study: JepaCurvatureStudy, pairs: Pairs, classes: int, draw: int):
         self.study, self.classes, self.radii = study, classes, work.block.radii
@@ -76,7 +79,7 @@ class Ray:
 
     @property
     def depth(self) -> int:
-        """Number of layers of an encoder without biases."""
+        """Number of layers, for an encoder without biases."""
         return len(self.sizes)
 
     def stream(self, purpose: str, *more: str) -> np.random.Generator:
@@ -84,7 +87,7 @@ class Ray:
         return self._work.stream(purpose, *more, self._draw)
 
     def loss(self, label: str) -> Loss:
-        """The loss of a label of the study."""
+        """The loss that a `label` in the study's `criteria` or `edges` names."""
         return loss_of(self.study, label, self.classes)
 
     def weights(self, theta: Tensor) -> list[Tensor]:
@@ -93,7 +96,10 @@ class Ray:
         return [part.view(shape) for part, shape in zip(theta.split(self.sizes), shapes)]
 
     def outputs(self, theta: Tensor) -> Tensor:
-        """Outputs (n, w) at parameters (D,): both embeddings, w = 2e, or with a predictor also residuals, w = 3e."""
+        """Outputs (n, w) of the network at parameters `theta` (D,).
+
+        They are both embeddings, w = 2e, and, with a predictor, also its residuals, w = 3e.
+        """
         return networks.outputs_function(self.module)(theta, self.inputs.flatten(1))
 
     @functools.cached_property
@@ -114,7 +120,7 @@ class Ray:
 
     @functools.cached_property
     def last_layer(self) -> Jets:
-        """Jets on a plane in the last layer at r_X."""
+        """Jets at r_X on a random plane of parameters of the last layer."""
         return self.jets_along(self._orthonormal(self.eta * self.layer(self.depth - 1), "last layer"))
 
     def jets_along(self, directions: Tensor, theta: Tensor | None = None) -> Jets:
@@ -169,7 +175,10 @@ class Ray:
 
     @functools.cached_property
     def ratios(self) -> dict[str, np.ndarray]:
-        """R_l of I and V for each layer l, from the views: σ_l² Tr(H_ll) over the last layer's, in wide networks."""
+        """R_l of I and of V for each layer l, for these views in the limit of wide layers.
+
+        R_l is σ_l² Tr(H_ll), divided by its value for the last layer.
+        """
         x, y = self.inputs.unbind(1)
         x, y = x.numpy(), y.numpy()
         return {
@@ -179,10 +188,10 @@ class Ray:
 
     @property
     def layer_weights(self) -> LayerWeights:
-        """Weighted means W over layers of R_l of I and V, with weights η_l²/σ_l² by the metric η of the plane.
+        """Means W of R_l over layers for I, V and C, with weights η_l²/σ_l², where η is the metric of the plane.
 
-        C contributes little to `wide_networks.balance` and takes W of V. R_l of C are lower, which the independent
-        outputs of wide networks do not explain.
+        The value of V also serves for C, which contributes little to `wide_networks.balance`. The R_l of C itself are
+        lower; the theory of wide networks, whose outputs are independent, does not explain that.
         """
         ends = np.cumsum(self.sizes) - 1
         weights = (self.eta[ends] / self.deviations) ** 2
@@ -198,18 +207,19 @@ def _joined(parts: Sequence[Parts]) -> Parts:
 # Radii that bracket the edges, the same in every study.
 GRID = torch.logspace(-2, 2, 33, dtype=torch.float64)
 COARSE = GRID[::4]
-# Halvings of a grid step, to 3e-5 and 1e-3 in x: losses over all pairs, the slowest, have fewer.
+# Bisections of a step of GRID and of COARSE, down to 1.5e-5 and 5e-4 in x. Losses other than VICReg have fewer, because
+# losses over all pairs are the slowest.
 HALVINGS, FEWER = 14, 11
 
 
 def crossings(
     function: Callable[[Tensor], Tensor], curves: Tensor, grid: Tensor, halvings: int = HALVINGS
 ) -> np.ndarray:
-    """x = 2 log10 α (q,) of the last sign change of each of q functions of α from negative to positive.
+    """Last sign change from negative to positive of each of q functions of α, as x = 2 log10 α (q,).
 
-    function: maps α (q,), one for each function, to values (q,). grid: increasing α (p,). curves: values of the
-    functions on the grid (p, q). Each sign change is refined by `halvings` bisections of a grid step in log10 α. NaN
-    for functions that are nowhere negative on the grid, or negative at its last point.
+    function: maps α (q,), one for each function, to values (q,). grid: increasing α (p,). curves: values (p, q) of the
+    functions on the grid. Each sign change is refined by `halvings` bisections of a grid step in log10 α. NaN for
+    functions that are nowhere negative on the grid, or negative at its last point.
     """
     below = (curves < 0).int()
     last = len(grid) - 1 - below.flip(0).argmax(0)
@@ -224,7 +234,11 @@ def crossings(
 
 
 def edges(ray: Ray, here: Jets, measure: Callable, wanted: Sequence[str]) -> dict[str, float]:
-    """Edges x of losses by label, where measure(jets, loss, scales, labels) (p,) turns from negative to positive."""
+    """Edges x of the `wanted` losses, by label.
+
+    An edge is the point of the ray where `measure`, such as `trace`, changes its sign from negative to positive. It is
+    called with jets, loss, scales (p,) and labels, and returns values (p,). `here` are the jets at r_X.
+    """
     found, terms = {}, [label for label in wanted if label.startswith("vicreg")]
     if terms:
         own = [criteria_of(ray.study, label) for label in terms]

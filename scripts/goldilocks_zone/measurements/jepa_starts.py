@@ -26,7 +26,7 @@ class Started:
 
     @property
     def is_known(self) -> bool:
-        """True if curvature on a plane can be measured, as for Siamese networks with VICReg."""
+        """True if curvature on a plane can be measured, which needs a Siamese network and the criterion VICReg."""
         return self.ensemble.module.head is None and self.ensemble.arm.criterion == "vicreg"
 
     def kappas(self) -> np.ndarray:

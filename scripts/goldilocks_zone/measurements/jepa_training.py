@@ -18,7 +18,10 @@ from goldilocks_zone.subspaces.labels import parse_plane
 
 
 class Arm(NamedTuple):
-    """An arm: its head, its criterion, the terms of VICReg that it uses (I, V, C), and whether pairs are shuffled."""
+    """An arm of a study, which is one way to train: with a head and a criterion, and possibly on shuffled pairs.
+
+    terms: 1 for each of the terms I, V and C of VICReg that the arm uses, else 0.
+    """
 
     head: str
     criterion: str = "vicreg"
@@ -43,8 +46,9 @@ OF_MEMBERS = (
     *("invariance", "variance", "covariance", "epsilon", "over_threshold"),
 )
 VIEWS = tuple(world_shapes.IMAGES)
-# Costs in operations of a number of fresh data, a step of an ensemble, a measured pair, and a hidden unit of the
-# predictor for one of several codes; cost of jets relative to their products; and the predictor's hidden units.
+# Costs in operations. DRAWN: for each entry of fresh data. STEP: for each step of an ensemble. MEASURED: for each pair
+# that is measured. TOLD: for each hidden unit of the predictor and each of several codes. JETS: cost of jets relative
+# to their products. HIDDEN: number of the predictor's hidden units.
 DRAWN, STEP, MEASURED, TOLD, JETS, HIDDEN = 1500, 1.4e8, 6e5, 800, 7, 64
 
 
@@ -153,7 +157,10 @@ class JepaTrainingStudy(Study, title="Study of the training of joint embeddings"
 
     @changes_no_number
     def operations(self, network: Network, shape: Shape, subspace: str, draws: int, radii: int) -> float:
-        """Operations of steps and measurements of all members, and of the fresh data, which arms of one kind share."""
+        """Estimated operations of a job for steps and measurements of all members, and for fresh data.
+
+        Arms with the same head and criterion share the data.
+        """
         apart, together = studies.split(self, OF_MEMBERS)
         found = 0.0
         for variant in apart:
@@ -205,13 +212,17 @@ class JepaTrainingStudy(Study, title="Study of the training of joint embeddings"
                 checks.refuse(f"{path}.networks: {label} is impossible; use an encoder fc-<widths>-<activation>")
             if not networks[label].homogeneous and any(self.vary.get("start_deviation", [self.start_deviation])):
                 checks.refuse(
-                    f"{path}.start_deviation: embeddings of {label} do not scale with its parameters; use "
+                    f"{path}.start_deviation: embeddings of {label} do not scale with its parameters; use a network "
                     "fc-…-relu-nobias"
                 )
             if self.curvature_examples and not (networks[label].homogeneous and networks[label].activation == "relu"):
-                checks.refuse(f"{path}.curvature_examples: jets are not known for {label}; use fc-…-relu-nobias")
+                checks.refuse(
+                    f"{path}.curvature_examples: no Hessian is known for {label}; use a network fc-…-relu-nobias"
+                )
             if not networks[label].homogeneous and any(each != 1 for each in self.vary.get("gauge", [self.gauge])):
-                checks.refuse(f"{path}.gauge: {label} does not scale with its parameters; use fc-…-relu-nobias")
+                checks.refuse(
+                    f"{path}.gauge: outputs of {label} do not scale with its parameters; use fc-…-relu-nobias"
+                )
         for variant in studies.variants(self):
             self.model_copy(update=variant)._check_one(path, shapes)
 
@@ -221,37 +232,53 @@ class JepaTrainingStudy(Study, title="Study of the training of joint embeddings"
         for name, shape in shapes.items():
             if world_shapes.of(name):
                 if self.views:
-                    checks.refuse(f"{path}.views: {name} has frames of its own; leave it out")
+                    checks.refuse(f"{path}.views: {name} has pairs of frames, and no views; leave this key out")
             elif not self.views:
-                checks.refuse(f"{path}.views: say which views of {name} are pairs, {', '.join(VIEWS)}")
+                checks.refuse(f"{path}.views: say which views of an image of {name} form a pair: {', '.join(VIEWS)}")
             elif shape.image not in ((1, 28, 28), (1, 14, 14)):
                 checks.refuse(f"{path}.datasets: {name} has no grey images of 28 × 28 or 14 × 14 pixels; use another")
             if self.over_threshold and name != "gaussian_pairs":
                 reason = f"the threshold of collapse is known for the dataset gaussian_pairs, and not for {name}"
-                checks.refuse(f"{path}.over_threshold: {reason}; leave it out")
+                checks.refuse(f"{path}.over_threshold: {reason}; leave this key out")
         if self.curvature_examples and self.predictor:
-            checks.refuse(f"{path}.curvature_examples: it is measured of Siamese networks alone; set predictor: false")
+            checks.refuse(
+                f"{path}.curvature_examples: it is measured of Siamese networks alone, without a predictor; set "
+                "predictor: false"
+            )
         if self.curvature_examples % (self.group or 1) or self.curvature_examples == 1:
-            checks.refuse(f"{path}.curvature_examples: {self.curvature_examples} is impossible; use whole groups")
+            checks.refuse(
+                f"{path}.curvature_examples: {self.curvature_examples} is impossible; use a multiple of group, from 2 "
+                "on"
+            )
         if self.gauge != 1 and (self.predictor or any(ARMS[arm].criterion != "vicreg" for arm in self.arms)):
-            checks.refuse(f"{path}.gauge: it is known of Siamese networks under VICReg alone; set predictor: false")
+            checks.refuse(
+                f"{path}.gauge: it needs Siamese networks and arms of VICReg; set predictor: false, and leave other "
+                "arms out"
+            )
         if self.group and self.batch % self.group:
             checks.refuse(f"{path}.group: {self.group} is impossible; it must divide the batch of {self.batch}")
         if self.columns > self.embedding:
-            checks.refuse(f"{path}.columns: {self.columns} is impossible; an embedding has {self.embedding} numbers")
+            checks.refuse(
+                f"{path}.columns: {self.columns} is impossible; an embedding has {self.embedding} numbers, so use "
+                f"{self.embedding} at most"
+            )
         if (self.columns or self.penalty) and self.codes > 1:
-            checks.refuse(f"{path}.codes: a latent is linear or of codes; leave out codes or columns")
+            checks.refuse(f"{path}.codes: a latent is linear or a code; leave out codes, or else columns and penalty")
         heads = {ARMS[arm].head for arm in self.arms}
         if (self.codes > 1 or self.columns) and not (self.predictor or heads == {"pixel_prediction"}):
-            checks.refuse(f"{path}.predictor: latents need a predictor; set it to true, or leave out codes and columns")
+            checks.refuse(
+                f"{path}.predictor: latents need a predictor; set predictor: true, or leave out codes and columns"
+            )
         if self.columns and "pixel_prediction" in self.arms:
-            checks.refuse(f"{path}.columns: pixels are predicted without a linear latent; leave out pixel_prediction")
+            checks.refuse(
+                f"{path}.columns: the arm pixel_prediction has no linear latent; leave out this arm or columns"
+            )
         if "infonce" in self.arms and (self.codes > 1 or self.penalty):
-            checks.refuse(f"{path}.arms: infonce has no energy of latents; leave out infonce")
+            checks.refuse(f"{path}.arms: infonce has no latents; leave out this arm, or codes and penalty")
 
 
 def groups(study: JepaTrainingStudy) -> list[list[str]]:
-    """Groups of a study's arms that train in one ensemble, with the same kind of network and criterion."""
+    """Groups of a study's arms that train in one ensemble, because they have the same head and criterion."""
     found: dict[tuple, list[str]] = {}
     for arm in study.arms:
         found.setdefault((ARMS[arm].head, ARMS[arm].criterion), []).append(arm)

@@ -1,5 +1,6 @@
-"""Blocks of the training of joint embeddings: arms of all variants, and probes of their embeddings.
+"""Measurement of the training of joint embeddings, in blocks of draws and radii.
 
+All arms are trained in all variants of a study, and their embeddings are probed.
 Letters: m members, n pairs, p dimensions of an observation, a of an action, e of an embedding.
 """
 
@@ -29,7 +30,7 @@ from goldilocks_zone.theory import wide_networks
 from goldilocks_zone.theory.wide_networks import Criteria
 
 AT_ONCE = 16  # members that are measured together
-ROUNDING = 1e-20  # energies due to rounding, relative to the mean square of the targets
+ROUNDING = 1e-20  # energies below this share of the mean square of the targets are due to rounding
 
 ARM = Axis("arm", lambda shape: shape.study.arms, "what is trained")
 OBSERVABLES = Observables(RADIUS, DRAW)
@@ -41,7 +42,8 @@ of_arm = functools.partial(Variable, axes=(ARM,), may_be_missing=True)
 class Trained:
     """Members at the end of training, and fresh pairs (m, n, …) of their draws.
 
-    `turned` are the observations y (m, n, p) of hard pairs, None in worlds without them.
+    `turned` are the observations y (m, n, p) of hard pairs, in which the fast angle of y is turned; None in worlds
+    without a fast angle.
     """
 
     study: JepaTrainingStudy
@@ -89,7 +91,7 @@ class Trained:
         return self.batch.y if self.arm.head == "pixel_prediction" else self.s_y.numpy()
 
     def told(self) -> np.ndarray:
-        """Number (m, n) of the code that fits each pair best."""
+        """Index (m, n) of the code with the least energy for each pair."""
         return self.model.codes(self.s_x, self.s_y, self.packed(self.batch.y)).numpy()
 
     def packed(self, y: np.ndarray) -> Tensor:
@@ -105,7 +107,7 @@ class Trained:
 
 
 def measure_block(job: blocks.Job) -> xr.Dataset:
-    """Measure one block: draws and radii of one cell, in all arms and variants of its study."""
+    """Measure the block of a job in all arms and variants of its study."""
     lifecycle.listen()
     work, result, number = blocks.begin(job), None, 0
     study = work.block.study
@@ -133,13 +135,13 @@ def measure_block(job: blocks.Job) -> xr.Dataset:
 
 
 def started(study: JepaTrainingStudy, ensemble: Ensemble) -> Iterator[dict]:
-    """Iterate over the members of an ensemble: values by name at the initialisation."""
+    """Iterate over the members of an ensemble: for each, the values measured at its initialisation, by name."""
     found = OBSERVABLES.measure(study, Started(ensemble))
     return ({name: each[i] for name, each in found.items()} for i in range(len(ensemble.members)))
 
 
 def trained(ensemble: Ensemble, points: Tensor) -> Iterator[Trained]:
-    """Iterate over members at trained parameters (m, D), AT_ONCE at a time, with fresh pairs of their draws."""
+    """Yield the members at trained parameters, `points` (m, D), with fresh pairs of their draws, AT_ONCE at a time."""
     study, pairs = ensemble.study, ensemble.pairs
     for start in range(0, len(points), AT_ONCE):
         members, criteria = (each[start : start + AT_ONCE] for each in (ensemble.members, ensemble.criteria))
@@ -245,7 +247,7 @@ def probes(seen: Trained) -> dict:
     of_arm("codes_in_use", "1", "effective number of codes in use, exp of the entropy of the best codes"),
 )
 def information(seen: Trained) -> dict:
-    """Information of the codes about the hidden cause; none for a single code."""
+    """Effective number of codes in use, and their information about the hidden cause; nothing for a single code."""
     if seen.study.codes == 1 or seen.compatible is None:
         return {}
     told = seen.told()
@@ -267,5 +269,5 @@ def information(seen: Trained) -> dict:
     key="curvature_examples",
 )
 def curvature(seen: Started) -> dict:
-    """Excess positive curvature at the start, where the network is Siamese and the loss VICReg."""
+    """Excess positive curvature at the start; measured only if the network is Siamese and the loss VICReg."""
     return {"start_trace_over_norm": seen.kappas()} if seen.is_known else {}

@@ -45,11 +45,11 @@ class Pairs:
         return worlds.batch(self.evaluation, draws, 0, count, "evaluation")
 
     def curved(self, draw: int, count: int) -> worlds.Batch:
-        """Pairs (1, n, …) of a draw over which curvature is measured."""
+        """Pairs (1, n, …) of one draw, for measurements of curvature."""
         return worlds.batch(self.training, [draw], 0, count, "curvature")
 
     def turned(self, batch: worlds.Batch) -> np.ndarray | None:
-        """Observations y (s, n, p) of hard pairs: the fast angle is turned by ±HARD; None in other worlds than ring."""
+        """Observations y (s, n, p) of hard pairs: the fast angle is turned by ±HARD; None in worlds other than ring."""
         return self.evaluation.turned(batch, HARD) if isinstance(self.evaluation, worlds.Ring) else None
 
 

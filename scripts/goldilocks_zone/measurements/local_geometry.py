@@ -19,12 +19,14 @@ from goldilocks_zone.spectra import lanczos
 from goldilocks_zone.spectra.summaries import hutchinson
 from goldilocks_zone.theory import random_model
 
-# Gradients on the examples of G; on other training examples; held out; with labels drawn from p; with permuted p − y.
+# Sources of gradients: the examples of G; other training examples; held-out examples; and the examples of G with labels
+# drawn from p, or with p − y permuted among examples.
 SOURCES = ("spectrum", "other_batch", "held_out", "model_labels", "permuted")
 PAIRS = ("same_logit_same_class", "same_logit", "other_logit", "other_logit_absolute")
 LAYERS = ("all", "without_last")
 ENDS = ("smallest", "largest")
-# Inputs of the random model: its six numbers; the same with the σ_z of the measured mixing; measured outputs.
+# Inputs of the random model: its six numbers N, C, D, σ_c, σ_E and σ_z; these with σ_z replaced by the value that gives
+# the measured mixing; the measured outputs in place of σ_z.
 RUNGS = ("six_numbers", "matched_spread", "measured_outputs")
 INPUT_PAIRS = ("same_class", "any_classes")
 HESSIAN_TOLERANCE = 1e-4
@@ -75,7 +77,7 @@ MODELLED = tuple(each.name for each in VARIABLES if each.axes == (RUNG,))
 
 
 class Examples(NamedTuple):
-    """inputs (n, …) and labels (n,)."""
+    """Inputs (n, …) and labels (n,)."""
 
     inputs: Tensor
     labels: Tensor
@@ -224,7 +226,8 @@ def _powers(
 ) -> np.ndarray:
     """Values of the variable gradient_power (SOURCES, m).
 
-    gradients: J of the examples of G; top: cotangents (m, n, k) of the eigenvectors of G; p: softmax outputs (n, k).
+    gradients: logit gradients J of the examples that define G; top: cotangents (m, n, k) of the eigenvectors of G; p:
+    softmax outputs (n, k) on these examples.
     """
     (n, classes), random = p.shape, stream("powers")
     drawn = (p.cumsum(1)[:, :-1].cpu() < torch.as_tensor(random.random((n, 1)))).sum(1).to(p.device)
@@ -255,7 +258,11 @@ def _powers(
 
 
 def _deviations(gradients: logit_gradients.LogitGradients, size: int) -> dict[str, float]:
-    """σ_c and σ_E: deviations of entries of mean logit gradients, and of examples' logit gradients from their mean."""
+    """σ_c and σ_E of the random model, from the logit gradients of n examples; `size` is D.
+
+    σ_c is the standard deviation of the entries of the mean logit gradients. σ_E is the standard deviation of the
+    entries of examples' logit gradients around this mean. Both are root mean squares over classes.
+    """
     n, classes = gradients.examples, gradients.classes
     averages = torch.eye(classes, dtype=gradients.dtype, device=gradients.device)[:, None].expand(-1, n, -1) / n
     means = (averages.double() * gradients.multiplied(averages).double()).sum((1, 2))

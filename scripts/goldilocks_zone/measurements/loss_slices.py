@@ -18,7 +18,7 @@ from goldilocks_zone.models import initialisation
 from goldilocks_zone.models.problem import Problem
 from goldilocks_zone.subspaces import labels, planes
 
-NUMBER = 0  # of the initialisation: the first one in studies of this dataset and network
+NUMBER = 0  # draw of the initialisation, which studies of the same dataset and network share
 RADIUS = observables.RADIUS._replace(units="r_X")
 DIRECTION = Axis(
     "direction",
@@ -29,7 +29,7 @@ OBSERVABLES = Observables(RADIUS)
 
 
 def along(name: str, key: str, meaning: str) -> Axis:
-    """Axis of displacements along one direction; a `key` of cuts gives the number of steps to either side."""
+    """Axis of displacements along one direction; the setting `key` of cuts is the number of steps on either side."""
 
     def labels(shape: Shape) -> list[float]:
         return loss_slices.displacements(shape.study.extent, getattr(shape.study, key))
@@ -84,7 +84,7 @@ def measure_block(job: blocks.Job) -> xr.Dataset:
     if plane.dimension > available:
         reason = f"{cuts.network} has {available} weights on {cuts.dataset}: ask for fewer"
         raise ValueError(f"cuts.subspace: a plane of {plane.dimension} dimensions is impossible; {reason}")
-    # Studies use the same θ.
+    # Studies of this dataset and network start from the same θ.
     theta, r_x = work.initialisation(parameters, cuts.initialisation, NUMBER), initialisation.glorot_radius(parameters)
     raw = planes.directions(plane, blocks.metric(cuts, parameters), work.stream("cut", plane.kind, NUMBER))
     directions, data = torch.as_tensor(loss_slices.orthonormal(raw), device=work.device), work.on_device(examples)

@@ -107,7 +107,10 @@ class Trainer:
         self._phases = 0
 
     def minima(self) -> dict[str, Minima]:
-        """All minima of the study by label; all but the untrained one share the last phase, in one ensemble."""
+        """Train all minima of the study, and return them by label.
+
+        All but the untrained one end with the same phase of training, as one ensemble.
+        """
         labels, fresh = self.study.minima, self.fresh()
         nothing = torch.full((len(self.draws),), torch.nan, dtype=torch.float64)
         strengths = sorted({int(label.split("-")[1]) for label in labels if "-" in label})
@@ -134,7 +137,7 @@ class Trainer:
         return {label: found[label] for label in labels}
 
     def fresh(self, purpose: str = "initialisation") -> Tensor:
-        """Initialisations (s, D)."""
+        """Initialisations (s, D) of all draws; `purpose` names their random streams."""
         parameters = initialisation.parameters_of(self.module)
         streams = (self.work.stream(purpose, draw) for draw in self.draws)
         points = [initialisation.initialise(parameters, self.study.initialisation, each) for each in streams]
@@ -148,7 +151,10 @@ class Trainer:
         return torch.cat([point[: -len(mean)], point[-len(mean) :] - mean + mean.mean()])
 
     def _on_random_labels(self, starts: Tensor, strengths: list[int]) -> list[tuple[Tensor, Tensor]]:
-        """Parameters (s, D) after each number of steps on random labels, and the accuracy (s,) on these labels."""
+        """Train on random labels; for each number of steps in `strengths`, return parameters and accuracies.
+
+        The parameters are (s, D); the accuracies (s,) are those on the random labels.
+        """
         inputs, labels = self.training
         streams = [self.work.stream("random labels", draw) for draw in self.draws]
         drawn = np.stack([each.integers(0, self.data.classes, labels.shape[1]) for each in streams])
@@ -165,7 +171,8 @@ class Trainer:
     def train(self, starts: Tensor, examples: tuple[Tensor, Tensor], phase: Phase) -> Tensor:
         """Train m members from `starts` (m, D); return parameters (t, m, D) after the t steps that the phase keeps.
 
-        Members take all draws in order, once or repeatedly. examples: inputs (m, n, …) and labels (m, n).
+        m is a multiple of s: members belong to all draws in order, once or repeatedly. examples: inputs (m, n, …) and
+        labels (m, n).
         """
         ensemble = self._ensemble(starts, examples, phase)
         self._phases += 1

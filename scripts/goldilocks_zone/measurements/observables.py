@@ -12,7 +12,10 @@ MEAN_AND_VARIANCE, ALLOWED, LEFT_OUT, LAST, OF_NETWORK = "mean and variance", "a
 
 
 class Shape(NamedTuple):
-    """Arguments of an axis's labels: a study, its network, images (channels, height, width) and number of classes."""
+    """Arguments of the function that gives an axis its labels.
+
+    They are a study, its network, the shape (channels, height, width) of its images, and the number of classes.
+    """
 
     study: Any
     module: Any
@@ -21,10 +24,10 @@ class Shape(NamedTuple):
 
 
 class Axis(NamedTuple):
-    """An axis of results, with labels that depend on the study.
+    """An axis of results, whose `labels` are a function of the study's `Shape`.
 
-    last: in aggregates the axis comes after the draws, not among the varied keys. of_network: its length depends on the
-    network.
+    last: in aggregates, the axis comes after the draws, not among the varied keys. of_network: the axis has a length
+    that depends on the network.
     """
 
     name: str
@@ -48,7 +51,7 @@ RADIUS = Axis("radius", lambda shape: [], "radius of the initialisation", "the s
 
 
 class Variable(NamedTuple):
-    """A measured variable, with its own axes after the axes of points.
+    """A measured variable; its own `axes` follow the axes of points, see `Observables`.
 
     plane_variance: aggregates also keep the variance over planes; may_be_missing: values may be missing in aggregates;
     aggregated: aggregates contain the variable.
@@ -72,7 +75,10 @@ class Variable(NamedTuple):
 
 
 class Observable(NamedTuple):
-    """Variables that `measure` computes, by name, from an object of the class `of`, in studies whose `key` is set."""
+    """Variables, and the function `measure` that computes them, by name, from an object of the class `of`.
+
+    They are measured only in studies that set the key `key`, or in all studies if `key` is empty.
+    """
 
     of: type
     key: str
@@ -80,19 +86,19 @@ class Observable(NamedTuple):
     measure: Callable[[Any], Mapping[str, Any]]
 
     def wanted(self, study: Any) -> bool:
-        """Return whether a study has these variables: its `key` is set, or there is none."""
+        """Return whether a study has these variables: it sets the key `key`, or `key` is empty."""
         return not self.key or bool(getattr(study, self.key))
 
 
 class Observables(list):
-    """Observables of a kind of study, and the axes of its `points`, which come first in every variable."""
+    """Observables of one kind of study; the axes `points`, such as radius and draw, come first in every variable."""
 
     def __init__(self, *points: Axis):
         super().__init__()
         self.points = points
 
     def register(self, of: type, *variables: Variable, key: str = "") -> Callable[[Callable], Callable]:
-        """Decorate a function that measures `variables` of an object of the class `of`."""
+        """Decorate a function that measures `variables` of an object of the class `of`, in studies that set `key`."""
 
         def decorate(measure: Callable) -> Callable:
             self.append(Observable(of, key, variables, measure))

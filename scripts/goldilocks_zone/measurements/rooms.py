@@ -59,10 +59,11 @@ def acted(
     tasks: tuple[np.ndarray, np.ndarray],
     members: Sequence[int],
 ) -> Episodes:
-    """Episodes of the members from starts to goals, `tasks` (m, n, 2) each, with separate random streams by member.
+    """Let a planner act for all members, and return the episodes.
 
-    The first plan uses POOLED frames observed at rest at the start, later plans the last POOLED frames. The goal is
-    given by POOLED frames at rest.
+    `tasks` are the starts and the goals, (m, n, 2) each. Each member has its own random streams. The first plan uses
+    POOLED frames that are observed at rest at the start; later plans use the last POOLED frames. The goal is given by
+    POOLED frames at rest.
     """
     places, goals = tasks
     levels = _levels(planner, world, knowledge)
@@ -121,7 +122,10 @@ def _levels(planner: Flat | Hierarchical, world: two_rooms.TwoRooms, knowledge: 
 
 
 def true_step(places: Tensor, actions: Tensor) -> Tensor:
-    """Places (…, 2) that actions (…, 2), in units of the longest step, reach from places (…, 2)."""
+    """Places (…, 2) after `actions` (…, 2) from `places` (…, 2), by the true dynamics.
+
+    Actions are in units of the longest step.
+    """
     moved = two_rooms.moved(places.cpu().numpy(), two_rooms.LONGEST * actions.cpu().numpy())
     return torch.as_tensor(moved).to(places)
 

@@ -95,9 +95,10 @@ class TrainingStudy(Study, title="Study of training"):
 
     @changes_no_number
     def operations(self, network: Network, shape: Shape, subspace: str, draws: int, radii: int) -> float:
-        """Operations of the steps, of logging, and of spectra in full space."""
-        # Costs of sharpness and geometry, in forward passes over their examples; cost of an optimiser's step in the
-        # whole space, in examples; on sparse planes, share of the examples' cost without weights of the first layer.
+        """Estimated operations of a job for training steps, logging, and spectra in full space."""
+        # sharpness_passes, geometry_passes: costs of sharpness and geometry, in forward passes over their examples.
+        # step: cost of an optimiser's step in the whole space, in examples. share: relative cost of an example; it is
+        # less on sparse planes, where weights of the first layer are not formed.
         sharpness_passes, geometry_passes, step = 60, 650, 11 * subspace.startswith("full")
         share = 0.5 if subspace.endswith("sparse") else 1
         batch = self.examples or shape.training_examples if self.batch == "all" else self.batch
@@ -111,7 +112,7 @@ class TrainingStudy(Study, title="Study of training"):
     def check(self, path: str, shapes: Shapes, networks: Networks) -> None:
         """Raise ConfigurationError for steps that are not made or logged, and for too many examples or dimensions."""
         last = max(self.logged_steps)
-        checks.require(last == self.steps, f"{path}.logged", last, f"there are {self.steps} steps")
+        checks.require(last == self.steps, f"{path}.logged", last, f"logging must end after all {self.steps} steps")
         self._check_geometry(path)
         for i, label in enumerate(self.subspaces):
             plane = getattr(subspace_labels.parse_subspace(label), "kind", "") in subspace_labels.PLANE_KINDS
@@ -131,16 +132,18 @@ class TrainingStudy(Study, title="Study of training"):
             for step in getattr(self, key):
                 checks.require(step in known, f"{path}.{key}", step, advice)
         if self.outputs_examples and "classes" in self.vary:
-            reason = "outputs of several numbers of classes have no common axis; set classes to one"
+            reason = "outputs for several numbers of classes have no common axis; take classes out of vary"
             checks.refuse(f"{path}.outputs_examples: {reason}")
         if not self.geometry_examples:
             if self.geometry_steps:
-                checks.refuse(f"{path}.geometry_steps: there are no geometry_examples; say how many")
+                checks.refuse(f"{path}.geometry_steps: there are no geometry_examples; set their number, too")
             return
         usual = {"loss": "cross_entropy", "temperature": 1, "temperature_rule": "fixed"}
         for key, value in usual.items():
             if self.vary.get(key, [getattr(self, key)]) != [value]:
-                checks.refuse(f"{path}.{key}: the geometry of the loss is measured with {value} alone; use it")
+                checks.refuse(
+                    f"{path}.{key}: geometry_examples needs {key}: {value}; set it, or leave geometry_examples out"
+                )
 
     @changes_no_number
     def _check_numbers(self, path: str, name: str, shape: Shape) -> None:
@@ -148,16 +151,18 @@ class TrainingStudy(Study, title="Study of training"):
         checks.refuse_examples(path, self.examples or 0, self.validation, name, shape)
         most = self.examples or shape.training_examples - self.validation
         count, held_out = self.geometry_examples, self.validation
-        needed = f"twice as many must be trained on, and as many held out (validation), of {name}"
+        needed = f"training needs twice as many examples of {name}, and validation as many"
         enough = 2 * count <= most and count <= held_out
-        checks.require(enough, f"{path}.geometry_examples", count, f"{needed}: {most} and {held_out} are")
-        count, reason = self.outputs_examples, f"{held_out} examples are held out (validation)"
+        checks.require(enough, f"{path}.geometry_examples", count, f"{needed}, and they have {most} and {held_out}")
+        count = self.outputs_examples
+        reason = f"{held_out} examples are held out (validation), so use {held_out} at most"
         checks.require(count <= held_out, f"{path}.outputs_examples", count, reason)
         asked = {key: getattr(self, key) for key in ("curvature_examples", "sharpness_examples")}
         if self.batch != "all":
             asked["vary.batch" if "batch" in self.vary else "batch"] = self.batch
+        reason = f"training uses {most} examples of {name}, so use {most} at most"
         for key, count in asked.items():
-            checks.require(count <= most, f"{path}.{key}", count, f"{name} has {most} training examples left")
+            checks.require(count <= most, f"{path}.{key}", count, reason)
 
 
 KIND = Kind(

@@ -1,4 +1,4 @@
-"""Blocks of training: networks on planes, on spheres or in the whole space, from many radii."""
+"""Measurement of training, in blocks of draws and radii: on planes, on spheres or in the whole space."""
 
 import functools
 import itertools
@@ -87,12 +87,12 @@ class Ended(NamedTuple):
 
 
 def finite(points: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """Number and parameters (D,) of each member that has not diverged."""
+    """Iterate over the members that have not diverged: index and parameters (D,) of each, from `points` (m, D)."""
     return ((i, point) for i, point in enumerate(points) if torch.isfinite(point).all())
 
 
 def measure_block(job: blocks.Job) -> xr.Dataset:
-    """Measure one block: draws and radii of one cell, in all variants of its study."""
+    """Measure the block of a job in all variants of its study."""
     lifecycle.listen()
     work, result, number = blocks.begin(job), None, 0
     study = work.block.study
@@ -122,7 +122,7 @@ def measure_block(job: blocks.Job) -> xr.Dataset:
 
 
 def _groups(members: list[Member], trained: Ensembles) -> list[list[Member]]:
-    """Group members by draw on planes and spheres, and in the whole space by what fits into the cache of a CPU.
+    """Group members by draw on planes and spheres; in the whole space, form groups that fit into the cache of a CPU.
 
     A member takes the memory of its parameters or of its widest activations, whichever is larger. On a GPU, all members
     in the whole space form one group.
@@ -139,7 +139,7 @@ def _groups(members: list[Member], trained: Ensembles) -> list[list[Member]]:
 
 
 def _train(trained: Ensembles, members: list[Member], checkpoint: loop.Checkpoint) -> dict[str, np.ndarray]:
-    """Train the members and measure them: arrays (members, …) by name."""
+    """Train the members, and return the measured values by name, as arrays (members, …)."""
     study, work = trained.study, trained.work
     parameters = initialisation.parameters_of(trained.module)
     r_x, depth = initialisation.glorot_radius(parameters), labels.depth(work.job.network)
@@ -236,7 +236,7 @@ def held_out(seen: Logged) -> dict[str, Tensor]:
     Logged, logged("sharpness", "loss", "largest eigenvalue of the Hessian in full space"), key="sharpness_examples"
 )
 def sharpness(seen: Logged) -> dict[str, Tensor]:
-    """The largest eigenvalue of the Hessian at each member; missing for diverged members."""
+    """Largest eigenvalue of the Hessian at each member's parameters; NaN for diverged members."""
     trained, points = seen.trained, seen.points
     found = torch.full((len(points),), torch.nan, dtype=torch.float64)
     examples = [each[: trained.study.sharpness_examples] for each in trained.training]
@@ -269,7 +269,7 @@ def geometry(seen: Logged) -> dict[str, Tensor]:
         try:
             measured = local_geometry.measure(trained.module, point, sets, options)
         except logit_gradients.TooFewEigenvalues as reason:
-            logging.warning("step %d, member %d: no geometry, for %s", seen.step, i, reason)
+            logging.warning("step %d, member %d: no geometry is measured, because %s", seen.step, i, reason)
             continue
         for name, value in measured.items():
             found[name][i] = torch.as_tensor(value)
@@ -283,7 +283,7 @@ def _sets(trained: Ensembles, count: int) -> local_geometry.Sets:
     sets = local_geometry.Sets(*parts)
     if min(len(each.labels) for each in sets) < count:
         most = min(len(trained.training[0]) // 2, len(trained.held_out[0]))
-        reason = "is the size of two training sets and one held-out set, for which these classes have too few examples"
+        reason = "is too large, because these classes must have two training sets and one held-out set of this size"
         raise ValueError(f"geometry_examples: {count} {reason}: set at most {most}")
     return sets
 
@@ -321,7 +321,10 @@ def test(seen: Ended) -> dict[str, np.ndarray]:
     key="curvature_examples",
 )
 def curvature(seen: Ended) -> dict[str, np.ndarray]:
-    """Measures of the Hessian on the plane, each (members, MOMENT, EXAMPLES_OF)."""
+    """Fraction of positive eigenvalues, and Tr/‖·‖_F, of the Hessian on the plane in which members are trained.
+
+    Both are (members, MOMENT, EXAMPLES_OF). NaN for diverged members, and for validation if no examples are held out.
+    """
     trained, ensemble, count = seen.trained, seen.ensemble, seen.trained.study.curvature_examples
     known = [trained.training, trained.held_out] if trained.study.validation else [trained.training]
     sets = [(inputs[:count].double(), targets[:count]) for inputs, targets in known]

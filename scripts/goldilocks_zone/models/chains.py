@@ -1,9 +1,10 @@
 """Networks as chains of layers, with the derivatives from which projected Hessians are built.
 
-A chain runs forward once, carries one adjoint back, and pushes directions forward as tangents. Activations and adjoints
-are (n, …). Tangents of vectors with o entries are (d, o, n), like `laid_out` activations (o, n), so that products with
-weights need no transposition. Tangents of images with o channels are (d, n, o, …). A tangent that vanishes is None.
-Parameters θ and adjoints are in double precision, tangents in the precision of the directions.
+One forward pass, one backward pass of an adjoint, and one forward pass of the tangents along all directions suffice.
+Activations and adjoints are (n, …). Tangents of vectors with o entries are (d, o, n), and `laid_out` activations are
+(o, n), so that products with weights need no transposition. Tangents of images with o channels are (d, n, o, …). None
+stands for tangents that vanish. Parameters θ and adjoints are in double precision, tangents in the precision of the
+directions.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -26,7 +27,10 @@ def laid_out(a: Tensor) -> Tensor:
 
 
 def of(module: nn.Module) -> tuple | None:
-    """Chain of a module made only of known layers, in the order of `module.parameters()`; None for other modules."""
+    """Chain of layers of a module; None if it has unknown layers or no layer with parameters.
+
+    Slices of the layers refer to parameters θ (D,) in the order of `module.parameters()`.
+    """
     places, start = {}, 0
     for parameter in module.parameters():
         places[id(parameter)] = slice(start, start + parameter.numel())
@@ -42,8 +46,9 @@ def of(module: nn.Module) -> tuple | None:
 def matching(network: nn.Module | networks.Logits, points: Iterable[Tensor], inputs: Tensor) -> tuple | None:
     """Chain of a network if it reproduces the network's logits and their gradient; None otherwise.
 
-    The forward pass of a module may differ from the usual one of its class. Logits and gradient are therefore compared
-    at each of the `points` (D,), on a few of the `inputs` (n, …). Dense layers must take one vector per example.
+    A module's forward pass may differ from the one that its layers suggest. Logits and the gradient of a combination of
+    them are therefore compared at each of the `points` (D,), on a few of the `inputs` (n, …). The result is also None
+    if a dense layer takes more than one vector per example.
     """
     chain = of(network) if isinstance(network, nn.Module) else None
     if chain is None:
@@ -72,7 +77,10 @@ def _agrees(chain: tuple, logits: networks.Logits, theta: Tensor, inputs: Tensor
 
 
 class _Unknown(Exception):
-    """Raised for a module that is no chain: with an unknown layer, hooks, or tied or frozen parameters of a layer."""
+    """Raised for a module that no chain describes.
+
+    It has an unknown layer or hooks, or a layer with tied or frozen parameters.
+    """
 
 
 def _layers(module: nn.Module, places: dict[int, slice], seen: set[int]) -> Iterator:
@@ -87,7 +95,7 @@ def _layers(module: nn.Module, places: dict[int, slice], seen: set[int]) -> Iter
     else:
         own = {id(parameter) for parameter in module.parameters()}
         if own & seen:
-            # The layer is called twice or tied to another, but sweeps store products by a layer's slice of θ.
+            # The layer is called twice or tied to another, but sweeps store one product for each slice of θ.
             raise _Unknown
         seen |= own
         yield _layer(module, places)
@@ -158,7 +166,10 @@ def _slope_of_sigmoid(z: Tensor) -> Tensor:
 
 
 def _softplus(function: Callable[[Tensor], Tensor], beta: float, threshold: float) -> layers.Activation:
-    """Activation softplus(βz)/β, optionally shifted; torch makes it linear where βz exceeds the threshold."""
+    """Activation for softplus(βz)/β plus a constant, as `function` computes it.
+
+    Torch makes it linear where βz exceeds `threshold`.
+    """
 
     def slope(z):
         return torch.where(beta * z > threshold, 1.0, torch.sigmoid(beta * z))
@@ -176,12 +187,12 @@ def affine_layers(chain: tuple) -> Iterator[layers.Affine]:
 
 
 def is_smooth(chain: tuple) -> bool:
-    """Return whether any activation has a second derivative that does not vanish almost everywhere."""
+    """Return whether some activation has a second derivative that is not zero almost everywhere, as that of ReLU is."""
     return any(getattr(layer, "bend", None) is not None for layer in layers.flat(chain))
 
 
 def forward(chain: tuple, theta: Tensor, a: Tensor) -> tuple[Tensor, Memory]:
-    """Outputs of the chain at parameters θ (D,) for inputs (n, …), and the memory of each layer."""
+    """Outputs of the chain at parameters θ (D,) for inputs (n, …), and a `layers.Kept` for each layer."""
     kept = []
     for layer in chain:
         if isinstance(layer, layers.Residual):
@@ -195,10 +206,11 @@ def forward(chain: tuple, theta: Tensor, a: Tensor) -> tuple[Tensor, Memory]:
 
 
 def backward(kept: Memory, theta: Tensor, delta: Tensor, to_inputs: bool = True) -> tuple[Tensor | None, Memory]:
-    """Propagate the adjoint `delta` (n, …) of a chain's outputs back to each layer's output.
+    """Propagate the adjoint `delta` (n, …) of a chain's outputs back to the output of each layer.
 
-    Returns the adjoint of the chain's inputs, and each layer's memory with its adjoint. Without `to_inputs`, adjoints
-    before the first layer with parameters or residual block are None.
+    Returns the adjoint of the chain's inputs, and a copy of `kept` with the adjoint of each layer's output. If
+    `to_inputs` is false, adjoints are not propagated below the first layer that has parameters or is a residual block,
+    and are None there.
     """
     moving = [isinstance(each.layer, layers.Affine | layers.Residual) for each in kept]
     first, result = moving.index(True) if any(moving) else 0, []
@@ -215,7 +227,10 @@ def backward(kept: Memory, theta: Tensor, delta: Tensor, to_inputs: bool = True)
 
 
 def radial_derivative(kept: Memory) -> float:
-    """⟨∇L, θ⟩ = Σ_l ⟨δ_l, z_l⟩ over layers with parameters, from outputs z_l and adjoints δ_l found by `backward`."""
+    """Radial derivative ⟨∇L, θ⟩ = Σ_l ⟨δ_l, z_l⟩, summed over layers l with parameters.
+
+    The outputs z_l and the adjoints δ_l of L are those in `kept`, after `backward`.
+    """
     total = 0.0
     for each in kept:
         if isinstance(each.layer, layers.Residual):
@@ -226,7 +241,7 @@ def radial_derivative(kept: Memory) -> float:
 
 
 def gradient(kept: Memory, theta: Tensor) -> Tensor:
-    """Gradient (D,) with respect to θ, summed over examples, of the function whose adjoint was propagated back."""
+    """Gradient (D,) with respect to θ, summed over examples, of the function whose adjoints `backward` found."""
     found = torch.zeros_like(theta)
     for each in layers.flat(kept):
         layer = each.layer

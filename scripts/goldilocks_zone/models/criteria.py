@@ -1,6 +1,6 @@
-"""Losses in the style of torch: criteria of torch.nn, losses of single outputs, and any function of a batch.
+"""Losses that users of torch give: criteria of torch.nn, element-wise losses, and any function of a batch.
 
-Means follow torch and run over all examples at once, regardless of batch sizes.
+Means are defined as in torch, but over the examples of all batches together, so that batch sizes do not matter.
 """
 
 from abc import abstractmethod
@@ -19,12 +19,12 @@ Criterion = Callable[[Tensor, Tensor], Tensor]
 
 
 class OfEachOutput(SeparateLoss):
-    """Mean over all outputs of an element-wise loss ℓ(z, y); labels have the outputs' shape (n, …)."""
+    """Mean of an element-wise loss ℓ(z, y) over all outputs z, with a label y for each, in the same shape (n, …)."""
 
     classifies = False
 
     def amount(self, labels: Tensor) -> float:
-        """Number of labels, one for each output of each example."""
+        """Divisor of the mean: the number of labels, which is the number of outputs of all examples."""
         return labels.numel()
 
     def fitted(self, shape: Sequence[int], labels: Tensor | None) -> Loss:
@@ -41,46 +41,46 @@ class OfEachOutput(SeparateLoss):
         """Return ℓ and its first and second derivatives with respect to z, each in the shape of z."""
 
     def values(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Σ_k ℓ, shape (…, n)."""
+        """Loss Σ_k ℓ of each example, shape (…, n)."""
         return self.each(outputs, _like(labels, outputs))[0].sum(-1)
 
     def gradient(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """∂ℓ/∂z, shape (…, n, k)."""
+        """Derivative ∂ℓ/∂z of the total, shape (…, n, k)."""
         return self.each(outputs, _like(labels, outputs))[1]
 
     def curvature(self, outputs: Tensor, labels: Tensor, dtype: torch.dtype | None = None) -> Map:
-        """Map from tangents ż (…, n, k) to ∂²ℓ/∂z² ż; `dtype` as in `Loss.curvature`."""
+        """Map from tangents ż (…, n, k) to ∂²ℓ/∂z² ż; the derivative is stored in `dtype` if given."""
         bend = self.each(outputs, _like(labels, outputs))[2].to(dtype or outputs.dtype)
         return lambda tangents: bend * tangents
 
     def factor(self, outputs: Tensor, labels: Tensor) -> DenseFactor:
-        """R = diag √(∂²ℓ/∂z²)."""
+        """Factor R = diag √(∂²ℓ/∂z²), for a convex ℓ."""
         return DenseFactor(torch.diag_embed(self.each(outputs, _like(labels, outputs))[2].sqrt()))
 
     def gauss_newton(self, outputs: Tensor, tangents: Tensor, classes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Σ_n Σ_k ∂²ℓ/∂z² ż żᵀ (p, d, d), and its diagonal for each example (p, n, d)."""
+        """G = Σ_n Σ_k ∂²ℓ/∂z² ż żᵀ (p, d, d), and each example's diagonal (p, n, d)."""
         return losses.weighted_products(self.each(outputs, _like(labels, outputs))[2], tangents)
 
 
 def _like(labels: Tensor, outputs: Tensor) -> Tensor:
-    """Labels (n, …) with the axes of outputs (…, n, k)."""
+    """Labels (n, …) flattened to (n, k), in the precision and on the device of the outputs (…, n, k)."""
     return labels.reshape(len(labels), -1).to(outputs)
 
 
 class SquaredError(OfEachOutput):
-    """(z − y)², as nn.MSELoss."""
+    """Squared error ℓ = (z − y)², as in nn.MSELoss."""
 
     name = "squared_error"
 
     def each(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(z − y)², 2 (z − y) and 2."""
+        """Loss (z − y)² and its derivatives 2 (z − y) and 2."""
         return (z - y).square(), 2 * (z - y), torch.full_like(z, 2)
 
 
 class BinaryCrossEntropy(OfEachOutput):
-    """−w y log σ(z) − (1 − y) log σ(−z) with pos_weight w (k,), as nn.BCEWithLogitsLoss; labels lie in [0, 1].
+    """Loss ℓ = −w y log σ(z) − (1 − y) log σ(−z) with `pos_weight` w (k,), as in nn.BCEWithLogitsLoss.
 
-    Raises ValueError if a weight is negative.
+    σ is the logistic function. Labels y lie in [0, 1]. Raises ValueError if a weight is negative.
     """
 
     name = "binary_cross_entropy"
@@ -88,36 +88,40 @@ class BinaryCrossEntropy(OfEachOutput):
     def __init__(self, pos_weight: Tensor | Sequence[float] | None = None):
         self.pos_weight = torch.ones(()) if pos_weight is None else torch.as_tensor(pos_weight).detach().flatten()
         if not (self.pos_weight >= 0).all():
-            raise ValueError("pos_weight has a negative entry: give weights from zero on")
+            raise ValueError("pos_weight has a negative entry: give weights of zero or more")
 
     def each(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The loss with its derivatives; the form σ(z) σ(−z) avoids cancellation."""
+        """Loss ℓ and its derivatives; σ(z) σ(−z) instead of σ(z) (1 − σ(z)) avoids cancellation."""
         mass, positive = y * self.pos_weight.to(z), functional.logsigmoid(z)
         other, p, q = functional.logsigmoid(-z), torch.sigmoid(z), torch.sigmoid(-z)
         return -mass * positive - (1 - y) * other, (1 - y) * p - mass * q, (mass + 1 - y) * p * q
 
 
 class Huber(OfEachOutput):
-    """(z − y)²/2 up to |z − y| = δ and linear beyond, as nn.HuberLoss. Raises ValueError unless δ is positive."""
+    """Loss ℓ = (z − y)²/2 where |z − y| ≤ δ, and linear beyond, as in nn.HuberLoss.
+
+    Raises ValueError unless δ is positive.
+    """
 
     name = "huber"
 
     def __init__(self, delta: float = 1.0):
         if not delta > 0:
-            raise ValueError(f"delta {delta} of the Huber loss is not positive: give one that is")
+            raise ValueError(f"delta {delta} of the Huber loss is not positive: give a number above zero")
         self.delta = delta
 
     def each(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The loss with its derivatives."""
+        """Loss ℓ and its derivatives."""
         error = z - y
         slope = error.clamp(-self.delta, self.delta)
         return slope * (error - slope / 2), slope, (error.abs() <= self.delta).to(z)
 
 
 class Average(SeparateLoss):
-    """Loss given as any function (outputs (n, …), labels (n, …)) → mean loss over the examples of a batch.
+    """Loss from any function, `criterion`: (outputs (n, …), labels (n, …)) → mean loss over the examples.
 
-    Derivatives come from automatic differentiation. `shape` is the shape of one example's outputs.
+    Derivatives come from automatic differentiation. `shape` is the shape in which the function takes the outputs of one
+    example; by default, outputs stay flat.
     """
 
     classifies = False
@@ -127,24 +131,24 @@ class Average(SeparateLoss):
         self.name = getattr(criterion, "__name__", type(criterion).__name__)
 
     def fitted(self, shape: Sequence[int], labels: Tensor | None) -> Loss:
-        """Return the loss for outputs of this `shape` per example, flattened to (n, k); labels are not used."""
+        """Adapt the loss to outputs that have this `shape` for one example; labels are not used."""
         return Average(self.criterion, tuple(shape))
 
     def values(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Evaluate the criterion on each example as a batch of one, shape (…, n)."""
+        """Loss of each example, shape (…, n): the criterion of a batch of this example alone."""
         if outputs.ndim > 2:
             return torch.stack([self.values(each, labels) for each in outputs])
         found = outputs if self.shape is None else outputs.unflatten(-1, self.shape)
         return vmap(lambda z, y: self.criterion(z[None], y[None]).reshape(()))(found, labels)
 
     def refuse_unfit(self, outputs: Tensor, labels: Tensor) -> None:
-        """Raise ValueError unless a batch's loss is the mean of its examples' losses and twice differentiable."""
+        """Raise ValueError unless a batch's loss is the mean over its examples and can be differentiated twice."""
         found = outputs if self.shape is None else outputs.unflatten(-1, self.shape)
         together, apart = self.criterion(found, labels), self.values(outputs, labels).mean()
         if together.numel() != 1 or not torch.allclose(together.double(), apart.double(), rtol=1e-5, atol=1e-7):
             raise ValueError(
                 f"the loss {self.name} of a batch is not the mean of its examples' losses: let it average over "
-                "examples, or write one that couples them as a models.losses.Loss with a total"
+                "examples, or write a loss that couples them as a subclass of models.losses.Loss with a method total"
             )
         try:
             self.curvature(outputs, labels)(outputs)

@@ -1,6 +1,7 @@
-"""The decision boundary of a classifier among its inputs: points, length, margins, and the confidence around it.
+"""Decision boundary of a classifier in its input space: points, length, margins, and entropy of its predictions.
 
-Letters: b points of the boundary, n examples, k classes. Only the confidence depends on the temperature.
+Letters: b points of the boundary, n examples, k classes. Of these quantities, only the entropy depends on the softmax
+temperature.
 """
 
 import math
@@ -16,12 +17,12 @@ Logits = Callable[[Tensor], Tensor]
 Box = tuple[tuple[float, float], tuple[float, float]]
 POINTS_AT_ONCE = 20_000
 BISECTIONS = 40
-LARGEST = 1e12  # largest temperature; its inverse is the smallest
+LARGEST = 1e12  # largest temperature that is tried; its inverse is the smallest
 
 
 @dataclass(frozen=True)
 class Crossings:
-    """Points of the boundary (b, …), and the two classes (b, 2) that meet there."""
+    """Points of the decision boundary, (b, …), and the two classes that meet at each, (b, 2)."""
 
     points: Tensor
     classes: Tensor
@@ -29,7 +30,7 @@ class Crossings:
 
 @dataclass(frozen=True)
 class Curve:
-    """The boundary in a box of the plane: the two ends of each of s segments, (s, 2, 2)."""
+    """Decision boundary in a box of the plane, as s straight segments with two ends each, (s, 2, 2)."""
 
     segments: Tensor
 
@@ -52,13 +53,17 @@ class Curve:
 
 
 def predicted(logits: Logits, inputs: Tensor) -> Tensor:
-    """Classes (n,) of the largest logit for inputs (n, …)."""
+    """Predicted classes (n,), those with the largest logit, for inputs (n, …)."""
     with torch.no_grad():
         return torch.cat([logits(some).argmax(1) for some in inputs.split(POINTS_AT_ONCE)])
 
 
 def between(logits: Logits, first: Tensor, second: Tensor) -> Crossings:
-    """Find the boundary between pairs of inputs (b, …) of different predicted classes by bisection."""
+    """Find a boundary point between each `first` and `second` input (b, …) by bisection.
+
+    The predicted classes of the two inputs must differ. At the point, the class of the first input meets another one,
+    which need not be the class of the second.
+    """
     inside, outside, own = first, second, predicted(logits, first)
     other = predicted(logits, second)
     for _ in range(BISECTIONS):
@@ -72,18 +77,19 @@ def between(logits: Logits, first: Tensor, second: Tensor) -> Crossings:
 
 
 def on_grid(logits: Logits, box: Box, nodes: int, like: Tensor) -> Crossings:
-    """Find the boundary on the edges of a grid of nodes × nodes points over a `box`, the ranges of x and y.
+    """Find the boundary points on the edges of a grid of `nodes` × `nodes` points.
 
-    Points have the precision and device of `like`.
+    `box` holds the ranges of x and y that the grid covers. Points have the precision and device of `like`.
     """
     crossings, _ = _crossed_edges(logits, box, nodes, like)
     return crossings
 
 
 def curve(logits: Logits, box: Box, nodes: int, like: Tensor) -> Curve:
-    """The boundary as segments, one in each grid cell whose edges it crosses twice.
+    """Boundary as segments between its crossings of the edges of a grid; arguments as for `on_grid`.
 
-    A cell with more crossings, where several classes meet, has a segment from each crossing to their centre.
+    A grid cell with two crossings has one segment between them. A cell with more crossings, where several classes meet,
+    has a segment from each crossing to their centre.
     """
     crossings, edges = _crossed_edges(logits, box, nodes, like)
     horizontal, vertical = edges
@@ -100,7 +106,10 @@ def curve(logits: Logits, box: Box, nodes: int, like: Tensor) -> Curve:
 
 
 def _crossed_edges(logits: Logits, box: Box, nodes: int, like: Tensor) -> tuple[Crossings, tuple[Tensor, Tensor]]:
-    """Crossings, and the index of each edge's crossing, −1 for none: (nodes − 1, nodes) along x, transposed along y."""
+    """Crossings of `on_grid`, and for each edge of the grid the index of its crossing, or −1 without one.
+
+    The indices are (nodes − 1, nodes) for edges along x, and (nodes, nodes − 1) for edges along y.
+    """
     axes = [torch.linspace(*ends, nodes, dtype=like.dtype, device=like.device) for ends in box]
     grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
     classes = predicted(logits, grid.flatten(0, 1)).view(nodes, nodes)
@@ -117,7 +126,10 @@ def _crossed_edges(logits: Logits, box: Box, nodes: int, like: Tensor) -> tuple[
 
 
 def between_pairs(logits: Logits, inputs: Tensor, count: int, random: np.random.Generator) -> Crossings:
-    """The boundary between at most `count` random pairs of the inputs (n, …) with different predicted classes."""
+    """Find a boundary point between each of at most `count` random pairs of inputs with different predicted classes.
+
+    The pairs are drawn without replacement from the inputs (n, …).
+    """
     classes = predicted(logits, inputs).cpu().numpy()
     pairs = np.argwhere(np.triu(classes[:, None] != classes))
     chosen = pairs[np.sort(random.permutation(len(pairs))[:count])]
@@ -125,7 +137,10 @@ def between_pairs(logits: Logits, inputs: Tensor, count: int, random: np.random.
 
 
 def linearised_margins(logits: Logits, inputs: Tensor) -> Tensor:
-    """Margins (n,) of inputs (n, …): min over l ≠ ŷ of (z_ŷ − z_l)/|∇_x (z_ŷ − z_l)|, with ŷ the predicted class."""
+    """Linearised distances (n,) of inputs x (n, …) from the boundary.
+
+    The margin is the minimum of (z_ŷ − z_l)/|∇_x (z_ŷ − z_l)| over classes l ≠ ŷ, where ŷ is the predicted class.
+    """
     inputs = inputs.detach().requires_grad_()
     outputs = logits(inputs)
     slopes = [torch.autograd.grad(z.sum(), inputs, retain_graph=True)[0].flatten(1) for z in outputs.T]
@@ -138,14 +153,15 @@ def linearised_margins(logits: Logits, inputs: Tensor) -> Tensor:
 
 
 def entropy(logits: Tensor, temperature: float = 1.0) -> float:
-    """Mean entropy, in nats, of the softmax of logits (n, k) over a temperature."""
+    """Mean entropy, in nats, of the softmax of logits (n, k) / `temperature`."""
     return float(torch.special.entr(torch.softmax(logits.double() / temperature, 1)).sum(1).mean())
 
 
 def matched_temperature(logits: Tensor, target: float) -> float:
-    """Temperature at which the softmax of logits (n, k) has the mean entropy `target`, in nats.
+    """Temperature at which the softmax of logits (n, k) / temperature has the mean entropy `target`, in nats.
 
-    NaN if none exists: `target` is outside the range of the entropies, which is a single value for equal logits.
+    NaN if no temperature between 1/LARGEST and LARGEST gives this entropy. If the logits of each example are equal, the
+    entropy does not depend on the temperature, and the result is always NaN.
     """
     if not entropy(logits, 1 / LARGEST) < target < entropy(logits, LARGEST):
         return math.nan

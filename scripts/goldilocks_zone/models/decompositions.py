@@ -1,6 +1,7 @@
-"""Decompositions of torch operations into elementary ones.
+"""Decompositions of operations of torch into elementary ones, which `TABLE` gives to the tracer of graphs.
 
-Normalisations are decomposed for faster tangents, and copy because torch does not differentiate it.
+Normalisations are decomposed because their tangents are then faster, and `aten.copy` because torch does not
+differentiate it.
 """
 
 import torch
@@ -19,7 +20,7 @@ def _normalised(x: Tensor, axes: list[int], epsilon: float) -> tuple[Tensor, Ten
 def layer_norm(
     x: Tensor, shape: list[int], weight: Tensor | None, bias: Tensor | None, epsilon: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """aten.native_layer_norm: the result, the mean and the inverse deviation."""
+    """Replacement for aten.native_layer_norm: the result, the mean, and the inverse standard deviation."""
     found, mean, scale = _normalised(x, list(range(-len(shape), 0)), epsilon)
     found = found if weight is None else found * weight
     return found if bias is None else found + bias, mean, scale
@@ -28,7 +29,7 @@ def layer_norm(
 def group_norm(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, n: int, channels: int, size: int, groups: int, epsilon: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """aten.native_group_norm: the result, the mean and the inverse deviation."""
+    """Replacement for aten.native_group_norm: the result, the mean, and the inverse standard deviation."""
     found, mean, scale = _normalised(x.reshape(n, groups, -1), [2], epsilon)
     found, shape = found.reshape(x.shape), (channels, *(1,) * (x.ndim - 2))
     found = found if weight is None else found * weight.reshape(shape)
@@ -45,7 +46,11 @@ def batch_norm(
     momentum: float,
     epsilon: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """aten.native_batch_norm in evaluation mode: a scale and shift of channels; NotImplemented in training."""
+    """Replacement for aten.native_batch_norm in evaluation mode, where it scales and shifts each channel.
+
+    Returns the result and two empty tensors in place of statistics, or NotImplemented in training mode, so that torch
+    keeps its own operation.
+    """
     if training:
         return NotImplemented
     shape = (-1, *(1,) * (x.ndim - 2))
@@ -56,7 +61,7 @@ def batch_norm(
 
 
 def copy(target: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
-    """aten.copy, which torch does not differentiate."""
+    """Replacement for aten.copy: `source` in the type and shape of `target`."""
     return source.to(target.dtype).expand(target.shape).clone()
 
 

@@ -1,8 +1,9 @@
 """Losses of a batch of embeddings: VICReg with its three terms, InfoNCE, and the cross-entropy of some outputs.
 
-Outputs are (…, n, 2e + k·r): the embeddings s_x and s_y, e entries each, then k residuals ρ of r entries, such as
-Pred(s_x, a) − s_y, one for each code of a latent. Outputs without residuals, such as those of Siamese networks, have
-ρ = s_x − s_y. Only `Classified` uses labels. Totals are n times the mean loss.
+Outputs are (…, n, 2e + k·r): the embeddings s_x and s_y of e entries each, then k residuals ρ of r entries, one for
+each code of a latent variable. A residual is, for example, the prediction error Pred(s_x, a) − s_y. If outputs contain
+no residuals, as those of Siamese networks, ρ = s_x − s_y. Only `Classified` uses labels. Totals are n times the mean
+loss.
 """
 
 import math
@@ -14,11 +15,11 @@ from torch import Tensor
 
 from goldilocks_zone.models.losses import CrossEntropy, Loss, SeparateLoss, likeliest
 
-ROWS = 32  # softmaxes of InfoNCE that are processed at once
+ROWS = 32  # softmaxes of InfoNCE, one per row of logits, that are processed at once
 
 
 class Terms(NamedTuple):
-    """The terms of VICReg, without their weights, each of shape (…)."""
+    """Terms I, V and C of VICReg before weighting, each of shape (…)."""
 
     invariance: Tensor
     variance: Tensor
@@ -37,15 +38,18 @@ def split(outputs: Tensor, size: int, codes: int = 1) -> Embeddings:
     """Split outputs (…, n, 2e + k·r) with e = size and k = codes. Raises ValueError if the width does not match."""
     extra = outputs.shape[-1] - 2 * size
     if extra < 0 or extra % codes or (codes > 1 and not extra):
-        raise ValueError(f"outputs of width {outputs.shape[-1]} are not two embeddings of {size} and {codes} residuals")
+        raise ValueError(
+            f"outputs of width {outputs.shape[-1]} are not two embeddings of {size} and {codes} residuals: give 2 · "
+            f"{size} numbers, and a multiple of {codes} more"
+        )
     x, y, rest = outputs[..., :size], outputs[..., size : 2 * size], outputs[..., 2 * size :]
     return Embeddings(x, y, rest.unflatten(-1, (codes, extra // codes)) if extra else (x - y)[..., None, :])
 
 
 def grouped(embeddings: Tensor, group: int | None) -> Tensor:
-    """Cut embeddings (…, n, e) into consecutive groups (…, g, m, e) of m = group examples; by default a single group.
+    """Cut embeddings (…, n, e) into g groups (…, g, m, e) of m = `group` consecutive examples; by default, one group.
 
-    Raises ValueError if the batch size is not a multiple of the group size, or a group has a single example.
+    Raises ValueError if n is not a multiple of m, or if a group has only one example.
     """
     size = group or embeddings.shape[-2]
     if size < 2 or embeddings.shape[-2] % size:
@@ -58,13 +62,15 @@ def grouped(embeddings: Tensor, group: int | None) -> Tensor:
 
 @dataclass(frozen=True)
 class Vicreg(Loss):
-    """L = λ I + μ V + ν C, with the weights λ = invariance, μ = variance and ν = covariance.
+    """VICReg loss λ I + μ V + ν C, with the weights λ = `invariance`, μ = `variance` and ν = `covariance`.
 
-    I is the mean over examples of E/e. E is the smallest |ρ|² over codes or, if β = sharpness is given, the soft
-    minimum −(1/β) log mean exp(−β|ρ|²). V is the mean over dimensions and both branches of max(0, hinge − s) with
-    s = √(v + ε). C is the sum over branches of Σ_{i≠j} Cov_ij²/e. Variances v and covariances are unbiased and taken
-    over groups of `group` examples, by default the whole batch; V and C are averaged over groups. The hinge has
-    derivative zero at its kink. Terms of weight zero are not computed.
+    The invariance term I is the mean of E/e over examples, with e = `size`. The energy E is the minimum of |ρ|² over
+    `codes` or, if β = `sharpness` is given, the soft minimum −(1/β) log mean exp(−β|ρ|²). The variance term V is the
+    mean of max(0, hinge − s), with s = √(v + ε), over dimensions and both branches s_x and s_y; its derivative at the
+    kink is zero. The covariance term C is the sum of Σ_{i≠j} Cov_ij²/e over both branches.
+
+    Variances v and covariances are unbiased estimates from groups of `group` examples, by default the whole batch. V
+    and C are averaged over groups. Terms of weight zero are not computed.
     """
 
     size: int
@@ -80,7 +86,7 @@ class Vicreg(Loss):
     classifies: ClassVar[bool] = False
 
     def total(self, outputs: Tensor, labels: Tensor | None = None) -> Tensor:
-        """n (λ I + μ V + ν C), shape (…)."""
+        """Total n (λ I + μ V + ν C), shape (…)."""
         parts, found = split(outputs, self.size, self.codes), []
         if self.invariance:
             found.append(self.invariance * self._invariance(parts))
@@ -93,7 +99,7 @@ class Vicreg(Loss):
         return outputs.shape[-2] * sum(found)
 
     def terms(self, outputs: Tensor) -> Terms:
-        """Unweighted I, V and C, each (…), including terms of weight zero."""
+        """Terms I, V and C before weighting, shape (…) each; those of weight zero are computed too."""
         parts = split(outputs, self.size, self.codes)
         covariances = self._covariances(parts)
         return Terms(self._invariance(parts), self._variance(covariances), self._covariance(covariances))
@@ -103,9 +109,9 @@ class Vicreg(Loss):
         return self._energies(split(outputs, self.size, self.codes))
 
     def gauss_newton(self, outputs: Tensor, tangents: Tensor, classes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Totals of Jᵀℓ″J (p, d, d) for tangents J, and NaN for each example's diagonal (p, n, d).
+        """Gauss–Newton matrices Jᵀℓ″J (p, d, d) of the total for tangents J, and diagonals (p, n, d) that are NaN.
 
-        With a single code, totals are computed from moments of outputs and tangents.
+        With a single code, they follow from moments of outputs and tangents; otherwise, from automatic differentiation.
         """
         if self.codes > 1:
             return super().gauss_newton(outputs, tangents, classes, labels)
@@ -126,9 +132,10 @@ class Vicreg(Loss):
         return total, total.new_full((p, n, len(tangents)), torch.nan)
 
     def _along_deviations(self, z: Tensor, j: Tensor) -> Tensor:
-        """(m − 1) Σ s″ (p, d, d) over groups and dimensions with s < hinge, where s″ = Cov(J, J)/s − Cov(z, J)²/s³.
+        """Matrices (m − 1) Σ s″ (p, d, d) over groups and dimensions with s < hinge.
 
-        Embeddings z (p, g, m, e) and tangents J = j (d, g, m, e) are centred.
+        s″ = Cov(J, J)/s − Cov(z, J)²/s³ is the second derivative of s along tangents J = `j` (d, g, m, e). These and
+        the embeddings `z` (p, g, m, e) are centred.
         """
         m = z.shape[2] - 1
         deviations = (z.square().sum(2) / m + self.epsilon).sqrt()
@@ -140,9 +147,10 @@ class Vicreg(Loss):
         return found - weighted.mT @ met
 
     def _along_covariances(self, z: Tensor, j: Tensor) -> Tensor:
-        """(m − 1) Σ (Cov²)″ (p, d, d) over groups and pairs of dimensions i ≠ j, where Cov″ = 2 Cov(J, J).
+        """Matrices (m − 1) Σ (Cov²)″ (p, d, d) over groups and ordered pairs of different dimensions.
 
-        Embeddings z (p, g, m, e) and tangents J = j (d, g, m, e) are centred.
+        (Cov²)″ is the second derivative along tangents J = `j` (d, g, m, e), with Cov″ = 2 Cov(J, J). The tangents and
+        the embeddings `z` (p, g, m, e) are centred.
         """
         m, others = z.shape[2] - 1, 1 - torch.eye(self.size, dtype=z.dtype, device=z.device)
         flat, found = j.flatten(1), []
@@ -165,7 +173,7 @@ class Vicreg(Loss):
         return self._energies(parts).mean(-1) / self.size
 
     def _covariances(self, parts: Embeddings) -> list[Tensor]:
-        """Covariances (…, g, e, e) of each branch."""
+        """Covariance matrices (…, g, e, e) of both branches, s_x first."""
         branches = [grouped(branch, self.group) for branch in (parts.x, parts.y)]
         centred = [each - each.mean(-2, keepdim=True) for each in branches]
         return [each.mT @ each / (each.shape[-2] - 1) for each in centred]
@@ -181,12 +189,12 @@ class Vicreg(Loss):
 
 @dataclass(frozen=True)
 class InfoNce(Loss):
-    """Mean over examples i of −log softmax_j(logits_ij) at j = i, with j in the group of i.
+    """InfoNCE loss: mean over examples i of −log softmax_j(logits_ij) at j = i, where j runs over the group of i.
 
-    Groups have `group` examples, by default the whole batch. Logits are −|p_i − s_j|²/τ (`distance`) or p_i · s_j/τ
-    (`dot`), with τ = temperature, s = s_y and the prediction p = ρ + s_y, which is s_x for Siamese networks. With
-    `both_directions`, the loss is averaged with its counterpart for i and j exchanged. Methods raise ValueError if
-    residuals and embeddings differ in length.
+    Groups have `group` examples; by default, the whole batch is one. Logits compare the prediction p = ρ + s_y, which
+    is s_x for Siamese networks, with the embeddings s = s_y. With τ = `temperature`, they are −|p_i − s_j|²/τ if
+    `similarity` is `distance`, and p_i · s_j/τ if it is `dot`. With `both_directions`, the loss is the average of this
+    one and the one with i and j exchanged. Methods raise ValueError if residuals and embeddings differ in length.
     """
 
     size: int
@@ -198,7 +206,7 @@ class InfoNce(Loss):
     classifies: ClassVar[bool] = False
 
     def total(self, outputs: Tensor, labels: Tensor | None = None) -> Tensor:
-        """n times the mean, shape (…)."""
+        """Total loss, shape (…): n times the mean."""
         logits = self.logits(outputs)
         losses = self._losses(logits, -1)
         if self.both_directions:
@@ -206,7 +214,7 @@ class InfoNce(Loss):
         return losses.sum((-1, -2))
 
     def logits(self, outputs: Tensor) -> Tensor:
-        """Logits (…, g, m, m) of each of g groups: a prediction in each row, an embedding s_y in each column."""
+        """Logits (…, g, m, m) of g groups, with a row for each prediction and a column for each embedding s_y."""
         predictions, targets = self._ends(outputs)
         products = predictions @ targets.mT
         if self.similarity == "dot":
@@ -215,7 +223,7 @@ class InfoNce(Loss):
         return (2 * products - squares) / self.temperature
 
     def gauss_newton(self, outputs: Tensor, tangents: Tensor, classes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Totals of Jᵀℓ″J (p, d, d) for tangents J of outputs, and NaN for each example's diagonal (p, n, d)."""
+        """Gauss–Newton matrices Jᵀℓ″J (p, d, d) of the total for tangents J, and diagonals (p, n, d) that are NaN."""
         ends, (z_along, s_along), found = self._ends(outputs), self._ends(tangents.mT.to(outputs.dtype)), []
         for z, s, logits in zip(*ends, self.logits(outputs)):
             total = self._one_way(z, s, z_along, s_along, logits)
@@ -226,10 +234,13 @@ class InfoNce(Loss):
         return total, total.new_full((*outputs.shape[:2], len(tangents)), torch.nan)
 
     def _one_way(self, z: Tensor, s: Tensor, z_along: Tensor, s_along: Tensor, logits: Tensor) -> Tensor:
-        """Totals of Jᵀℓ″J (d, d) at one point, before symmetrisation, of a loss with softmaxes over rows of logits."""
+        """Gauss–Newton matrix (d, d) at one point, not yet symmetric, for softmaxes over the rows of `logits`.
+
+        Rows belong to `z` (g, m, e), columns to `s` (g, m, e), with tangents `z_along` and `s_along` (d, g, m, e).
+        """
         p = torch.softmax(logits, -1)
         total = self._bent(p - torch.eye(p.shape[-1], dtype=p.dtype, device=p.device), z_along, s_along)
-        # Blocks keep the logits' derivatives along all directions in a core's cache.
+        # Take few rows at a time, so that the logits' derivatives along all directions stay in a core's cache.
         for start in range(0, p.shape[-2], ROWS):
             rows = slice(start, start + ROWS)
             along = self._along_logits(z[:, rows], s, z_along[:, :, rows], s_along)
@@ -237,7 +248,7 @@ class InfoNce(Loss):
         return total
 
     def _ends(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Predictions and embeddings s_y, (…, g, m, e) each. Raises ValueError if residuals do not have e entries."""
+        """Predictions p and embeddings s_y, (…, g, m, e) each. Raises ValueError unless residuals have e entries."""
         parts = split(outputs, self.size)
         if parts.residuals.shape[-1] != self.size:
             found = f"residuals of {parts.residuals.shape[-1]} entries with embeddings of {self.size}"
@@ -245,7 +256,7 @@ class InfoNce(Loss):
         return tuple(grouped(each, self.group) for each in (parts.residuals[..., 0, :] + parts.y, parts.y))
 
     def _along_logits(self, z: Tensor, s: Tensor, z_along: Tensor, s_along: Tensor) -> Tensor:
-        """Derivatives (d, g, r, m) of the logits of predictions z (g, r, e) and embeddings s (g, m, e)."""
+        """Derivatives (d, g, r, m), along tangents, of the logits that compare `z` (g, r, e) with `s` (g, m, e)."""
         products = z_along @ s.mT + z @ s_along.mT
         if self.similarity == "dot":
             return products / self.temperature
@@ -253,7 +264,11 @@ class InfoNce(Loss):
         return 2 * (products - squares) / self.temperature
 
     def _bent(self, slopes: Tensor, z: Tensor, s: Tensor) -> Tensor:
-        """Σ slope · l̈ (d, d) of logits l, before symmetrisation; z and s are tangents (d, g, m, e) of p and s_y."""
+        """Sum of `slopes` · l̈ (d, d) over all logits l, not yet symmetric, with second derivatives l̈ along tangents.
+
+        `slopes` (g, m, m) are derivatives of the loss with respect to the logits. Here, `z` and `s` (d, g, m, e) are
+        the tangents of the rows' and the columns' embeddings.
+        """
         product = lambda first, second: first.flatten(1) @ second.flatten(1).T  # noqa: E731
         crossed = 2 * product(slopes.mT @ z, s)
         if self.similarity == "dot":
@@ -268,24 +283,30 @@ class InfoNce(Loss):
 
 @dataclass(frozen=True)
 class Classified(SeparateLoss):
-    """Cross-entropy of the first `classes` outputs, part of s_x. It takes labels and does not couple examples."""
+    """Cross-entropy with the first `classes` outputs, which are part of s_x, as logits.
+
+    Labels are class numbers (n,). The loss does not couple examples.
+    """
 
     classes: int
     name: ClassVar[str] = "classified"
 
     def values(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """−log p_y, shape (…, n)."""
+        """Loss −log p_y of each example, shape (…, n)."""
         return CrossEntropy().values(outputs[..., : self.classes], labels)
 
     def gauss_newton(self, outputs: Tensor, tangents: Tensor, classes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Totals (p, d, d) and diagonals (p, n, d) of Jᵀℓ″J, from the tangents J of the first outputs."""
+        """Gauss–Newton matrices (p, d, d) and each example's diagonal (p, n, d), from tangents of the first outputs."""
         logits, loss = outputs[..., : self.classes], CrossEntropy()
         first = likeliest(logits)
         return loss.gauss_newton(logits, loss.relative(tangents[:, : self.classes], first), first, labels)
 
 
 def _softmax_products(p: Tensor, logits: Tensor, along: Tensor) -> Tensor:
-    """Σ (Σ_j p l̇ l̇ᵀ − μ μᵀ) (d, d), μ = Σ_j p l̇, over softmaxes p (g, r, m) of logits l, from l̇ (d, g, r, m)."""
+    """Sum of Σ_j p l̇ l̇ᵀ − μ μᵀ, with μ = Σ_j p l̇, over the softmaxes `p` (g, r, m) of logits l, shape (d, d).
+
+    `along` (d, g, r, m) holds the derivatives l̇ of the logits along each direction.
+    """
     # Subtracting the likeliest logit's derivative avoids cancellation where a softmax is saturated.
     likeliest = logits.argmax(-1, keepdim=True).expand(len(along), -1, -1, 1)
     along = along - along.gather(-1, likeliest)

@@ -1,8 +1,8 @@
 """Networks as graphs of torch operations, traced from a forward pass, for rule-based derivatives.
 
 A trace holds the operations of one forward pass at fixed shapes. It misses instructions to autograd, such as detach,
-no_grad or a custom backward pass. Its logits and their gradient are therefore compared with the network's own before
-use.
+no_grad or a custom backward pass. Before a graph is used, `agrees` therefore compares its logits and their gradient
+with those of the network.
 """
 
 import weakref
@@ -31,8 +31,9 @@ class Reference:
 class Operation:
     """A torch operation `target` on earlier results and constants.
 
-    name: torch's name; moves: True if the result depends on the parameters; shape: shape of the result, None unless it
-    is a single tensor; users: numbers of the operations that take the result.
+    number: position in the graph; name: torch's name of the operation; moves: True if the result depends on the
+    parameters; shape: shape of the result, or None if the result is not a single tensor; users: numbers of the
+    operations that take the result as an argument.
     """
 
     number: int
@@ -46,13 +47,13 @@ class Operation:
 
     @cached_property
     def sources(self) -> list[int]:
-        """Numbers of the earlier results among its arguments, with repetitions."""
+        """Numbers of the earlier results that are arguments, each as often as it occurs."""
         return [each.number for each in pytree.tree_leaves((self.args, self.kwargs)) if isinstance(each, Reference)]
 
     def filled(self, with_value: Callable[[int], object]) -> tuple[list, dict]:
         """Arguments and keyword arguments, with each reference replaced by `with_value` of its number."""
 
-        # An eighth of the time of torch's tree_map, which takes longer than a small operation.
+        # Torch's tree_map takes eight times as long, which is more than a small operation.
         def value(part: object) -> object:
             if isinstance(part, Reference):
                 return with_value(part.number)
@@ -61,7 +62,7 @@ class Operation:
         return value(self.args), {name: value(each) for name, each in self.kwargs.items()}
 
 
-PARAMETERS, INPUTS = 0, 1  # numbers of the results that are the arguments of a graph
+PARAMETERS, INPUTS = 0, 1  # numbers of the first two results, which are the arguments of a graph
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Graph:
         return [each.name for each in self.operations]
 
     def results(self, theta: Tensor, inputs: Tensor) -> list:
-        """Results of all operations at θ (D,)."""
+        """Results of all operations, in order, at θ (D,) for `inputs` (n, …)."""
         found = []
         for each in self.operations:
             if each.number in (PARAMETERS, INPUTS):
@@ -94,7 +95,10 @@ class Graph:
 
 @dataclass(frozen=True)
 class Weights:
-    """A result that is a weight matrix with slice `place` of θ and `shape`, or its transpose if `turned` is True."""
+    """A result that is a weight matrix, or its transpose if `turned` is True.
+
+    The matrix, before any transposition, consists of the slice `place` of θ in the given `shape`.
+    """
 
     place: slice
     shape: torch.Size
@@ -102,7 +106,7 @@ class Weights:
 
 
 def places_of(graph: Graph) -> dict[int, slice]:
-    """Slice of θ for each result of a graph that is a part of θ, by the number of the result."""
+    """Dictionary from the number of each result that is a contiguous part of θ to its slice of θ."""
     found, operations = {}, graph.operations
     for number in operations[PARAMETERS].users:
         each = operations[number]
@@ -118,7 +122,7 @@ def places_of(graph: Graph) -> dict[int, slice]:
 
 
 def weights_of(graph: Graph) -> dict[int, Weights]:
-    """Weight matrices among the results of a graph, by the number of the result."""
+    """Dictionary from the number of each result that is a weight matrix, or its transpose, to its `Weights`."""
     places, found = places_of(graph), {}
     for each in graph.operations:
         source = each.args[0].number if each.args and isinstance(each.args[0], Reference) else None
@@ -131,12 +135,18 @@ def weights_of(graph: Graph) -> dict[int, Weights]:
 
 
 class Untraceable(Exception):
-    """Raised if logits depend on values of tensors, on randomness or on in-place changes, which a trace cannot hold."""
+    """Raised for a network that cannot be traced.
+
+    For example, its control flow or shapes depend on values of tensors, it is random, or it changes tensors in place.
+    """
 
 
 @dataclass
 class Kept:
-    """A module's graph, kept for later calls, and the result of `answered_once` on it, None before its first call."""
+    """A module's graph that is kept for later calls.
+
+    `answer` is the result of `answered_once` for this graph, or None before its first call.
+    """
 
     module: weakref.ref
     graph: Graph
@@ -148,11 +158,11 @@ _kept: dict[Hashable, Kept] = {}
 
 
 def traced(network: nn.Module | networks.Logits, theta: Tensor, inputs: Tensor) -> Graph:
-    """Trace the logits of a network at the shapes and the precision of θ (D,) and `inputs` (n, …).
+    """Trace the graph of a network's logits, for the shapes and the precision of θ (D,) and `inputs` (n, …).
 
-    The graph of a module is kept for later calls until a change of the module's state. Changes elsewhere, such as of
-    global variables, are not detected: test a graph by `agrees`, and drop outdated ones by `forget`. Raises Untraceable
-    if the logits depend on values of tensors or on randomness, or if tracing fails.
+    The graph of a module is kept for later calls until the module's state changes. Changes elsewhere, such as of global
+    variables, are not detected: test a graph by `agrees`, and drop outdated ones by `forget`. Raises Untraceable if the
+    network's control flow or shapes depend on values of tensors, if it is random, or if tracing fails.
     """
     if not isinstance(network, nn.Module):
         return _traced(network, theta, inputs)
@@ -171,18 +181,18 @@ def traced(network: nn.Module | networks.Logits, theta: Tensor, inputs: Tensor) 
 
 
 def are_kept(network: nn.Module | networks.Logits) -> bool:
-    """True if a graph of the network is kept for later calls."""
+    """Return whether a graph of the network is kept for later calls."""
     return any(each.module() is network for each in _kept.values())
 
 
 def forget(network: nn.Module | networks.Logits) -> None:
-    """Drop the kept graphs of a network."""
+    """Drop all graphs of a network that are kept for later calls."""
     for key in [key for key, each in _kept.items() if each.module() is network]:
         del _kept[key]
 
 
 def answered_once(graph: Graph, ask: Callable[[], bool]) -> bool:
-    """Result of `ask()`, a test of the graph; for a kept graph, it is evaluated only once."""
+    """Result of `ask`, a test of the graph, which is called only once for a graph that is kept for later calls."""
     known = next((each for each in _kept.values() if each.graph is graph), None)
     if known is None:
         return ask()
@@ -192,7 +202,10 @@ def answered_once(graph: Graph, ask: Callable[[], bool]) -> bool:
 
 
 def _state(module: nn.Module) -> Hashable:
-    """Hashable state of a module and its parts: plain attributes by value, buffers by version, others by identity."""
+    """Hashable state of a module and its submodules, which changes when their attributes do.
+
+    Plain attributes count by value, buffers by identity and version, and all others, parameters included, by identity.
+    """
     return tuple((type(each), _token(vars(each))) for each in module.modules())
 
 
@@ -202,7 +215,7 @@ def _token(value: object) -> Hashable:
     if isinstance(value, list | tuple):
         return tuple(map(_token, value))
     if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
-        # Inference tensors do not count their changes.
+        # Inference tensors have no version, so they count as changed at every call.
         return object() if value.is_inference() else (id(value), value._version)
     return value if isinstance(value, bool | int | float | str | None) else id(value)
 
@@ -225,7 +238,8 @@ def _traced(network: nn.Module | networks.Logits, theta: Tensor, inputs: Tensor)
         except RuntimeError as error:
             if "setup_context" not in str(error):
                 raise
-            # An autograd.Function in torch's older form: only its recorded operations can be functionalised.
+            # The network has an autograd.Function in torch's older form, without setup_context. Such a function cannot
+            # be functionalised, but its recorded operations can.
             return trace(recorded(function))
 
     try:
@@ -250,7 +264,10 @@ def _changes_tensors(module: torch.fx.GraphModule) -> bool:
 
 
 def _fold_batches(graph: torch.fx.Graph) -> None:
-    """Replace each product of a batch with one repeated matrix, a traced form of dense layers, by a single product."""
+    """Replace batched products in which all matrices of the batch are the same one by a single matrix product.
+
+    Tracing gives some dense layers this form.
+    """
 
     def call(target: Callable, *args: object) -> torch.fx.Node:
         node = graph.call_function(target, args)
@@ -310,7 +327,11 @@ def _constant(value: object) -> Callable[[], object]:
 
 
 def agrees(graph: Graph, network: nn.Module | networks.Logits, points: Iterable[Tensor], inputs: Tensor) -> bool:
-    """Return whether a graph in double precision gives the network's logits and gradient at all `points` (D,)."""
+    """Return whether a graph reproduces the network's logits and their gradient at all `points` (D,).
+
+    The graph must be traced in double precision, with `inputs` of its number of examples. The gradient is that of one
+    combination of the logits, `some_adjoint`.
+    """
     logits = kernels.exact(networks.logits_function(network))
     return all(_agrees_at(graph, logits, theta.double(), inputs) for theta in points)
 
@@ -327,5 +348,5 @@ def _agrees_at(graph: Graph, logits: networks.Logits, theta: Tensor, inputs: Ten
 
 
 def some_adjoint(outputs: Tensor) -> Tensor:
-    """An adjoint of outputs for comparisons; any adjoint with distinct entries works."""
+    """Adjoint in the shape of `outputs`, to compare gradients with; any adjoint with distinct entries would do."""
     return torch.arange(1, outputs.numel() + 1).to(outputs).cos().view_as(outputs)

@@ -1,7 +1,8 @@
-"""Levels of a hierarchical JEPA: joint embeddings, with actions, of observations or of pooled embeddings of level 1.
+"""Levels of a hierarchical JEPA (joint-embedding predictive architecture), each a joint embedding with actions.
 
-Level 2 encodes means of a few successive embeddings of level 1, and predicts with sums of actions. Letters: m members,
-n examples, e dimensions of an embedding, p of an observation, a of an action, r unrolled predictions.
+Level 1 encodes observations. Level 2 encodes means of a few successive embeddings of level 1, and its predictor takes
+sums of actions. Letters: m members, n examples, e dimensions of an embedding, p of an observation, a of an action, r
+unrolled predictions.
 """
 
 from collections.abc import Sequence
@@ -17,9 +18,10 @@ UPPER = "fc-64-relu"  # the encoder of level 2
 
 
 class Unrolled(JointEmbedding):
-    """A joint embedding that predicts r steps ahead, each step from the previous prediction.
+    """Joint embedding that predicts r steps ahead, each step from the previous prediction.
 
-    weights: weights of the squared errors of predictions 1, 2, …, r steps ahead; they are divided by the first one.
+    `weights` are the weights of the squared errors of the predictions 1, 2, …, r steps ahead. They are divided by the
+    first of them, so only their ratios count.
     """
 
     def __init__(self, encoder: nn.Module, sizes: Sizes, weights: Sequence[float]):
@@ -27,10 +29,11 @@ class Unrolled(JointEmbedding):
         self._action, self._roots = sizes.action, [(weight / weights[0]) ** 0.5 for weight in weights]
 
     def forward(self, packed: Tensor) -> Tensor:
-        """Outputs (…, n, 2e + r·e) of packed inputs (…, n, (1 + r) p + r·a).
+        """Outputs (…, n, 2e + r·e) for packed inputs (…, n, (1 + r) p + r·a).
 
-        Inputs are x, the r next observations, and the r actions between them. Outputs are s_x, s_y of the first next
-        observation, and one residual of r parts, whose square is the weighted sum of the squared errors.
+        The inputs are an observation x, the r observations after it, and the r actions between these. The outputs are
+        the embedding s_x, the embedding s_y of the first observation after x, and one residual of r parts, whose square
+        is the weighted sum of the squared errors.
         """
         steps = len(self._roots)
         seen = packed[..., : (1 + steps) * self.observation].unflatten(-1, (1 + steps, -1))
@@ -46,10 +49,10 @@ class Unrolled(JointEmbedding):
 
 
 def level(encoder: str, sizes: Sizes, weights: Sequence[float] = (1,)) -> JointEmbedding:
-    """Build the joint embedding of one level from the label of its encoder.
+    """Build the joint embedding of one level, in double precision, from the network label of its encoder.
 
-    weights: factors on the squared errors of predictions 1, 2, … steps ahead. If there are several, each step is
-    predicted from the previous prediction.
+    With several `weights`, it is `Unrolled` and predicts one step for each weight. With a single weight, it
+    predicts one step ahead, and the value of the weight has no effect.
     """
     network = labels.parse_network(encoder)
     if len(weights) == 1:
@@ -58,18 +61,21 @@ def level(encoder: str, sizes: Sizes, weights: Sequence[float] = (1,)) -> JointE
 
 
 def predictor(sizes: Sizes) -> JointEmbedding:
-    """Build a joint embedding that takes embeddings as observations: the identity as encoder, and a predictor."""
+    """Build a predictor of embeddings: a joint embedding of observations that are embeddings already.
+
+    Its encoder is the identity. It is in double precision.
+    """
     sizes = sizes._replace(observation=sizes.embedding)
     return JointEmbedding(nn.Sequential(), sizes.observation, jepa.Prediction(sizes, jepa.Latent())).double()
 
 
 def prediction_loss(size: int) -> Vicreg:
-    """Loss of the prediction error alone, for fixed embeddings."""
+    """Loss of the prediction error alone, for embeddings that are not trained, of `size` dimensions."""
     return Vicreg(size, invariance=1, variance=0, covariance=0)
 
 
 def pooled(windows: Tensor) -> Tensor:
-    """Mean (…, e) of embeddings of successive frames (…, t, e)."""
+    """Mean (…, e) of the embeddings of t successive frames, `windows` (…, t, e)."""
     return windows.mean(-2)
 
 

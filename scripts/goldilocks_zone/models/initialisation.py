@@ -1,4 +1,4 @@
-"""Initialisations: the parameters of a network, their deviations, and the unit r_X of the radius."""
+"""Random initialisations of a network's parameters, their standard deviations, and the norm r_X as unit of radii."""
 
 import math
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ BIAS_DEVIATION = 0.1
 
 @dataclass(frozen=True)
 class Parameter:
-    """One tensor of a network: its shape, whether it is a bias, and its fans (1 and 1 for a bias).
+    """One parameter tensor of a network: its shape, its kind, and its fan-in and fan-out (1 and 1 for a bias).
 
-    A gain, such as the scales of a normalisation or the slope of a PReLU, counts as a bias. It starts from `own`, its
-    values in the module; `own` is empty for other tensors. config/README.md says how initialisations and planes treat
-    each kind.
+    A gain, such as the scales of a normalisation or the slope of a PReLU, counts as a bias. `own` holds the values of a
+    gain in the module, at which it usually starts; for other tensors, `own` is empty. config/README.md says how
+    initialisations and planes treat each kind.
     """
 
     shape: tuple[int, ...]
@@ -31,7 +31,11 @@ class Parameter:
 
 
 def parameters_of(module: nn.Module) -> list[Parameter]:
-    """Shape, kind and fans of each parameter; a tensor of at most one axis is a bias by its name, else a gain."""
+    """Shape, kind and fans of each parameter tensor of a module, in the order of `module.parameters()`.
+
+    Tensors of two or more axes are weights. Others are biases if the last part of their name contains `bias`, and gains
+    if it does not.
+    """
     parameters = []
     for name, tensor in module.named_parameters():
         shape = tuple(tensor.shape)
@@ -44,21 +48,22 @@ def parameters_of(module: nn.Module) -> list[Parameter]:
 
 
 def glorot_radius(parameters: list[Parameter]) -> float:
-    """r_X: root mean square L2 norm of all parameters under Glorot-normal initialisation.
+    """Radius r_X: the root mean square L2 norm of all parameters under Glorot-normal initialisation.
 
-    r_X² = Σ_l size_l · 2/(fan_in + fan_out) over weights, for matrices Σ_l 2 n_in n_out/(n_in + n_out) (Fort & Scherlis
-    2019), plus the squares of the gains' own values.
+    r_X² is Σ_l size_l · 2/(fan_in + fan_out) over weight tensors l, plus the squares of the gains' own values. For
+    matrices, the sum is Σ_l 2 n_in n_out/(n_in + n_out) (Fort & Scherlis 2019).
     """
     weights = sum(p.size * 2 / (p.fan_in + p.fan_out) for p in parameters if not p.is_bias)
     return math.sqrt(weights + sum(value**2 for p in parameters for value in p.own))
 
 
 def weight_deviations(parameters: list[Parameter], initialisation: str) -> list[float]:
-    """Standard deviation σ of each tensor's entries before any rescaling; 0 if it starts at zero or at its own values.
+    """Standard deviation σ of each tensor's initial entries, before they are rescaled to a radius.
 
-    `glorot`: σ² = 2/(fan_in + fan_out) and `he`: σ² = 2/fan_in, biases zero; `isotropic`: σ = 1 for all parameters
-    alike (one Gaussian in R^D, Chang 2019); `uniform`: weights and biases uniform in ±1/√fan_in of their layer, as in
-    torch, except that biases of normalisations are zero. Raises ValueError for an unknown name.
+    σ is 0 for tensors that start at zero or at their own values. Weights have σ² = 2/(fan_in + fan_out) with `glorot`
+    and σ² = 2/fan_in with `he`; biases are zero. With `isotropic`, σ = 1 for all parameters (one Gaussian in R^D, Chang
+    2019). With `uniform`, weights and biases are uniform in ±1/√fan_in, with the fan-in of their layer, as in torch,
+    except that biases of normalisations are zero. Raises ValueError for an unknown `initialisation`.
     """
     if initialisation == "uniform":
         found, fan = [], 0
@@ -77,7 +82,10 @@ def weight_deviations(parameters: list[Parameter], initialisation: str) -> list[
 
 
 def initialise(parameters: list[Parameter], initialisation: str, random: np.random.Generator) -> np.ndarray:
-    """A random initialisation, shape (D,), float64, not yet rescaled to a radius."""
+    """Random initial parameters (D,) in double precision, not yet rescaled to a radius.
+
+    Gains start at their own values, except with `isotropic`, which draws them like all other parameters.
+    """
     deviations = weight_deviations(parameters, initialisation)
     reach = math.sqrt(3)
 
@@ -94,9 +102,10 @@ def own_values(parameters: list[Parameter]) -> np.ndarray:
 
 
 def scale(theta: np.ndarray, radius: float, unit: str, r_x: float) -> float:
-    """Factor that rescales `theta` (D,) to the norm radius · r_X (unit `r_X`) or radius (unit `norm`).
+    """Factor by which to multiply `theta` (D,) to bring it to a `radius` in the given `unit`.
 
-    For the unit `init_scale`, the factor is the radius itself. Raises ValueError for an unknown unit.
+    The resulting norm is radius · r_X for the unit `r_X`, and `radius` for the unit `norm`. For the unit `init_scale`,
+    `radius` is itself the factor. Raises ValueError for an unknown unit.
     """
     if unit == "init_scale":
         return radius
@@ -106,12 +115,12 @@ def scale(theta: np.ndarray, radius: float, unit: str, r_x: float) -> float:
 
 
 def ratio(radius: float, unit: str, r_x: float) -> float:
-    """Ratio of a radius to the reference radius: r_X, or the initialisation's own radius for the unit `init_scale`."""
+    """Ratio of a radius to r_X or, for the unit `init_scale`, to the norm of the initialisation before rescaling."""
     return radius / r_x if unit == "norm" else radius
 
 
 def rescaled(theta: np.ndarray, radius: float, unit: str, r_x: float) -> np.ndarray:
-    """Rescale `theta` (D,) to a radius by the factor of `scale`."""
+    """Rescale `theta` (D,) to a `radius` in the given `unit`, as defined by `scale`."""
     return theta * scale(theta, radius, unit, r_x)
 
 

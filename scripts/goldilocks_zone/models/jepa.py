@@ -1,8 +1,9 @@
-"""Joint embeddings: an encoder of pairs, with predictors that take actions and latents, or decoders of pixels.
+"""Joint embeddings: an encoder of pairs (x, y), and heads with predictors, which take actions and latents, or decoders.
 
-Inputs are packed: x, y and features of the action side by side, (n, 2p + a). Outputs have the layout of the embedding
-losses: s_x, s_y and k residuals, (n, 2e + k·r). Letters: m members, n examples, k codes, and the dimensions p of an
-observation, a of an action, e of an embedding, r of a residual and q of a linear latent.
+Inputs are packed: the observations x and y and the features of the action side by side, (n, 2p + a). Outputs have the
+layout that `embedding_losses` takes: s_x, s_y and k residuals, (n, 2e + k·r). Letters: m members of an ensemble, n
+examples, k codes, and the dimensions p of an observation, a of an action, e of an embedding, r of a residual and q of a
+linear latent variable.
 """
 
 import dataclasses
@@ -19,7 +20,7 @@ from torch.func import functional_call, vmap
 from goldilocks_zone.models import initialisation, labels, networks
 from goldilocks_zone.randomness import stream
 
-HIDDEN = 64  # units of a predictor
+HIDDEN = 64  # hidden units of a predictor
 AT_ONCE = 2**22  # entries of inputs in one forward pass of an evaluation
 
 
@@ -32,9 +33,10 @@ class Sizes(NamedTuple):
 
 
 class Latent(NamedTuple):
-    """Latent variable of a prediction: k codes, or a linear latent with q columns, which are learnt if `free`.
+    """Latent variable of a prediction: one of k = `codes` codes, or a linear latent z with q = `columns` entries.
 
-    penalty: β of the energy |ŝ + Bz − s_y|² + β|z|² of a linear latent z, with basis B (e, q) and ŝ = Pred(s_x, a).
+    A linear latent has a basis B (e, q), which is learnt if `free` is true. Its energy is |ŝ + Bz − s_y|² + β|z|², with
+    ŝ = Pred(s_x, a) and β = `penalty`.
     """
 
     codes: int = 1
@@ -44,7 +46,10 @@ class Latent(NamedTuple):
 
 
 def through(layers: nn.Sequential, x: Tensor) -> Tensor:
-    """Outputs (…, n, o) of dense layers for vectors (…, n, i); the parameters may have the same leading axes."""
+    """Outputs (…, n, o) of a fully connected network for vectors (…, n, i).
+
+    Its parameters may have the leading axes of `x`, for example one for the members of an ensemble.
+    """
     for layer in layers:
         if isinstance(layer, nn.Linear):
             x = _affine(x, layer.weight, layer.bias)
@@ -63,7 +68,10 @@ def _affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 class Predictor(nn.Module):
-    """Prediction s + MLP(s, action, code) from an embedding s; widths e + a + k, 64 and e; ReLU; no code if k = 1."""
+    """Predictor s + MLP(s, action, code) of the next embedding from an embedding s.
+
+    The MLP has layers of e + a + k, 64 and e units, with ReLU. If k = 1, it takes no code.
+    """
 
     def __init__(self, sizes: Sizes, codes: int = 1):
         super().__init__()
@@ -84,7 +92,7 @@ class Predictor(nn.Module):
 
 
 class Prediction(nn.Module):
-    """Residuals Pred(s_x, a) − s_y for each code."""
+    """Head that gives the prediction error Pred(s_x, a) − s_y for each code."""
 
     def __init__(self, sizes: Sizes, latent: Latent):
         super().__init__()
@@ -96,10 +104,11 @@ class Prediction(nn.Module):
 
 
 class LinearPrediction(nn.Module):
-    """Residuals (ŝ + Bz − s_y, √β z) at the z of least energy, (BᵀB + β)⁻¹ Bᵀ(s_y − ŝ), with ŝ = Pred(s_x, a).
+    """Head that gives the residual (ŝ + Bz − s_y, √β z) of a linear latent z, with ŝ = Pred(s_x, a).
 
-    `basis` (e, q) is B, with columns that start orthonormal, and stay fixed unless the latent is free. √β z is omitted
-    if β = 0.
+    z minimises the energy, which is the square of the residual: z = (BᵀB + β)⁻¹ Bᵀ(s_y − ŝ). The columns of B, `basis`
+    (e, q), must be orthonormal at the start, and stay fixed unless the latent is `free`. If β = 0, the residual has no
+    part √β z.
     """
 
     def __init__(self, sizes: Sizes, latent: Latent, basis: Tensor):
@@ -111,7 +120,7 @@ class LinearPrediction(nn.Module):
             self.register_buffer("basis", basis)
 
     def forward(self, s_x: Tensor, s_y: Tensor, x: Tensor, y: Tensor, actions: Tensor) -> Tensor:
-        """Residuals (…, n, 1, r), where r = e + q if the penalty β is positive, else r = e, for a basis (e, q)."""
+        """Residuals (…, n, 1, r), with r = e + q if the penalty β is positive, and r = e if it is zero."""
         beta, basis = self._latent.penalty, self.basis
         missing = s_y - self.predictor(s_x, actions)[..., 0, :]
         if self._latent.free:
@@ -126,7 +135,7 @@ class LinearPrediction(nn.Module):
 
 
 class PixelPrediction(nn.Module):
-    """Residuals Dec(Pred(s_x, a)) − y for each code, in data space."""
+    """Head that gives the error Dec(Pred(s_x, a)) − y of decoded predictions, in data space, for each code."""
 
     def __init__(self, sizes: Sizes, latent: Latent, decoder: nn.Module):
         super().__init__()
@@ -140,7 +149,7 @@ class PixelPrediction(nn.Module):
 
 
 class PixelAutoencoder(nn.Module):
-    """Residuals Dec(s_x) − x, in data space."""
+    """Head that gives the reconstruction error Dec(s_x) − x, in data space."""
 
     def __init__(self, decoder: nn.Module):
         super().__init__()
@@ -152,10 +161,11 @@ class PixelAutoencoder(nn.Module):
 
 
 class JointEmbedding(nn.Module):
-    """A shared encoder of both branches, and a head that gives residuals; without a head, the network is Siamese.
+    """Joint embedding: an encoder that x and y share, and a head that gives residuals.
 
-    takes_members is True: with the parameters (m, …) of m members in place of its own, the module takes inputs
-    (m, n, …) without vmap.
+    Without a head, the network is Siamese. `observation` is the dimension p of x and of y. `takes_members` is True
+    because the module needs no vmap for ensembles: if its parameters are replaced by those of m members, (m, …), it
+    takes inputs (m, n, …).
     """
 
     takes_members = True
@@ -176,16 +186,17 @@ class JointEmbedding(nn.Module):
         return torch.cat([outputs, residuals.flatten(-2)], -1)
 
     def unpacked(self, packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x (…, p), y (…, p) and actions (…, a) of packed inputs (…, 2p + a)."""
+        """Split packed inputs (…, 2p + a) into x (…, p), y (…, p) and actions (…, a)."""
         p = self.observation
         return packed[..., :p], packed[..., p : 2 * p], packed[..., 2 * p :]
 
 
 def build(encoder: labels.Network, sizes: Sizes, head: str = "predictor", latent: Latent | None = None) -> nn.Module:
-    """Build a joint embedding in double precision; `initial` gives its initial weights.
+    """Build a joint embedding in double precision; `initial` draws its initial parameters.
 
-    head: `siamese`, `predictor`, `pixel_prediction` (with a decoder whose hidden widths are the encoder's in reverse
-    order) or `pixel_autoencoder`. Only `predictor` takes a linear latent. Raises ValueError for an unknown head.
+    `head` is `siamese`, `predictor`, `pixel_prediction` or `pixel_autoencoder`. The last two have a decoder, whose
+    hidden widths are those of the encoder in reverse order. Only `predictor` uses a linear latent. Raises ValueError
+    for an unknown head.
     """
     latent = latent or Latent()
     module = networks.build(encoder, (1, 1, sizes.observation), sizes.embedding)
@@ -210,13 +221,19 @@ def _decoder(encoder: labels.Network, sizes: Sizes) -> nn.Module:
 
 
 def _basis(sizes: Sizes, latent: Latent) -> Tensor:
-    """Orthonormal columns (e, q) in random directions, since the variance term distinguishes the coordinate axes."""
+    """Orthonormal columns (e, q) in random directions.
+
+    They are not coordinate axes because the variance term of VICReg treats these differently from other directions.
+    """
     square = stream("latent basis", sizes.embedding).standard_normal((sizes.embedding, sizes.embedding))
     return torch.as_tensor(np.linalg.qr(square)[0][:, : latent.columns].copy())
 
 
 def initial(module: nn.Module, kind: str, random: np.random.Generator) -> np.ndarray:
-    """Draw parameters (D,) by `initialisation.initialise` of the given `kind`; a latent's basis keeps its values."""
+    """Draw initial parameters (D,) by `initialisation.initialise`, where `kind` names the initialisation.
+
+    The basis of a linear latent keeps its values in the module.
+    """
     parameters = initialisation.parameters_of(module)
     pieces = np.split(
         initialisation.initialise(parameters, kind, random), np.cumsum([each.size for each in parameters])[:-1]
@@ -229,7 +246,10 @@ def initial(module: nn.Module, kind: str, random: np.random.Generator) -> np.nda
 
 @dataclass(frozen=True)
 class Members:
-    """m members of a joint embedding with parameters (m, D), evaluated in chunks of examples, without gradients."""
+    """Ensemble of m joint embeddings with `parameters` (m, D), one row for each member.
+
+    It is evaluated in chunks of examples, without gradients.
+    """
 
     module: JointEmbedding
     parameters: Tensor
@@ -239,26 +259,26 @@ class Members:
         return self._called("encoder", observations)
 
     def predict(self, embeddings: Tensor, actions: Tensor) -> Tensor:
-        """Predictions (m, n, k, e) of embeddings (m, n, e) after actions (m, n, a).
+        """Predictions (m, n, k, e), one for each code, from embeddings (m, n, e) and actions (m, n, a).
 
-        Without a predictor, they are the embeddings themselves.
+        Without a predictor, they are the embeddings themselves, (m, n, 1, e).
         """
         if getattr(self.module.head, "predictor", None) is None:
             return embeddings[..., None, :]
         return self._called("head.predictor", embeddings, actions)
 
     def residuals(self, s_x: Tensor, s_y: Tensor, packed: Tensor) -> Tensor:
-        """Residuals (m, n, k, r) of embeddings (m, n, e) of both branches and their packed inputs (m, n, 2p + a)."""
+        """Residuals (m, n, k, r) for embeddings s_x and s_y (m, n, e) of packed inputs (m, n, 2p + a)."""
         if self.module.head is None:
             return (s_x - s_y)[..., None, :]
         return self._called("head", s_x, s_y, *self.module.unpacked(packed))
 
     def energies(self, s_x: Tensor, s_y: Tensor, packed: Tensor) -> Tensor:
-        """Energies (m, n): |ρ|² of the residuals ρ, minimised over codes; arguments as for `residuals`."""
+        """Energies (m, n): the minimum of |ρ|² over codes, with the residuals ρ of `residuals`."""
         return self.residuals(s_x, s_y, packed).square().sum(-1).amin(-1)
 
     def codes(self, s_x: Tensor, s_y: Tensor, packed: Tensor) -> Tensor:
-        """Number (m, n) of the code with the smallest |ρ|²."""
+        """Indices (m, n) of the codes with the smallest |ρ|², with the residuals ρ of `residuals`."""
         return self.residuals(s_x, s_y, packed).square().sum(-1).argmin(-1)
 
     def _called(self, path: str, *inputs: Tensor) -> Tensor:

@@ -1,4 +1,7 @@
-"""Torch modes and kernels for exact derivatives, gradients in the memory order of weights, and no subnormal numbers."""
+"""Modes and replaced kernels of torch, for derivatives that are exact and for faster products.
+
+Faster are gradients in the memory order of weights, and arithmetic without subnormal numbers.
+"""
 
 import functools
 import warnings
@@ -11,8 +14,9 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
-SUBNORMAL = 1e-40  # in single precision
-# Where torch may round factors of single precision to fewer digits, as in TF32, by default or at a user's wish.
+SUBNORMAL = 1e-40  # a number that is subnormal in single precision
+# Settings of torch that may round factors in single precision to fewer digits, as in TF32, by default or because a user
+# asks for it.
 ROUNDING = [
     *(torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn),
     *(torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv, torch.backends.mkldnn.rnn),
@@ -22,7 +26,10 @@ RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 
 @contextmanager
 def differentiable() -> Iterator[None]:
-    """Context that makes forward and second derivatives of attention, recurrence and weight normalisation exact."""
+    """Context in which attention, recurrent layers and weight normalisation have exact forward and second derivatives.
+
+    Fused kernels that lack such derivatives are switched off or replaced.
+    """
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -38,7 +45,11 @@ def exact(function: Callable) -> Callable:
 
 
 class _Replaced(TorchFunctionMode):
-    """Mode that replaces fused kernels without a switch, or with one that slows other functions down."""
+    """Mode that avoids the fused kernels of weight normalisation and of recurrent layers.
+
+    Torch has no switch for the former. For the latter it has switches, but they slow other functions down, so they are
+    set only while a recurrent layer runs.
+    """
 
     def __torch_function__(self, function: Callable, types: tuple, args: tuple = (), kwargs: dict | None = None):
         name, kwargs = getattr(function, "__name__", ""), kwargs or {}
@@ -58,10 +69,10 @@ def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
 
 
 def affine(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x Wᵀ + b for x (…, n, i), W (…, o, i) and b (…, o), computed as (W xᵀ + b)ᵀ.
+    """Outputs x Wᵀ + b (…, n, o) for x (…, n, i), W (…, o, i) and b (…, o), computed as (W xᵀ + b)ᵀ.
 
-    The gradient by W then has W's order in memory. With x Wᵀ, the gradient is a transpose, and copying it can take
-    longer than the product.
+    The gradient with respect to W then has the order of W in memory. With x Wᵀ, the gradient would be a transpose, and
+    copying it can take longer than the product.
     """
     product = weight @ x.mT
     return (product if bias is None else product + bias[..., None]).mT
@@ -86,11 +97,12 @@ class _AffineLayers(TorchFunctionMode):
 
 @contextmanager
 def flushing() -> Iterator[None]:
-    """Context that sets subnormal numbers to zero, on a CPU in the calling thread.
+    """Context in which the CPU sets subnormal numbers to zero, in the calling thread.
 
-    Gradients of a nearly saturated softmax contain many, which makes matrix products over 100 times as slow.
+    Gradients of a nearly saturated softmax contain many subnormal numbers, which make matrix products over 100 times as
+    slow.
     """
-    before = bool(torch.tensor(SUBNORMAL) * 1 == 0)  # Torch has no function that tells.
+    before = bool(torch.tensor(SUBNORMAL) * 1 == 0)  # Torch has no function to read the setting.
     torch.set_flush_denormal(True)
     try:
         yield
@@ -100,14 +112,14 @@ def flushing() -> Iterator[None]:
 
 @contextmanager
 def single_precision() -> Iterator[None]:
-    """Context in which products and convolutions of single precision keep all digits of their factors.
+    """Context in which products and convolutions in single precision keep all digits of their factors.
 
-    By default, torch rounds those of convolutions on a GPU to three digits (TF32).
+    By default, torch rounds the factors of convolutions on a GPU to three digits (TF32).
     """
     before, allowed = {each: each.fp32_precision for each in ROUNDING}, _allows_tf32()
     try:
         if allowed:
-            # Torch's older switch, too: torch refuses to read it while it disagrees, and networks may read it.
+            # Set torch's older switch too: networks may read it, and torch raises if it disagrees with the newer ones.
             torch.backends.cudnn.allow_tf32 = False
         for each in ROUNDING:
             if each.fp32_precision not in ("none", "ieee"):
@@ -122,7 +134,10 @@ def single_precision() -> Iterator[None]:
 
 
 def _allows_tf32() -> bool:
-    """Torch's older switch for convolutions; False where it disagrees with the newer ones, so that torch raises."""
+    """Return torch's older switch for TF32 in convolutions, or False if torch refuses to read it.
+
+    Torch refuses where the older switch disagrees with the newer ones.
+    """
     try:
         return torch.backends.cudnn.allow_tf32
     except RuntimeError:
@@ -130,9 +145,10 @@ def _allows_tf32() -> bool:
 
 
 def differentiating(function: Callable) -> Callable:
-    """Wrap `function` to record gradients, so that saved tensors can be counted, and to compute in full precision.
+    """Wrap `function` to run with gradients recorded and in full precision.
 
-    Inference mode, autocast and rounding as in TF32 are off while it runs.
+    Inference mode, autocast and rounding as in TF32 are off while it runs. Recording also allows saved tensors to be
+    counted.
     """
 
     @functools.wraps(function)
@@ -150,5 +166,5 @@ def differentiating(function: Callable) -> Callable:
 
 
 def usual(tensor: Tensor) -> Tensor:
-    """Return the tensor, or a copy that autograd accepts if it is an inference tensor."""
+    """Return the tensor itself or, for an inference tensor, which autograd refuses, a copy that autograd accepts."""
     return tensor.clone() if tensor.is_inference() else tensor

@@ -1,4 +1,7 @@
-"""Labels of networks, such as `fc-200x2-relu-nobias`, and parameter counts; without torch, as the workflow loads it."""
+"""Labels of networks, such as `fc-200x2-relu-nobias`, with shapes of weights and counts of parameters and operations.
+
+This module must not import torch, because the workflow loads it.
+"""
 
 import difflib
 import math
@@ -9,7 +12,7 @@ from itertools import pairwise
 
 ACTIVATIONS = ("relu", "leakyrelu", "tanh", "softplus", "sigmoid", "identity")
 HOMOGENEOUS = ("relu", "leakyrelu", "identity")
-# Form of the labels of each family of networks, with examples; _PATTERNS holds the regular expressions.
+# Form and examples of the labels of each family of networks, for messages; _PATTERNS has the regular expressions.
 _FAMILIES = {
     "fc": ("fc-<widths>-<activation>[-nobias][-res][-ln]", "fc-200x2-relu or fc-300-100-tanh-nobias"),
     "conv": ("conv-<channels>x<blocks>-<activation>[-nobias]", "conv-16x5-relu"),
@@ -25,14 +28,17 @@ _PATTERNS = {
 
 @dataclass(frozen=True)
 class Network(ABC):
-    """A network with an activation, with or without biases. `image` is the shape of one image in all methods."""
+    """Description of a network by its label: architecture, activation, and whether it has biases.
+
+    In all methods, `image` is the shape of one image, and `classes` the number k of classes.
+    """
 
     activation: str
     biases: bool
 
     @property
     def depth(self) -> int:
-        """Number of weight layers n_L, independent of the image."""
+        """Number n_L of layers with weights, which does not depend on the image."""
         return len(self.weight_shapes((1, 32, 32), 1))
 
     @property
@@ -42,7 +48,7 @@ class Network(ABC):
 
     @abstractmethod
     def weight_shapes(self, image: tuple[int, ...], classes: int) -> list[tuple[int, ...]]:
-        """Shapes of the weights, first layer first: (o, i), or (o, i, size, size) for a convolution."""
+        """Shapes of the weights, first layer first: (o, i) if dense, (o, i, size, size) if convolutional."""
 
     def places(self, image: tuple[int, ...]) -> list[int]:
         """Number of positions in an image at which each layer's weights are applied: 1 for a dense layer."""
@@ -65,10 +71,10 @@ class Network(ABC):
 
 @dataclass(frozen=True)
 class FullyConnected(Network):
-    """Hidden layers of given widths.
+    """Fully connected network with hidden layers of given `widths`.
 
-    residual: a hidden layer that is as wide as the one before it has a residual connection. normalised: layer
-    normalisation precedes each activation.
+    residual: True if each hidden layer that is as wide as the hidden layer before it has a residual connection.
+    normalised: True if layer normalisation precedes each activation.
     """
 
     widths: tuple[int, ...]
@@ -81,28 +87,34 @@ class FullyConnected(Network):
         return super().homogeneous and not self.residual and not self.normalised
 
     def is_residual(self, number: int) -> bool:
-        """True if hidden layer `number`, counted from 0, is a ← a + φ(Wa + b), or a + φ(LN(Wa + b)) if normalised."""
+        """Return whether hidden layer `number`, counted from 0, has a residual connection.
+
+        The layer then computes a + φ(Wa + b), or a + φ(LN(Wa + b)) if normalised, from its inputs a.
+        """
         return self.residual and number > 0 and self.widths[number] == self.widths[number - 1]
 
     def weight_shapes(self, image: tuple[int, ...], classes: int) -> list[tuple[int, ...]]:
-        """(outputs, inputs) of each layer; images of any shape are flattened."""
+        """Shape (outputs, inputs) of each layer; images of any shape are flattened."""
         return [(n_out, n_in) for n_in, n_out in pairwise((math.prod(image), *self.widths, classes))]
 
 
 @dataclass(frozen=True)
 class Convolutional(Network):
-    """Blocks of 3 × 3 convolution, 2 × 2 max pooling that keeps odd borders, and activation; then one dense layer."""
+    """Convolutional network: blocks of convolution, max pooling and activation, and then one dense layer.
+
+    Convolutions are 3 × 3. Pooling is 2 × 2 and halves the sides, rounded up.
+    """
 
     channels: int
     blocks: int
 
     def places(self, image: tuple[int, ...]) -> list[int]:
-        """Number of pixels of each block's convolution, and 1 for the dense layer; pooling halves sides, rounded up."""
+        """Number of output pixels of each block's convolution, and 1 for the dense layer."""
         _, height, width = _as_image(image)
         return [*(-(-height // 2**i) * -(-width // 2**i) for i in range(self.blocks)), 1]
 
     def weight_shapes(self, image: tuple[int, ...], classes: int) -> list[tuple[int, ...]]:
-        """(channels, channels before, 3, 3) of each block and (classes, inputs) of the dense layer."""
+        """Shape (channels, input channels, 3, 3) of each convolution, and (classes, inputs) of the dense layer."""
         n_in, height, width = _as_image(image)
         shapes: list[tuple[int, ...]] = []
         for _ in range(self.blocks):
@@ -113,13 +125,15 @@ class Convolutional(Network):
 
 @dataclass(frozen=True)
 class LeNet5(Network):
-    """Convolutions 5 × 5 to 6 and 16 channels, each with activation and 2 × 2 average pooling; dense 120, 84, classes.
+    """LeNet-5: two convolutions, each with activation and average pooling, and then three dense layers.
 
-    Sides below 32 pixels are padded symmetrically with zeros, even sides to 32 and odd sides to 33 pixels.
+    The 5 × 5 convolutions have 6 and 16 output channels, and pooling is 2 × 2. The dense layers have 120, 84 and k
+    outputs for k classes. Sides of images below 32 pixels are padded symmetrically with zeros, even sides to 32 and odd
+    sides to 33 pixels.
     """
 
     def padding(self, image: tuple[int, ...]) -> tuple[int, int]:
-        """Number of rows of zeros on each of the top and bottom, and of columns on each of the left and right."""
+        """Numbers of rows of zeros added at both top and bottom, and of columns added at both left and right."""
         _, height, width = _as_image(image)
         return max(0, (33 - height) // 2), max(0, (33 - width) // 2)
 
@@ -187,9 +201,9 @@ def is_network(label: str) -> bool:
 
 
 def depth(label: str) -> int | None:
-    """Number of weight layers n_L of a network label; None for a user's own network.
+    """Number n_L of layers with weights of a labelled network; None if the label is the name of a user's own network.
 
-    Names of trained weights may follow the label, as in figures (`lenet5 epoch_1`).
+    A name of trained weights may follow the label after a space, as in figures (`lenet5 epoch_1`).
     """
     name = label.partition(" ")[0]
     return parse_network(name).depth if is_network(name) else None

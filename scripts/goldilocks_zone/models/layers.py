@@ -2,7 +2,8 @@
 
 Letters: a inputs of a layer, z its outputs or an activation's inputs, W and b parameters, δ adjoint of the outputs; a
 dot marks tangents; n examples, d directions, i inputs and o outputs, or channels. A forward pass returns the outputs
-and the data that the layer keeps for tangents and adjoints.
+and the data that tangents and adjoints need later, `kept`. Tangents, and activations next to them, have the layout that
+`chains` defines: (d, i, n) and (i, n) for vectors, (d, n, i, …) and (n, i, …) for images.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -13,11 +14,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-ENTRIES_AT_ONCE = 2**17  # entries of a convolution's unfolded inputs, so that they fit the CPU cache
+ENTRIES_AT_ONCE = 2**17  # of a convolution's unfolded inputs in one block, so that the block fits the CPU cache
 
 
 class _Directions(Protocol):
-    """Interface of `curvature.directions` to layers: Ẇ of d directions in parameter space."""
+    """Methods of `curvature.directions.Directions`, d directions in parameter space, that layers use.
+
+    Ẇ denotes the entries of a direction in the weights of a layer.
+    """
 
     def __len__(self) -> int: ...
     def weights(self, layer: "Affine") -> Tensor: ...
@@ -30,7 +34,10 @@ class _Directions(Protocol):
 
 @dataclass(frozen=True)
 class Activation:
-    """Element-wise φ with slope φ′ and bend φ″ (None if it vanishes); `homogeneous`: φ(αz) = αφ(z) for α > 0."""
+    """Element-wise activation φ (`function`), with its derivatives φ′ (`slope`) and φ″ (`bend`).
+
+    `bend` is None if φ″ vanishes almost everywhere. `homogeneous` is True if φ(αz) = αφ(z) for all α > 0.
+    """
 
     function: Callable[[Tensor], Tensor]
     slope: Callable[[Tensor], Tensor]
@@ -38,11 +45,11 @@ class Activation:
     homogeneous: bool = False
 
     def forward(self, theta: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
-        """φ(z), and z to keep."""
+        """Outputs φ(z) for inputs z = a, and z, which is kept."""
         return self.function(a), a
 
     def adjoint(self, theta: Tensor, kept: Tensor, delta: Tensor) -> Tensor:
-        """φ′(z) ⊙ δ."""
+        """Adjoint φ′(z) ⊙ δ of the inputs."""
         return self.slope(kept) * delta
 
 
@@ -53,11 +60,11 @@ class Reshape:
     homogeneous = True
 
     def forward(self, theta: Tensor, a: Tensor) -> tuple[Tensor, torch.Size]:
-        """Flattened activations, and the shape of one example's inputs to keep."""
+        """Flattened inputs (n, o), and the shape of one example's inputs, which is kept."""
         return a.flatten(1), a.shape[1:]
 
     def adjoint(self, theta: Tensor, kept: torch.Size, delta: Tensor) -> Tensor:
-        """δ in the shape of the inputs."""
+        """Adjoint δ reshaped to the shape of the inputs."""
         return delta.reshape(len(delta), *kept)
 
     def tangent(self, kept: torch.Size, tangents: Tensor) -> Tensor:
@@ -67,24 +74,28 @@ class Reshape:
 
 @dataclass(frozen=True)
 class MaxPool:
-    """Maximum over windows: one entry of each window, the same one almost everywhere nearby."""
+    """Max pooling: selects one entry of each window.
+
+    Small changes of the inputs leave the selection as it is, except where entries tie. Tangents and adjoints therefore
+    pass through the selected entries alone.
+    """
 
     options: tuple  # kernel, stride, padding, dilation, ceil_mode of torch
     homogeneous = True
 
     def forward(self, theta: Tensor, a: Tensor) -> tuple[Tensor, tuple[Tensor, torch.Size]]:
-        """Maxima, and their indices and the size of the inputs to keep."""
+        """Maxima, and their indices and the height and width of the inputs, which are kept."""
         pooled, chosen = functional.max_pool2d_with_indices(a, *self.options)
         return pooled, (chosen.flatten(2), a.shape[2:])
 
     def adjoint(self, theta: Tensor, kept: tuple[Tensor, torch.Size], delta: Tensor) -> Tensor:
-        """δ at the selected entries, zero elsewhere."""
+        """Adjoint of the inputs: δ at the selected entries, summed where windows overlap, and zero elsewhere."""
         chosen, size = kept
         spread = delta.new_zeros(*delta.shape[:2], size.numel()).scatter_add_(2, chosen, delta.flatten(2))
         return spread.view(*delta.shape[:2], *size)
 
     def tangent(self, kept: tuple[Tensor, torch.Size], tangents: Tensor) -> Tensor:
-        """Tangents of the selected entries."""
+        """Tangents of the outputs: those of the selected entries."""
         chosen, _ = kept
         flat = tangents.flatten(3)
         height, width = functional.max_pool2d(tangents[0, :1], *self.options).shape[2:]
@@ -93,17 +104,17 @@ class MaxPool:
 
 @dataclass(frozen=True)
 class AveragePool:
-    """Average over windows: linear."""
+    """Average pooling, a linear map."""
 
     options: tuple  # kernel, stride, padding, ceil_mode, count_include_pad, divisor_override of torch
     homogeneous = True
 
     def forward(self, theta: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
-        """Averages, and the inputs to keep."""
+        """Averages, and the inputs, which are kept."""
         return functional.avg_pool2d(a, *self.options), a
 
     def adjoint(self, theta: Tensor, kept: Tensor, delta: Tensor) -> Tensor:
-        """δ spread over each window."""
+        """Adjoint of the inputs: each entry of δ spread over its window."""
         return torch.ops.aten.avg_pool2d_backward(delta, kept, *self.options)
 
     def tangent(self, kept: Tensor, tangents: Tensor) -> Tensor:
@@ -113,7 +124,7 @@ class AveragePool:
 
 @dataclass(frozen=True)
 class Affine:
-    """z = W a + b, with the slices `weight` and `bias` of the parameter vector and the `shape` of W."""
+    """Layer z = W a + b. W and b are the slices `weight` and `bias` of the parameter vector; `shape` is that of W."""
 
     weight: slice
     bias: slice | None
@@ -121,15 +132,15 @@ class Affine:
     homogeneous = True
 
     def weights(self, theta: Tensor) -> Tensor:
-        """W (*shape) of one parameter vector (D,), or (d, *shape) of several (d, D)."""
+        """Weights W (*shape) of one parameter vector (D,), or (d, *shape) of several (d, D)."""
         return theta[..., self.weight].unflatten(-1, self.shape)
 
     def forward(self, theta: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
-        """W a + b, and the inputs a to keep."""
+        """Outputs W a + b, and the inputs a, which are kept."""
         return self.apply(a, self.weights(theta), None if self.bias is None else theta[self.bias]), a
 
     def adjoint(self, theta: Tensor, kept: Tensor, delta: Tensor) -> Tensor:
-        """Wᵀδ."""
+        """Adjoint Wᵀδ of the inputs."""
         return self.pull(self.weights(theta), kept, delta)
 
 
@@ -138,15 +149,15 @@ class Dense(Affine):
     """A fully connected layer."""
 
     def apply(self, a: Tensor, weights: Tensor, bias: Tensor | None) -> Tensor:
-        """W a + b, shape (n, o)."""
+        """Outputs W a + b (n, o) for inputs a (n, i)."""
         return functional.linear(a, weights, bias)
 
     def pull(self, weights: Tensor, a: Tensor, delta: Tensor) -> Tensor:
-        """Wᵀδ, shape (n, i)."""
+        """Adjoint Wᵀδ (n, i) of the inputs, for δ (n, o)."""
         return delta @ weights
 
     def turn(self, directions: _Directions, a: Tensor, onto: Tensor | None = None) -> Tensor:
-        """Ẇ a for each direction, shape (d, o, n), added to `onto` in place if given."""
+        """Tangents Ẇ a (d, o, n) of the outputs for inputs a (i, n), added to `onto` in place if given."""
         d = len(directions)
         if not directions.is_sparse(self):
             weights, a = directions.weights(self), a.expand(d, -1, -1)
@@ -157,34 +168,34 @@ class Dense(Affine):
         return onto
 
     def carry(self, weights: Tensor, tangents: Tensor) -> Tensor:
-        """W ȧ, shape (d, o, n)."""
+        """Tangents W ȧ (d, o, n) of the outputs, for tangents ȧ (d, i, n) of the inputs."""
         return torch.bmm(weights.expand(len(tangents), -1, -1), tangents)
 
     def shift(self, biases: Tensor, a: Tensor, weights: Tensor) -> Tensor:
-        """ḃ (d, o) for every example, shape (d, o, n)."""
+        """Tangents ḃ (d, o) of the biases, expanded to the shape (d, o, n) of tangents of the outputs."""
         return biases[..., None].expand(-1, -1, a.shape[1])
 
     def weight_gradients(self, delta: Tensor, tangents: Tensor, weights: Tensor) -> Tensor:
-        """Σ_n δ ȧᵀ for each direction, shape (d, o · i)."""
+        """Gradients Σ_n δ ȧᵀ with respect to W (d, o · i), from δ (o, n), with tangents ȧ (d, i, n) as inputs."""
         return torch.bmm(delta.expand(len(tangents), -1, -1), tangents.transpose(1, 2)).flatten(1)
 
     def pull_directions(self, directions: _Directions, a: Tensor, delta: Tensor) -> Tensor:
-        """Ẇᵀδ for each direction, shape (d, i, n)."""
+        """Adjoints Ẇᵀδ (d, i, n) of the inputs, with each direction as weights, from δ (o, n)."""
         if directions.is_sparse(self):
             pulled = delta.new_zeros(len(directions) * self.shape[1], delta.shape[1])
             return pulled.addmm_(directions.sparse_columns(self), delta).unflatten(0, (len(directions), -1))
         return torch.bmm(directions.weights(self).transpose(1, 2), delta.expand(len(directions), -1, -1))
 
     def extent(self, a: Tensor, weights: Tensor) -> tuple[int, int]:
-        """Number of positions where the weights apply to one example, here 1, and number of its input entries."""
+        """Numbers of the positions at which W is applied to one example, here 1, and of its input entries, i."""
         return 1, self.shape[1]
 
     def by_example(self, tangents: Tensor) -> Tensor:
-        """Tangents of the inputs in the layout (n, d, i)."""
+        """Tangents (d, i, n) of the inputs, rearranged to (n, d, i)."""
         return tangents.permute(2, 0, 1)
 
     def pull_stacked(self, directions: _Directions, rows: slice, a: Tensor, deltas: Tensor) -> Tensor:
-        """Ẇᵀδ for f adjoints per example, (n, f, o), and the d directions in `rows`: shape (n, f · d, i)."""
+        """Adjoints Ẇᵀδ (n, f · d, i), from f adjoints δ per example (n, f, o) and the d directions in `rows`."""
         n, f, o = deltas.shape
         stacked = directions.stacked(self)[:, rows]
         return (deltas.view(n * f, o) @ stacked.flatten(1)).view(n, -1, self.shape[1])
@@ -197,35 +208,38 @@ class Convolution(Affine):
     options: tuple  # stride, padding, dilation of torch
 
     def apply(self, a: Tensor, weights: Tensor, bias: Tensor | None) -> Tensor:
-        """W ∗ a + b, shape (n, o, …)."""
+        """Outputs W ∗ a + b (n, o, …) for inputs a (n, i, …)."""
         if not self._is_ours(a):
             return functional.conv2d(a, weights, bias, *self.options)
         found = _convolved(a, weights, self.options[1])
         return found if bias is None else found.add_(bias[:, None, None])
 
     def pull(self, weights: Tensor, a: Tensor, delta: Tensor) -> Tensor:
-        """The transposed convolution of δ, shape (n, i, …)."""
+        """Adjoint (n, i, …) of the inputs: the transposed convolution of δ (n, o, …) with W."""
         if self._is_ours(delta):
             return _convolved(delta, weights.transpose(0, 1).flip(2, 3), self._turned)
         return self._backward(delta, a, weights, (True, False, False))
 
     def turn(self, directions: _Directions, a: Tensor, onto: Tensor | None = None) -> Tensor:
-        """Ẇ ∗ a for each direction, shape (d, n, o, …), added to `onto` in place if given."""
+        """Tangents Ẇ ∗ a (d, n, o, …) of the outputs for inputs a (n, i, …), added to `onto` in place if given."""
         stacked = directions.weights(self).flatten(0, 1)
         turned = self.apply(a, stacked, None).unflatten(1, (len(directions), -1)).transpose(0, 1)
         return turned if onto is None else onto.add_(turned)
 
     def carry(self, weights: Tensor, tangents: Tensor) -> Tensor:
-        """W ∗ ȧ, shape (d, n, o, …)."""
+        """Tangents W ∗ ȧ (d, n, o, …) of the outputs, for tangents ȧ (d, n, i, …) of the inputs."""
         return self.apply(tangents.flatten(0, 1), weights, None).unflatten(0, tangents.shape[:2])
 
     def shift(self, biases: Tensor, a: Tensor, weights: Tensor) -> Tensor:
-        """ḃ (d, o) for every example and pixel, shape (d, n, o, …)."""
+        """Tangents ḃ (d, o) of the biases, expanded to the shape (d, n, o, …) of tangents of the outputs."""
         places = self.apply(a[:1], weights, None).shape[2:]
         return biases[:, None, :, None, None].expand(-1, len(a), -1, *places)
 
     def weight_gradients(self, delta: Tensor, tangents: Tensor, weights: Tensor) -> Tensor:
-        """Gradients by W with the tangents as inputs, shape (d, o · i · kernel rows · kernel columns)."""
+        """Gradients with respect to W, from δ, with the tangents as inputs.
+
+        Shape (d, o · i · kernel rows · kernel columns).
+        """
         if not self._is_ours(delta):
             wanted = False, True, False
             return torch.stack([self._backward(delta, each, weights, wanted) for each in tangents]).flatten(1)
@@ -238,23 +252,26 @@ class Convolution(Affine):
         return found.flip(1, 2).permute(3, 0, 4, 1, 2).flatten(1)
 
     def pull_directions(self, directions: _Directions, a: Tensor, delta: Tensor) -> Tensor:
-        """The transposed convolution of δ by each Ẇ, stacked as input channels: shape (d, n, i, …)."""
+        """Adjoints (d, n, i, …) of the inputs: transposed convolutions of δ with each Ẇ.
+
+        The Ẇ are stacked along the input channels, so that one call computes all.
+        """
         weights = directions.weights(self).transpose(0, 1).flatten(1, 2)
         stand_in = a.new_empty(1).expand(len(delta), weights.shape[1], *a.shape[2:])
         return self.pull(weights, stand_in, delta).unflatten(1, (len(directions), -1)).transpose(0, 1)
 
     def extent(self, a: Tensor, weights: Tensor) -> tuple[int, int]:
-        """Number of positions where the weights apply to one example of `a`, and number of its input entries."""
+        """Numbers of the positions at which W is applied to one example of `a`, and of its input entries."""
         return self.apply(a[:1], weights, None).shape[2:].numel(), a[0].numel()
 
     def by_example(self, tangents: Tensor) -> Tensor:
-        """Tangents of the inputs in the layout (n, d, i · …)."""
+        """Tangents (d, n, i, …) of the inputs, rearranged to (n, d, i · …)."""
         return tangents.flatten(2).transpose(0, 1)
 
     def pull_stacked(self, directions: _Directions, rows: slice, a: Tensor, deltas: Tensor) -> Tensor:
-        """Transposed convolutions of f adjoints per example, (n, f, o, …), by the d directions in `rows`.
+        """Adjoints (n, f · d, i · …) of the inputs, from f adjoints δ per example and the d directions in `rows`.
 
-        Shape (n, f · d, i · …).
+        They are transposed convolutions of δ (n, f, o, …) with each Ẇ.
         """
         n, f = deltas.shape[:2]
         part = directions.rows(rows.start, rows.stop)
@@ -262,14 +279,14 @@ class Convolution(Affine):
         return pulled.reshape(n, f * len(part), -1)
 
     def _is_ours(self, a: Tensor) -> bool:
-        """Return whether `_convolved` applies and is faster: torch has no fast double-precision convolution on CPUs."""
+        """Return whether `_convolved` applies and is faster: torch is slow in double precision on CPUs."""
         (_, padding, _), kernel = self.options, self.shape[2:]
         plain = self.options == ((1, 1), padding, (1, 1)) and padding[0] < kernel[0] and padding[1] < kernel[1]
         return plain and a.dtype == torch.float64 and a.device.type == "cpu"
 
     @property
     def _turned(self) -> tuple[int, int]:
-        """Padding of the transposed convolution with stride 1."""
+        """Padding with which the transposed convolution, at stride 1, is a convolution with flipped weights."""
         return tuple(size - 1 - padding for size, padding in zip(self.shape[2:], self.options[1]))
 
     def _backward(self, delta: Tensor, a: Tensor, weights: Tensor, wanted: tuple[bool, bool, bool]) -> Tensor:
@@ -279,10 +296,10 @@ class Convolution(Affine):
 
 
 def _convolved(a: Tensor, weights: Tensor, padding: tuple[int, int]) -> Tensor:
-    """W ∗ a with stride 1 and zero padding, shape (n, o, h, w), for inputs (n, i, …) and weights (o, i, …).
+    """Convolution W ∗ a (n, o, h, w) with stride 1 and zero padding, for inputs a (n, i, …) and weights (o, i, …).
 
-    In double precision, torch takes 10 to 20 times as long as in single. Here, inputs are unfolded along their rows and
-    multiplied by one kernel row after another in batched matrix products.
+    Torch's convolution takes 10 to 20 times as long in double as in single precision. This one unfolds the inputs along
+    their rows, and multiplies them by one kernel row after another in batched matrix products.
     """
     o, i, rows, columns = weights.shape
     n, _, height, width = a.shape
@@ -306,7 +323,7 @@ def _padded(a: Tensor, padding: tuple[int, int]) -> Tensor:
 
 @dataclass(frozen=True)
 class Residual:
-    """a + inner(a)."""
+    """Residual block a + inner(a), where `inner` is a tuple of layers."""
 
     inner: tuple
     homogeneous = False
@@ -314,7 +331,10 @@ class Residual:
 
 @dataclass
 class Kept:
-    """A layer's memory of the forward pass at a point, and the adjoint δ of its output."""
+    """Record of a layer at one point: data kept by its forward pass, its output, and the output's adjoint δ, if known.
+
+    `inner` holds the records of the layers in a residual block.
+    """
 
     layer: object
     forward: object
@@ -323,13 +343,13 @@ class Kept:
     inner: list["Kept"] = field(default_factory=list)
 
     def bend(self) -> Tensor | None:
-        """δ ⊙ φ″(z) for an activation with both δ and φ″, else None."""
+        """Product δ ⊙ φ″(z) for an activation; None if φ″ vanishes or δ is not known."""
         bends = self.layer.bend is not None and self.delta is not None
         return self.delta * self.layer.bend(self.forward) if bends else None
 
 
 def flat(steps: Iterable) -> Iterator:
-    """Iterate over layers, or memories of layers, each followed by those nested in it."""
+    """Yield all layers of a chain, or the `Kept` of all; the contents of a residual block follow the block itself."""
     for each in steps:
         yield each
         yield from flat(getattr(each, "inner", ()))

@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 class Factor:
-    """R (n, k, r) of n examples, from `entries` (n, …)."""
+    """Factors R of n examples, with `shape` (n, k, r), stored as `entries` (n, …), whose meaning a subclass defines."""
 
     def __init__(self, entries: Tensor):
         self.entries, self.shape = entries, (*entries.shape[:2], entries.shape[-1])
@@ -15,31 +15,31 @@ class Factor:
         return type(self)(self.entries.to(like))
 
     def part(self, some: slice) -> "Factor":
-        """R of some of the examples."""
+        """Return the factor restricted to a slice of the examples."""
         return type(self)(self.entries[some])
 
     def reduced(self) -> "Factor":
-        """Return a factor with the same R Rᵀ and as few columns as this class can give; by default itself."""
+        """Return a factor with the same R Rᵀ and fewer columns if the class has a way; by default, unchanged."""
         return self
 
 
 class SoftmaxFactor(Factor):
-    """R = diag √p − p √pᵀ (n, k, k) of n examples, stored as the softmax p (n, k)."""
+    """Factors R = diag √p − p √pᵀ (n, k, k) of n examples, stored as the softmax p (n, k)."""
 
     def __init__(self, p: Tensor):
         super().__init__(p)
         self._roots = p.sqrt()
 
     def multiplied(self, vectors: Tensor) -> Tensor:
-        """R x (…, n, k) for x (…, n, r)."""
+        """Products R x (…, n, k) for `vectors` x (…, n, r)."""
         return self._roots * (vectors - self._roots * (vectors * self._roots).sum(-1, keepdim=True))
 
     def transposed(self, vectors: Tensor) -> Tensor:
-        """Rᵀ x (…, n, r) for x (…, n, k)."""
+        """Products Rᵀ x (…, n, r) for `vectors` x (…, n, k)."""
         return self._projected(vectors, self._roots, -1)
 
     def transposed_first(self, vectors: Tensor) -> Tensor:
-        """Rᵀ x (n, r, …) for x (n, k, …)."""
+        """Products Rᵀ x (n, r, …) for `vectors` x (n, k, …)."""
         return self._projected(vectors, self._roots.view(*self._roots.shape, *(1,) * (vectors.ndim - 2)), 1)
 
     @staticmethod
@@ -48,9 +48,9 @@ class SoftmaxFactor(Factor):
         return parts - roots * (parts * roots).sum(axis, keepdim=True)
 
     def reduced(self) -> "DenseFactor":
-        """A factor R Q (n, k, k − 1) with (RQ)(RQ)ᵀ = R Rᵀ, computed without cancellation.
+        """Return the factor R Q (n, k, k − 1), with (RQ)(RQ)ᵀ = R Rᵀ, computed without cancellation.
 
-        As R √p = 0, the columns of Q need only be an orthonormal basis of the orthogonal complement of √p.
+        The columns of Q are an orthonormal basis of the orthogonal complement of √p. As R √p = 0, nothing is lost.
         """
         n, k = self._roots.shape
         # Reflecting √p onto the axis of its largest entry avoids cancellation.
@@ -62,31 +62,31 @@ class SoftmaxFactor(Factor):
         return DenseFactor(self._roots[:, :, None] * reflection.gather(2, others.expand(n, k, k - 1)))
 
     def entered(self) -> Tensor:
-        """R as a dense tensor (n, k, k)."""
+        """Return R as a dense tensor (n, k, k)."""
         return torch.diag_embed(self._roots) - self.entries[:, :, None] * self._roots[:, None]
 
     def traces(self, matrices: Tensor) -> Tensor:
-        """Tr RᵀMR (n,), in double precision, for a matrix M of each example (n, k, k)."""
+        """Traces Tr RᵀMR (n,) in double precision, for one matrix M per example, `matrices` (n, k, k)."""
         p, matrices = self.entries.double(), matrices.double()
         return (p * matrices.diagonal(dim1=1, dim2=2)).sum(1) - torch.einsum("nk,nkj,nj->n", p, matrices, p)
 
 
 class DenseFactor(Factor):
-    """R of n examples, stored as a dense tensor (n, k, r)."""
+    """Factors R of n examples, stored as a dense tensor (n, k, r)."""
 
     def multiplied(self, vectors: Tensor) -> Tensor:
-        """R x (…, n, k) for x (…, n, r)."""
+        """Products R x (…, n, k) for `vectors` x (…, n, r)."""
         return torch.einsum("nkr,...nr->...nk", self.entries, vectors)
 
     def transposed(self, vectors: Tensor) -> Tensor:
-        """Rᵀ x (…, n, r) for x (…, n, k)."""
+        """Products Rᵀ x (…, n, r) for `vectors` x (…, n, k)."""
         return torch.einsum("nkr,...nk->...nr", self.entries, vectors)
 
     def transposed_first(self, vectors: Tensor) -> Tensor:
-        """Rᵀ x (n, r, …) for x (n, k, …)."""
+        """Products Rᵀ x (n, r, …) for `vectors` x (n, k, …)."""
         return torch.einsum("nkr,nk...->nr...", self.entries, vectors)
 
     def traces(self, matrices: Tensor) -> Tensor:
-        """Tr RᵀMR (n,), in double precision, for a matrix M of each example (n, k, k)."""
+        """Traces Tr RᵀMR (n,) in double precision, for one matrix M per example, `matrices` (n, k, k)."""
         entries = self.entries.double()
         return torch.einsum("nkr,nkj,njr->n", entries, matrices.double(), entries)

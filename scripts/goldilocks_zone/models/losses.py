@@ -1,9 +1,10 @@
-"""Losses of network outputs as objects: values, derivatives with respect to outputs, and Gauss–Newton factors.
+"""Losses of network outputs: values, derivatives with respect to the outputs, and Gauss–Newton factors.
 
-Outputs z are (…, n, k), with labels (n,), or (…, n) if several networks have examples of their own. A dot marks
-tangents. A total is n times the mean loss: the sum over examples, unless the loss couples them. A new loss needs only
-its total or its values; derivatives that it does not define come from automatic differentiation. Inputs of a softmax p
-are in double precision, since near ties the error of p is eps times the logits.
+Outputs z are (…, n, k). Labels are (n,), or (…, n) if each of several networks has its own examples. A dot marks
+tangents. The total is n times the mean loss, which is the sum over examples unless the loss couples them. A new loss
+must define only its total or, if it does not couple examples, its values; automatic differentiation supplies missing
+derivatives. Inputs of a softmax p are in double precision: where logits nearly tie, the error of p is the machine
+epsilon times the logits.
 """
 
 import difflib
@@ -17,56 +18,59 @@ from torch.func import grad, jvp, vmap
 from goldilocks_zone.models.loss_factors import DenseFactor, Factor, SoftmaxFactor
 
 Map = Callable[[Tensor], Tensor]
-NEGATIVE = 1e-12  # size of negative eigenvalues, relative to the largest, that rounding explains
+NEGATIVE = 1e-12  # magnitude of negative eigenvalues, relative to the largest, up to which rounding explains them
 
 
 class Loss(ABC):
     """A loss of a whole batch, which may couple its examples.
 
-    classifies: labels are class numbers; otherwise, their meaning depends on the loss, with one row for each example or
-    no labels at all. shift_invariant: adding a constant to all outputs of an example does not change the loss.
+    classifies: True if labels are class numbers. If False, their meaning depends on the loss, and there is one row of
+    labels for each example, or none at all. shift_invariant: True if adding a constant to all outputs of an example
+    does not change the loss.
     """
 
     name: str
-    layout: object = None  # a fitted loss describes the outputs' axes here
+    layout: object = None  # description of the outputs' axes by a fitted loss; must agree for all batches
     couples_examples = True
     classifies = True
     shift_invariant = False
 
     @abstractmethod
     def total(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """n times the mean loss, shape (…)."""
+        """Total loss, shape (…): n times the mean loss."""
 
     def amount(self, labels: Tensor) -> float:
-        """Divisor n of totals for the mean: the sum of the examples' weights."""
+        """Divisor that turns totals into means: the number of examples, or the sum of their weights."""
         return len(labels)
 
     def class_counts(self, labels: Tensor, classes: int) -> Tensor | float:
-        """Number of elements of each of k `classes`, (k,); NaN if labels are not classes."""
+        """Numbers (k,) of labels equal to each of k = `classes` class numbers; NaN if labels are not class numbers."""
         return torch.bincount(labels, minlength=classes) if self.classifies else torch.nan
 
     def fitted(self, shape: Sequence[int], labels: Tensor | None) -> "Loss":
-        """Return the loss for outputs of a given `shape` per example, flattened to (n, k).
+        """Adapt the loss to a network whose outputs have a given `shape` for one example.
 
-        `labels` are some of the labels (n, …). Raises ValueError if the loss does not take outputs of this shape.
+        The result takes outputs flattened to (n, k), with k the product of the shape. `labels` (n, …) are those of one
+        batch, or None. Raises ValueError if the loss does not take outputs of this shape.
         """
         if len(shape) == 1:
             return self
         raise ValueError(
-            f"the network gives outputs of shape {tuple(shape)} for one example and the loss {self.name} takes (k,): "
-            "wrap the network in a module that returns only logits (n, k), such as those of one token or the mean over "
-            "tokens, or give a loss for several elements of an example, such as models.losses.CrossEntropy()"
+            f"the network gives outputs of shape {tuple(shape)} for one example, and the loss {self.name} needs the "
+            "shape (k,): wrap the network in a module that returns only logits (n, k), such as those of one token or "
+            "the mean over tokens, or use a loss for several elements of an example, such as "
+            "models.losses.CrossEntropy()"
         )
 
     def elements(self, outputs: Tensor, labels: Tensor, *tangents: Tensor) -> tuple["Loss", Tensor, ...]:
-        """The loss of single elements, with their outputs (…, m, k), labels (m, …) and tangents (d, k, m).
+        """Loss of single elements, and the outputs (…, m, k), labels (m, …) and tangents (d, k, m) of m elements.
 
-        An example is one element unless it has several outputs with a loss each, such as tokens.
+        Elements are the parts of an example that have a loss each, such as tokens; by default, each example is one.
         """
         return self, outputs, labels, *tangents
 
     def select(self, members: Tensor) -> "Loss":
-        """Restrict the loss to some members (m',) of outputs (m, n, k); by default itself, as all members share it."""
+        """Restrict the loss to some `members` (m',) of m networks; by default unchanged, as all share one loss."""
         return self
 
     def gradient(self, outputs: Tensor, labels: Tensor) -> Tensor:
@@ -74,7 +78,10 @@ class Loss(ABC):
         return grad(lambda z: self.total(z, labels).sum())(outputs)
 
     def curvature(self, outputs: Tensor, labels: Tensor, dtype: torch.dtype | None = None) -> Map:
-        """Map from tangents (n, k) to products with the second derivative, which a subclass may hold in `dtype`."""
+        """Map from tangents ż (n, k) to S ż, with the second derivative S of the total at `outputs` (n, k).
+
+        A subclass may store S in the precision `dtype`.
+        """
         gradient = grad(lambda z: self.total(z, labels).sum())
         return lambda tangents: jvp(gradient, (outputs,), (tangents.to(outputs.dtype),))[1].to(tangents.dtype)
 
@@ -83,17 +90,20 @@ class Loss(ABC):
         return None
 
     def relative(self, tangents: Tensor, classes: Tensor) -> Tensor:
-        """Logit tangents (d, k, n); for a shift-invariant loss, minus the tangents of the likeliest `classes` (n,)."""
+        """Tangents (d, k, n) of the logits or, for a shift-invariant loss, of their differences from one logit.
+
+        This is the logit of each example's likeliest class, given in `classes` (n,).
+        """
         if not self.shift_invariant:
             return tangents
-        # This avoids cancellation where a softmax is saturated.
+        # Differences avoid cancellation where a softmax is saturated.
         return tangents - tangents.gather(1, classes.expand(len(tangents), 1, -1))
 
     def gauss_newton(self, outputs: Tensor, tangents: Tensor, classes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Totals of G = Σ żᵀ S ż (p, d, d) at p points, and its diagonal for each example (p, n, d).
+        """Gauss–Newton matrix G = Σ żᵀ S ż of the total (p, d, d) at p points, and each example's diagonal (p, n, d).
 
-        S is the loss's second derivative at `outputs` (p, n, k). The tangents ż (d, k, n) are shared by all points and
-        `relative` to their likeliest `classes` (n,). The diagonal is NaN if examples are coupled.
+        S is the second derivative of the total at `outputs` (p, n, k). All points share the tangents ż (d, k, n), which
+        the caller has made `relative` to the likeliest `classes` (n,). The diagonals are NaN if examples are coupled.
         """
         along, products, traces = tangents.double().transpose(1, 2), [], []
         for z in outputs:
@@ -114,11 +124,11 @@ class SeparateLoss(Loss):
         """Loss of each example, shape (…, n)."""
 
     def total(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """The sum over examples, shape (…)."""
+        """Total loss, shape (…): the sum of `values` over examples."""
         return self.values(outputs, labels).sum(-1)
 
     def factor(self, outputs: Tensor, labels: Tensor) -> Factor | None:
-        """R from the eigenvectors of each example's second derivative; None if any has a negative eigenvalue."""
+        """R (n, k, k) from each example's eigenvectors; None if an eigenvalue is negative by more than rounding."""
         columns = torch.eye(outputs.shape[1], dtype=outputs.dtype, device=outputs.device)
         curved = vmap(self.curvature(outputs, labels))(columns[:, None].expand(-1, *outputs.shape))
         values, vectors = torch.linalg.eigh(curved.permute(1, 0, 2))
@@ -128,14 +138,14 @@ class SeparateLoss(Loss):
 
 
 class CrossEntropy(SeparateLoss):
-    """−log p_y in nats, with the softmax p of the logits, and with torch's options.
+    """Cross-entropy −log p_y in nats, where p is the softmax of the logits, with the options of torch.
 
-    weight (k,): weight of each class; the mean is then over the sum of the labels' weights. ignore_index: label of
-    examples that are left out. label_smoothing ε: labels become (1 − ε) y + ε/k. Labels are class numbers (n,) or
-    probabilities (n, k); with probabilities, weights do not enter the mean's divisor. Outputs (n, …, k) with labels
-    (n, …), of tokens or pixels, have a loss for each element; class_axis is their axis of classes.
+    weight (k,): weight of each class; the divisor of the mean is then the sum of the labels' weights. ignore_index:
+    label of examples that are left out. label_smoothing ε: labels y become (1 − ε) y + ε/k.
 
-    Raises ValueError if a weight is negative or ε is not in [0, 1].
+    Labels are class numbers (n,) or probabilities (n, k); with probabilities, the divisor is n in spite of weights.
+    Outputs (n, …, k) with labels (n, …), as of tokens or pixels, have a loss for each element; `class_axis`, 1 or −1,
+    is their axis of classes. Raises ValueError if a weight is negative or ε is not in [0, 1].
     """
 
     name = "cross_entropy"
@@ -151,35 +161,35 @@ class CrossEntropy(SeparateLoss):
         self.weight = None if weight is None else torch.as_tensor(weight).detach().double()
         self.ignore_index, self.label_smoothing, self.class_axis = ignore_index, label_smoothing, class_axis
         if self.weight is not None and not (self.weight >= 0).all():
-            raise ValueError("a class has a negative weight: give weights from zero on")
+            raise ValueError("a class has a negative weight: give weights of zero or more")
         if not 0 <= label_smoothing <= 1:
-            raise ValueError(f"label_smoothing {label_smoothing} is not between 0 and 1: give one that is")
+            raise ValueError(f"label_smoothing {label_smoothing} is not between 0 and 1: give a number from 0 to 1")
 
     @property
     def is_plain(self) -> bool:
-        """True without class weights, ignored labels and label smoothing."""
+        """True if there are no class weights, no ignored label and no label smoothing."""
         return self.weight is None and self.ignore_index is None and not self.label_smoothing
 
     def amount(self, labels: Tensor) -> float:
-        """Sum of the weights of the labels that are not ignored, which is the divisor of torch's mean."""
+        """Divisor of torch's mean: the weights of all labels that are not ignored; n if labels are probabilities."""
         if labels.is_floating_point():
             return len(labels)
         counted = labels if self.ignore_index is None else labels[labels != self.ignore_index]
         return counted.numel() if self.weight is None else float(self.weight.to(labels.device)[counted].sum())
 
     def class_counts(self, labels: Tensor, classes: int) -> Tensor | float:
-        """Number of elements of each of k `classes`, (k,); NaN if some are ignored."""
+        """Numbers (k,) of labels in k = `classes` classes, or sums of probabilities; NaN if some are ignored."""
         if labels.is_floating_point():
             return labels.sum(0)
         ignored = self.ignore_index is not None and bool((labels == self.ignore_index).any())
         return torch.nan if ignored else super().class_counts(labels, classes)
 
     def fitted(self, shape: Sequence[int], labels: Tensor | None) -> Loss:
-        """Return this loss, or one for each element if outputs have more than one axis."""
+        """Return this loss, or its sum over elements if the outputs of one example have more than one axis."""
         return self if len(shape) == 1 else PerElement(self, shape, self.class_axis)
 
     def targets(self, outputs: Tensor, labels: Tensor) -> Tensor | None:
-        """Targets t (…, n, k) of the loss −Σ t log p; None if they are one at the label and zero elsewhere."""
+        """Targets t (…, n, k) of the loss −Σ_k t log p; None if t is one at the label and zero elsewhere."""
         if labels.is_floating_point():
             found = labels.to(outputs)
         elif self.is_plain:
@@ -194,7 +204,7 @@ class CrossEntropy(SeparateLoss):
         return (found if self.weight is None else found * self.weight.to(outputs)).expand(outputs.shape)
 
     def values(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """−Σ t log p, shape (…, n)."""
+        """Loss −Σ_k t log p of each example with `targets` t, shape (…, n)."""
         targets = self.targets(outputs, labels)
         if targets is not None:
             return -(targets * torch.log_softmax(outputs, -1)).sum(-1)
@@ -202,29 +212,29 @@ class CrossEntropy(SeparateLoss):
         return -torch.log_softmax(outputs, -1).gather(-1, chosen)[..., 0]
 
     def gradient(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """p Σt − t, shape (…, n, k), with `targets` t."""
+        """Derivative p Σt − t of the total with `targets` t, shape (…, n, k)."""
         targets = self.targets(outputs, labels)
         if targets is None:
             return torch.softmax(outputs, -1) - _one_hot(outputs, labels)
         return torch.softmax(outputs, -1) * targets.sum(-1, keepdim=True) - targets
 
     def curvature(self, outputs: Tensor, labels: Tensor, dtype: torch.dtype | None = None) -> Map:
-        """Map from tangents ż to Σt (diag p − ppᵀ) ż, with `targets` t and p in `dtype` if given."""
+        """Map from tangents ż to Σt (diag p − ppᵀ) ż with `targets` t; p is stored in `dtype` if given."""
         p = torch.softmax(outputs, -1).to(dtype or outputs.dtype)
         masses = self._masses(outputs, labels)
         q = p if masses is None else p * masses[..., None].to(p)
         return lambda tangents: q * (tangents - (p * tangents).sum(-1, keepdim=True))
 
     def factor(self, outputs: Tensor, labels: Tensor) -> Factor:
-        """R = (diag √p − p √pᵀ) √Σt, with `targets` t."""
+        """Factor R = (diag √p − p √pᵀ) √Σt, with `targets` t."""
         found, masses = SoftmaxFactor(torch.softmax(outputs, -1)), self._masses(outputs, labels)
         return found if masses is None else DenseFactor(found.entered() * masses.sqrt()[:, None, None])
 
     def gauss_newton(self, outputs: Tensor, tangents: Tensor, classes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Σ_n Σt (Σ_k p ż żᵀ − m mᵀ) with m = Σ_k p ż, and its diagonal for each example; shapes: see `Loss`.
+        """G = Σ_n Σt (Σ_k p ż żᵀ − m mᵀ) with m = Σ_k p ż, and each example's diagonal, in the shapes of `Loss`.
 
-        p: softmax of the outputs. Σt: sum of an example's `targets`, one for plain labels. The difference is at least
-        1/k of its first term, since ż of the likeliest class is zero.
+        p is the softmax of the outputs, and Σt the sum of an example's `targets`, which is one for plain labels. As ż
+        of the likeliest class is zero, the difference on the diagonal is at least 1/k of its first term.
         """
         if (masses := self._masses(outputs[0], labels)) is not None:
             tangents = tangents * masses.sqrt().to(tangents)
@@ -238,36 +248,39 @@ class CrossEntropy(SeparateLoss):
         return products, traces
 
     def _masses(self, outputs: Tensor, labels: Tensor | None) -> Tensor | None:
-        """Σt of each example (…, n); None if all are one, as without labels."""
+        """Sums Σt of each example's `targets` (…, n); None if all are one, as for plain labels or without labels."""
         targets = None if labels is None else self.targets(outputs, labels)
         return None if targets is None else targets.sum(-1)
 
 
 class PerElement(SeparateLoss):
-    """Sum of a loss over the elements of an example, such as tokens or pixels.
+    """Sum of a cross-entropy, `single`, over the T elements of an example, such as tokens or pixels.
 
-    Network outputs have a `shape` for each example, with one axis of k classes, and are given flattened, (…, n, K) with
-    K = T k for T elements. Labels (n, …) lack the axis of classes unless they are probabilities. Raises ValueError if
-    class_axis is neither 1 nor −1.
+    The outputs of one example have a `shape` with an axis of k classes, the first (class_axis 1) or the last (−1).
+    Methods take outputs flattened to (…, n, K) with K = T k. Labels (n, …) have no axis of classes unless they
+    are probabilities. Raises ValueError if `class_axis` is neither 1 nor −1.
     """
 
     def __init__(self, single: CrossEntropy, shape: Sequence[int], class_axis: int):
         self.single, self.name, self.shift_invariant = single, single.name, single.shift_invariant
         if class_axis not in (1, -1):
-            raise ValueError(f"class_axis {class_axis} is neither 1 nor -1: let classes come first or last")
+            raise ValueError(
+                f"class_axis {class_axis} is neither 1 nor -1: give 1 if classes are the first axis of an output, -1 "
+                "if the last"
+            )
         self.leading = class_axis == 1
         self.classes = self.layout = shape[0 if self.leading else -1]
 
     def amount(self, labels: Tensor) -> float:
-        """The sum of weights over all elements."""
+        """Divisor of the mean: the sum of the weights of all elements."""
         return self.single.amount(self._labels(labels))
 
     def class_counts(self, labels: Tensor, classes: int) -> Tensor | float:
-        """Number of elements of each of k `classes`, (k,); NaN if some are ignored."""
+        """Numbers (k,) of elements in each of k = `classes` classes, as for `CrossEntropy`."""
         return self.single.class_counts(self._labels(labels), classes)
 
     def elements(self, outputs: Tensor, labels: Tensor, *tangents: Tensor) -> tuple[Loss, Tensor, ...]:
-        """Return the loss of single elements, and outputs (…, n T, k), labels (n T, …) and tangents (d, k, n T)."""
+        """Loss of single elements, and the outputs (…, n T, k), labels (n T, …) and tangents (d, k, n T) of all."""
         along = (self._of_elements(each.mT).flatten(1, 2).mT for each in tangents)
         return self.single, self._of_elements(outputs).flatten(-3, -2), self._labels(labels), *along
 
@@ -282,7 +295,7 @@ class PerElement(SeparateLoss):
         return self._of_examples(single.gradient(found, labels), outputs)
 
     def curvature(self, outputs: Tensor, labels: Tensor, dtype: torch.dtype | None = None) -> Map:
-        """Products with the second derivatives of all elements."""
+        """Map from tangents (…, n, K) to products with the second derivative of the total, (…, n, K)."""
         single, found, labels = self.elements(outputs, labels)
         curved = single.curvature(found, labels, dtype)
 
@@ -292,13 +305,13 @@ class PerElement(SeparateLoss):
         return products
 
     def _of_elements(self, outputs: Tensor) -> Tensor:
-        """Outputs (…, n, K) as (…, n, T, k)."""
+        """Reshape outputs (…, n, K) to (…, n, T, k)."""
         sizes = (self.classes, -1) if self.leading else (-1, self.classes)
         found = outputs.unflatten(-1, sizes)
         return found.mT if self.leading else found
 
     def _of_examples(self, elements: Tensor, like: Tensor) -> Tensor:
-        """Elements (…, n T, k) as (…, n, K)."""
+        """Reshape outputs of elements (…, n T, k) to (…, n, K), with n taken from `like` (…, n, K)."""
         found = elements.unflatten(-2, (like.shape[-2], -1))
         return (found.mT if self.leading else found).flatten(-2)
 
@@ -309,44 +322,47 @@ class PerElement(SeparateLoss):
 
 
 class MeanSquaredError(SeparateLoss):
-    """Half the squared distance to the one-hot label."""
+    """Half the squared distance |z − y|²/2 of the outputs z from the one-hot label y."""
 
     name = "mean_squared_error"
 
     def values(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """|z − y|²/2, shape (…, n)."""
+        """Loss |z − y|²/2 of each example, shape (…, n)."""
         return (outputs - _one_hot(outputs, labels)).square().sum(-1) / 2
 
     def gradient(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """z − y, shape (…, n, k)."""
+        """Derivative z − y of the total, shape (…, n, k)."""
         return outputs - _one_hot(outputs, labels)
 
     def curvature(self, outputs: Tensor, labels: Tensor, dtype: torch.dtype | None = None) -> Map:
-        """The identity map of tangents."""
+        """Identity map of tangents, since the second derivative is the identity."""
         return lambda tangents: tangents
 
     def factor(self, outputs: Tensor, labels: Tensor) -> DenseFactor:
-        """The identity."""
+        """Factor R, the identity (k, k) for each example."""
         return DenseFactor(torch.eye(outputs.shape[1]).to(outputs).expand(len(outputs), -1, -1))
 
     def gauss_newton(self, outputs: Tensor, tangents: Tensor, classes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Σ_n Σ_k ż żᵀ (p, d, d), and its diagonal for each example (p, n, d)."""
+        """G = Σ_n Σ_k ż żᵀ (p, d, d), and each example's diagonal (p, n, d)."""
         return weighted_products(torch.ones_like(outputs), tangents)
 
 
 def weighted_products(weights: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
-    """Σ_n Σ_k w ż żᵀ (p, d, d) and its diagonal for each example (p, n, d), for weights w ≥ 0 (p, n, k)."""
+    """Matrices Σ_n Σ_k w ż żᵀ (p, d, d), and each example's diagonal (p, n, d), for `weights` w ≥ 0 (p, n, k).
+
+    The tangents ż are (d, k, n).
+    """
     return _weighted_products(*_in_units(weights, tangents.dtype), tangents)
 
 
 def _in_units(weights: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Weights (p, n, k) in `dtype`, over the largest of each point to stay in range, and the largest (p, 1, 1)."""
+    """Weights (p, n, k), divided by each point's largest to fit `dtype`, and these largest weights (p, 1, 1)."""
     units = weights.amax((1, 2), keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
     return (weights / units).to(dtype), units
 
 
 def _weighted_products(weights: Tensor, units: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
-    """Σ_n Σ_k w ż żᵀ (p, d, d) and its diagonal (p, n, d) per example, with w = units (p, 1, 1) · weights (p, n, k)."""
+    """Matrices of `weighted_products` and diagonals, for weights w = units (p, 1, 1) · weights (p, n, k)."""
     by_example, by_point = tangents.permute(2, 1, 0), weights.transpose(0, 1)
     traces = units * torch.bmm(by_point, by_example.square()).transpose(0, 1).double()
     roots = weights.sqrt().transpose(1, 2)
@@ -359,9 +375,10 @@ def _one_hot(outputs: Tensor, labels: Tensor) -> Tensor:
 
 
 def likeliest(outputs: Tensor) -> Tensor:
-    """Class (n,) with the largest logit, shared by p points with outputs (p, n, k).
+    """Classes (n,) with the largest logit, for p points with outputs (p, n, k) that share these classes.
 
-    It is taken at the point with the largest finite outputs: at others, all outputs may vanish or not be finite.
+    They are read from the point whose largest output is finite and greatest in magnitude, because at other points all
+    outputs may be zero, or some not finite.
     """
     largest = outputs.abs().amax((1, 2))
     return outputs[torch.where(torch.isfinite(largest), largest, -1.0).argmax()].argmax(-1)

@@ -9,9 +9,10 @@ from goldilocks_zone.models.losses import Loss
 
 
 class VicregOfMembers(Loss):
-    """VICReg of m members: a `criterion` whose weights and ε each member replaces by its own.
+    """VICReg of m members of an ensemble, each with its own weights and ε.
 
-    weights (m, 3): λ, μ and ν; epsilons (m,). Outputs are (m, n, 2e + k·r), totals (m,).
+    `weights` (m, 3) holds λ, μ and ν of each member, and `epsilons` (m,) its ε. They replace the weights and ε of
+    `criterion`, which defines everything else. Outputs are (m, n, 2e + k·r), totals (m,).
     """
 
     name, classifies = "vicreg", False
@@ -20,7 +21,7 @@ class VicregOfMembers(Loss):
         self._criterion, self._weights, self._epsilons = criterion, weights, epsilons
 
     def total(self, outputs: Tensor, labels: Tensor | None = None) -> Tensor:
-        """n (λ I + μ V + ν C), shape (m,)."""
+        """Total n (λ I + μ V + ν C) of each member, shape (m,)."""
         own = dataclasses.replace(self._criterion, epsilon=self._epsilons[:, None, None])
         return outputs.shape[-2] * sum(self._weights[:, i] * term for i, term in enumerate(own.terms(outputs)))
 

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 LABELS = ("labels", "label")
-LARGEST = 2**24  # whole numbers up to here are exact in single precision
+LARGEST = 2**24  # integers up to this magnitude are exact in single precision
 
 
 class Named(nn.Module):
-    """A module with named inputs, wrapped as a function of rows (n, W) that hold all input arrays.
+    """Module with named inputs, wrapped so that it takes one array (n, W), whose rows hold all inputs of an example.
 
-    Rows are exact: integers are small enough for the precision, and are converted back.
+    Integers pass through the floating-point rows unchanged: they are small enough to be exact, and are converted back.
     """
 
     def __init__(self, module: nn.Module):
@@ -22,9 +22,11 @@ class Named(nn.Module):
         self.module, self._layouts = module, {}
 
     def rows(self, batch: Mapping) -> Tensor:
-        """Pack the arrays of a batch, each (n, …), into rows (n, W).
+        """Pack the named arrays of a batch, each (n, …), into rows (n, W).
 
-        Raises ValueError if they differ in n, hold integers above LARGEST, or do not match an earlier batch of width W.
+        Rows are in single precision if this is exact, else in double. Raises ValueError if the arrays differ in n, if
+        an integer exceeds LARGEST in magnitude, or if an earlier batch of the same width W has other names, shapes or
+        types.
         """
         arrays = {name: torch.as_tensor(values) for name, values in batch.items()}
         sizes = {name: len(each) if each.ndim else None for name, each in arrays.items()}
@@ -63,6 +65,6 @@ class Named(nn.Module):
 
 
 def split(batch: Mapping) -> tuple[dict, Tensor | np.ndarray | None]:
-    """The named inputs of a batch, and its labels if it has any."""
+    """Split a batch into its named inputs and its labels, which are None if it has none."""
     named = {name: values for name, values in batch.items() if name not in LABELS}
     return named, next((batch[name] for name in LABELS if name in batch), None)

@@ -1,4 +1,7 @@
-"""Networks: modules built from labels, and functions of one flat vector in the order of `module.parameters()`."""
+"""Networks: modules built from labels, and modules as functions of one flat parameter vector.
+
+The vector (D,) holds the parameters in the order of `module.parameters()`.
+"""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +14,8 @@ from goldilocks_zone.models.labels import Convolutional, FullyConnected, LeNet5,
 
 Logits = Callable[[Tensor, Tensor], Tensor]
 ACTIVATIONS = dict(zip(labels.ACTIVATIONS, (nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Softplus, nn.Sigmoid, nn.Identity)))
-# Tolerance over the largest entry in double precision: reordered sums differ by at most 1e-13, other functions by more.
+# Tolerance relative to the largest entry. In double precision, the same function computed in another order of sums
+# differs by at most 1e-13, a different function by more.
 SAME = 1e-8
 
 
@@ -28,7 +32,7 @@ class Residual(nn.Module):
 
 
 class CentredSoftplus(nn.Module):
-    """φ(z) = softplus(βz)/β − ln 2/β: ReLU with its kink spread over a width 1/β, and φ(0) = 0."""
+    """Activation φ(z) = softplus(βz)/β − ln 2/β: a ReLU whose kink is smoothed over a width 1/β, with φ(0) = 0."""
 
     def __init__(self, beta: float) -> None:
         super().__init__()
@@ -40,7 +44,10 @@ class CentredSoftplus(nn.Module):
 
 
 def build(network: Network, image: tuple[int, ...], classes: int) -> nn.Sequential:
-    """The module of a network label, from images (n, *image) to logits (n, classes); `fc` takes images of any shape."""
+    """Build the module of a parsed network label, from images (n, *image) to logits (n, classes).
+
+    `image` is the shape of one image: (channels, height, width), or any shape for `fc` networks.
+    """
     shapes = network.weight_shapes(image, classes)
     if isinstance(network, LeNet5):
         return _lenet5(network, shapes, network.padding(image))
@@ -97,35 +104,36 @@ def logits_function(network: nn.Module | Logits) -> Logits:
 
 
 def tensor_function(network: nn.Module | Logits) -> Logits:
-    """The function (parameters (D,), inputs (n, …)) → outputs (n, …), not flattened.
+    """Function (parameters (D,), inputs (n, …)) → outputs (n, …), not flattened.
 
-    The function raises Unfit if the outputs, or their `logits`, are not a tensor with n rows.
+    If the outputs have an item or attribute `logits`, the function returns this. It raises Unfit if the result is not a
+    tensor with n rows.
     """
     outputs_of = outputs_function(network) if isinstance(network, nn.Module) else network
     return lambda parameters, inputs: _tensor_of(outputs_of(parameters, kernels.usual(inputs)), len(inputs))
 
 
 def _tensor_of(outputs: object, examples: int) -> Tensor:
-    """Outputs of n examples, or their item or attribute `logits`. Raises Unfit unless this is a tensor (n, …)."""
+    """Item or attribute `logits` of the outputs, else the outputs. Raises Unfit unless this is a tensor (n, …)."""
     found = outputs.get("logits", outputs) if isinstance(outputs, Mapping) else getattr(outputs, "logits", outputs)
     return found if isinstance(found, Tensor) and found.shape[:1] == (examples,) else as_logits(found, examples)
 
 
 def as_logits(outputs: object, examples: int) -> Tensor:
-    """The outputs of n examples if they are logits (n, k). Raises Unfit otherwise."""
+    """Return the `outputs` of n = `examples` examples unchanged. Raises Unfit unless they are a tensor (n, k)."""
     if isinstance(outputs, Tensor) and outputs.ndim == 2 and len(outputs) == examples:
         return outputs
     found = f"a {type(outputs).__name__} where logits (n, k) are needed"
     if isinstance(outputs, Tensor):
         found = f"{tuple(outputs.shape)} for {'one example' if examples == 1 else f'{examples} examples'}"
     raise Unfit(
-        f"the network gives {found}: wrap it in a module that returns logits (n, k) alone, one for each class, of "
-        "one token or of their mean"
+        f"the network gives {found}: wrap it in a module that returns only logits (n, k), one for each class, such as "
+        "those of one token or the mean over tokens"
     )
 
 
 def refuse_changing(logits: Logits, parameters: Tensor, inputs: Tensor) -> None:
-    """Raise Unfit if computing logits of a few of the inputs (n, …) changes the parameters (D,)."""
+    """Raise Unfit if computing the logits of a few `inputs` (n, …) modifies the parameter vector (D,) in place."""
     point = parameters.detach().clone()
     with torch.no_grad():
         logits(point, few(inputs, 3))
@@ -137,12 +145,15 @@ def refuse_changing(logits: Logits, parameters: Tensor, inputs: Tensor) -> None:
 
 
 def same(first: Tensor, second: Tensor) -> bool:
-    """Return whether all entries are equal, counting NaN as equal to NaN."""
-    return torch.equal(first.nan_to_num(), second.nan_to_num())
+    """Return whether two tensors are equal, where NaN equals NaN."""
+    return first.shape == second.shape and bool(((first == second) | (first.isnan() & second.isnan())).all())
 
 
 def same_to_rounding(found: Tensor, expected: Tensor) -> bool:
-    """Return whether two tensors agree to rounding where both are finite; other entries are refused elsewhere."""
+    """Return whether two tensors have one shape and agree up to rounding wherever both are finite.
+
+    Entries that are not finite are refused elsewhere. The tolerance is relative to the largest entry of `expected`.
+    """
     if found.shape != expected.shape:
         return False
     error, size = (found - expected).abs(), expected.abs()
@@ -172,13 +183,14 @@ def outputs_function(module: nn.Module) -> Callable[[Tensor, Tensor], object]:
 def call(module: nn.Module, tensors: Sequence[Tensor], inputs: Tensor) -> object:
     """Outputs of `module` for `inputs` with `tensors` as its parameters, in the order of `module.parameters()`.
 
-    A parameter is replaced wherever it is held, including lists, tuples and dicts, as in recurrent layers. All other
-    tensors are copied, floating-point ones to the parameters' precision. Changes made by the forward pass are undone,
-    also after an error. Raises Unfit for scripted and traced modules, whose parameters are fixed.
+    A parameter is replaced wherever the module holds it, including in lists, tuples and dicts, as recurrent layers do.
+    All other tensors of the module are copied, floating-point ones to the precision of `tensors`. Changes that the
+    forward pass makes to the module are undone, even after an error. Raises Unfit for scripted and traced modules,
+    whose parameters are fixed.
     """
     if any(isinstance(layer, torch.jit.ScriptModule) for layer in module.modules()):
         raise Unfit("the network is scripted or traced, which fixes its parameters: give the module it was made from")
-    # torch's functional_call would restore a layer with two names twice: first its own tensors, then ours.
+    # torch's functional_call restores a layer with two names twice: the second time, it puts our tensors back.
     holders = (held for m in module.modules() for held in (m.__dict__, m._parameters, m._buffers, m._modules))
     contents = [(held, dict(held)) for held in holders]
     stand_ins = {id(held): held for held, _ in contents} | dict(zip(map(id, module.parameters()), tensors))
@@ -194,7 +206,10 @@ def call(module: nn.Module, tensors: Sequence[Tensor], inputs: Tensor) -> object
 
 
 def _replaced(value: object, stand_ins: dict[int, object], dtype: torch.dtype) -> object:
-    """Stand-in for a value, or a copy of a tensor without one; applied recursively to lists, tuples and dicts."""
+    """Stand-in for a value by its id, or a copy of a tensor that has none; lists, tuples and dicts are searched.
+
+    Copies are added to `stand_ins`, so that every reference to a tensor gets the same copy.
+    """
     if id(value) not in stand_ins:
         if isinstance(value, Tensor):
             stand_ins[id(value)] = value.detach().to(dtype if value.is_floating_point() else value.dtype, copy=True)

@@ -1,12 +1,12 @@
-"""Labels of planners, such as hierarchical or flat-level2-held-16-x2. Imports nothing heavy."""
+"""Labels of planners, such as `hierarchical` or `flat-level2-held-16-x2`. This module imports nothing heavy."""
 
 import re
 from dataclasses import dataclass
 
-POOLED = 4  # frames that level 2 pools, and steps that are taken before the next plan
-SAMPLES, ROUNDS = 16, 3  # samples in each round of a search, and rounds
-SUBGOALS = 4  # steps of level 2 that a plan of sub-goals looks ahead
-CALLS = ROUNDS * SAMPLES * (SUBGOALS + POOLED)  # evaluations of predictors of a hierarchical plan
+POOLED = 4  # number of frames that level 2 pools, and of steps that are taken before the next plan
+SAMPLES, ROUNDS = 16, 3  # number of samples in each round of a search, and of rounds
+SUBGOALS = 4  # number of sub-goals in a plan, one for each step of level 2
+CALLS = ROUNDS * SAMPLES * (SUBGOALS + POOLED)  # number of evaluations of predictors in a hierarchical plan
 FORM = "hierarchical[-random|-true][-end] or flat-<level1|level2|exact>-<free|held>-<steps>-x<calls>[-end][-true]"
 _HIERARCHICAL = re.compile(r"hierarchical(-random|-true)?(-end)?")
 _FLAT = re.compile(r"flat-(level1|level2|exact)-(free|held)-([1-9][0-9]*)-x([1-9])(-end)?(-true)?")
@@ -14,10 +14,10 @@ _FLAT = re.compile(r"flat-(level1|level2|exact)-(free|held)-([1-9][0-9]*)-x([1-9
 
 @dataclass(frozen=True)
 class Hierarchical:
-    """Level 2 searches for sub-goals, and level 1 for actions that lead to the first sub-goal.
+    """Hierarchical planner: level 2 searches for sub-goals, and level 1 for actions that lead to the first of them.
 
-    random: sub-goals come from actions drawn at random. true: level 1 knows the true dynamics. end: the search for
-    sub-goals minimises the cost of the last one, not the mean over all.
+    random: the sub-goal follows from random actions of level 2, without a search. true: level 1 uses the true dynamics,
+    not its predictor. end: the search for sub-goals minimises the cost of the last one, not the mean over all.
     """
 
     random: bool = False
@@ -27,10 +27,12 @@ class Hierarchical:
 
 @dataclass(frozen=True)
 class Flat:
-    """Level 1 alone searches for actions over a number of steps, each free or `held` for POOLED steps.
+    """Flat planner: level 1 alone searches for the actions of a number of `steps`.
 
-    cost: distance to the goal in embeddings of level1 or level2, or the exact path length. end: minimise the cost of
-    the last state, not the mean over all. true: use the true dynamics, not the predictor.
+    cost: `level1` or `level2` for the squared distance to the goal between embeddings of this level, `exact` for the
+    exact path length. held: each action is repeated for POOLED steps. times: number of evaluations in a plan, relative
+    to the hierarchical planner. end: minimise the cost of the last state, not the mean over all. true: use the true
+    dynamics, not the predictor.
     """
 
     cost: str
@@ -42,7 +44,7 @@ class Flat:
 
     @property
     def samples(self) -> int:
-        """Samples in each round, for `times` as many evaluations in all as the hierarchical planner makes."""
+        """Number of samples in each round, such that a plan takes `times` · CALLS evaluations in all."""
         return self.times * CALLS // (ROUNDS * self.steps)
 
 
@@ -54,8 +56,8 @@ def parse(label: str) -> Hierarchical | Flat:
         raise ValueError(f"planner {label!r} is unknown: use {FORM}")
     planner = Flat(found[1], found[2] == "held", int(found[3]), int(found[4]), bool(found[5]), bool(found[6]))
     if planner.steps % POOLED or planner.times * CALLS % (ROUNDS * planner.steps) or planner.samples < 2:
-        reason = f"must be a multiple of {POOLED} that divides {planner.times * CALLS // ROUNDS} at least twice"
+        reason = f"must be a multiple of {POOLED} and divide {planner.times * CALLS // ROUNDS} into two or more parts"
         raise ValueError(f"planner {label!r} is impossible: its number of steps, {planner.steps}, {reason}")
     if planner.cost == "exact" and not planner.true:
-        raise ValueError(f"planner {label!r} is impossible: the cost `exact` needs the true dynamics, add -true")
+        raise ValueError(f"planner {label!r} is impossible: the cost `exact` needs the true dynamics; add -true")
     return planner

@@ -1,8 +1,8 @@
-"""Planning with learnt models: search for actions by the cross-entropy method, flat or by sub-goals of a second level.
+"""Planning with learnt models: search for actions by the cross-entropy method, with or without sub-goals of level 2.
 
 Letters: m members (training seeds), n starts, s samples, h steps, a dimensions of an action, e of a state. Plans for
 all members and starts are made in parallel and independently. Actions are features: vectors in the unit disc, where
-length 1 is the longest step. Actions of level 2 are sums over the steps between two of its states.
+length 1 is the longest step. An action of level 2 is the sum of the actions between two states of level 2.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,12 +15,15 @@ from torch import Tensor
 from goldilocks_zone.models.planner_labels import POOLED, ROUNDS, SAMPLES, SUBGOALS, Flat, Hierarchical
 
 Step = Callable[[Tensor, Tensor], Tensor]
-LEAST_KEPT = 4  # of the samples in a round; the spread of fewer is meaningless
-DEVIATION = 0.5  # of an action's entries in the first round, relative to the longest action, on both levels
+LEAST_KEPT = 4  # smallest number of samples that a round keeps; the standard deviation of fewer is meaningless
+DEVIATION = 0.5  # standard deviation of actions' entries in the first round, over the longest length; on both levels
 
 
 class Counted:
-    """A predictor, from states (m, n, e) and actions (m, n, a) to the next states, that counts its evaluations."""
+    """Predictor that counts its evaluations, from states (m, n, e) and actions (m, n, a) to the next states.
+
+    Each state counts as one evaluation.
+    """
 
     def __init__(self, step: Step):
         self._step, self.evaluations = step, 0
@@ -31,7 +34,7 @@ class Counted:
 
 
 def unrolled(step: Step, states: Tensor, actions: Tensor) -> Tensor:
-    """States (m, n, s, h, e) after each of the actions (m, n, s, h, a), from states (m, n, e)."""
+    """States (m, n, s, h, e) after each of h successive `actions` (m, n, s, h, a), starting from `states` (m, n, e)."""
     samples, path = actions.shape[2], []
     states = states[:, :, None].expand(-1, -1, samples, -1).flatten(1, 2)
     for action in actions.flatten(1, 2).unbind(2):
@@ -48,9 +51,10 @@ def clipped(actions: Tensor, reach: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Search:
-    """Cross-entropy search for `steps` actions of length at most `reach`, starting from Gaussian ones around zero.
+    """Search by the cross-entropy method for `steps` actions of length at most `reach`.
 
-    Each round fits mean and deviation to the best quarter of its samples.
+    The first of the `rounds` draws Gaussian actions around zero. Each later one draws them with the mean and the
+    standard deviation of the best quarter, but at least LEAST_KEPT, of the previous samples.
     """
 
     steps: int
@@ -64,9 +68,10 @@ class Search:
         return torch.as_tensor(np.stack([each.standard_normal(shape, np.float32) for each in streams], 1)).to(like)
 
     def best(self, cost: Callable[[Tensor], Tensor], noise: Tensor) -> Tensor:
-        """Actions (m, n, h, a) with the least cost seen; `cost` maps actions (m, n, s, h, a) to costs (m, n, s).
+        """Actions (m, n, h, a) of the least cost among the samples of all rounds.
 
-        Costs that are NaN count as infinite.
+        `cost` maps actions (m, n, s, h, a) to costs (m, n, s). Costs that are NaN count as infinite. `noise` holds the
+        numbers that the method `noise` returns.
         """
         mean, deviation = torch.zeros_like(noise[0, :, :, :1]), DEVIATION * self.reach
         kept, found, least = max(LEAST_KEPT, self.samples // 4), mean, None
@@ -86,9 +91,9 @@ class Search:
 class Levels:
     """Models that a planner uses.
 
-    first: dynamics of level 1. second: predictor of level 2. embed: map from states of `first` to embeddings of level
-    1. above: map from windows (…, POOLED, e) of embeddings of level 1 to embeddings of level 2. way: exact path length
-    from states (m, n, …, 2) of the true dynamics to the goals (m, n, 2).
+    first: dynamics of level 1, learnt or true. second: predictor of level 2. embed: map from states of `first` to
+    embeddings of level 1. above: map from windows (…, POOLED, e) of embeddings of level 1 to embeddings of level 2.
+    way: exact path lengths from states (m, n, …, 2) of the true dynamics to the goals (m, n, 2); None if unknown.
     """
 
     first: Step
@@ -108,19 +113,20 @@ class Place:
 
 
 def squared_distance(embeddings: Tensor, goals: Tensor) -> Tensor:
-    """|S − S_goal|² between embeddings (m, n, s, h, e) and the goals' embeddings (m, n, e)."""
+    """Squared distances (m, n, s, h) between embeddings (m, n, s, h, e) and the goals' embeddings (m, n, e)."""
     return (embeddings - goals[:, :, None, None]).square().sum(-1)
 
 
 def windows(path: Tensor) -> Tensor:
-    """Successive windows (m, n, s, h/POOLED, POOLED, e) of a path (m, n, s, h, e)."""
+    """Cut a path (m, n, s, h, e) into successive windows (m, n, s, h/POOLED, POOLED, e), which do not overlap."""
     return path.unflatten(3, (-1, POOLED))
 
 
 def over_path(costs: Tensor, end: bool) -> Tensor:
-    """Cost (m, n, s) of a path, from the costs of its states (m, n, s, h): the last one, or the mean.
+    """Costs (m, n, s) of paths: the costs of their last states if `end` is true, else the means over their states.
 
-    The mean rewards early arrival; with the last state alone, a planner may postpone its goal with every new plan.
+    `costs` (m, n, s, h) are those of the states. The mean rewards early arrival. If only the last state counts, a
+    planner may postpone its arrival at the goal with every new plan.
     """
     return costs[..., -1] if end else costs.mean(-1)
 
@@ -128,7 +134,11 @@ def over_path(costs: Tensor, end: bool) -> Tensor:
 def flat(
     planner: Flat, levels: Levels, start: Place, goal: Place, streams: Sequence[np.random.Generator]
 ) -> tuple[Tensor, float]:
-    """The next POOLED actions (m, n, POOLED, a), and the number of evaluations of the dynamics per start."""
+    """Plan by a search on level 1 alone.
+
+    Returns the next POOLED actions (m, n, POOLED, a), and the number of evaluations of the dynamics for each start of a
+    member. `streams` has one random stream for each member.
+    """
     each = POOLED if planner.held else 1
     search, first = Search(planner.steps // each, planner.samples), Counted(levels.first)
 
@@ -148,7 +158,11 @@ def flat(
 def hierarchical(
     planner: Hierarchical, levels: Levels, start: Place, goal: Place, streams: Sequence[np.random.Generator]
 ) -> tuple[Tensor, float]:
-    """The next POOLED actions (m, n, POOLED, a), and the number of evaluations of both predictors per start."""
+    """Plan by a search for sub-goals on level 2, and one on level 1 for actions that lead to the first sub-goal.
+
+    Returns the next POOLED actions (m, n, POOLED, a), and the number of evaluations on both levels for each start of a
+    member. `streams` has one random stream for each member.
+    """
     first, second = Counted(levels.first), Counted(levels.second)
     above = Search(SUBGOALS, reach=POOLED)
     below, starts = Search(POOLED), start.state.shape[1]
@@ -162,7 +176,7 @@ def hierarchical(
         sums = clipped(DEVIATION * above.reach * numbers[0, :, :, 0], above.reach)
         subgoal = second(start.second, sums[:, :, 0])
     else:
-        # Not counted: the search has evaluated it before.
+        # Do not count this evaluation, which the search has already made and counted.
         subgoal = levels.second(start.second, above.best(distant, numbers)[:, :, 0])
 
     def near(actions: Tensor) -> Tensor:
@@ -177,5 +191,5 @@ def hierarchical(
 def plan(
     planner: Flat | Hierarchical, levels: Levels, start: Place, goal: Place, streams: Sequence[np.random.Generator]
 ) -> tuple[Tensor, float]:
-    """Plan by `flat` or `hierarchical`, depending on the planner."""
+    """Plan by `flat` or `hierarchical`, depending on the type of the planner; returns what they return."""
     return (flat if isinstance(planner, Flat) else hierarchical)(planner, levels, start, goal, streams)

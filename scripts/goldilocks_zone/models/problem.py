@@ -24,17 +24,18 @@ def refuse_not_positive(value: float, name: str) -> None:
 class Problem:
     """The mean loss of a network over examples, as a function of the network's parameters.
 
-    network: a module, which is not modified, with its parameters flattened in order; or a function (parameters (D,),
-    inputs (n, …)) → logits (n, k), or (n, …) for a loss of several elements.
+    network: a module, which is not modified, and whose parameters are flattened in the order of `module.parameters()`;
+    or a function (parameters (D,), inputs (n, …)) → logits (n, k). For a loss with several elements per example, such
+    as tokens, the function returns outputs (n, …).
 
-    inputs (n, …), labels (n, …): one batch, or a list or other reusable iterable of batches. With several batches,
-    labels are an iterable too, or `inputs` yields pairs (inputs, labels), like torch's DataLoader. A batch may be a
-    dictionary, whose arrays (n, …) a module takes by name, with labels under the key `labels` or `label`. Arrays may be
-    torch's or numpy's. Labels are class numbers (n,) unless the loss defines them otherwise.
+    inputs (n, …), labels (n, …): one batch of arrays of torch or numpy, or a list or other reusable iterable of
+    batches. With several batches, labels are an iterable too, or `inputs` yields pairs (inputs, labels), like torch's
+    DataLoader. A batch may be a dictionary of arrays (n, …): the module takes them by name, except the labels, under
+    the key `labels` or `label`. Labels are class numbers (n,) unless the loss defines them otherwise.
 
     loss: a Loss, a name from `losses.LOSSES`, a criterion of torch.nn, or any function of outputs and labels that is a
-    mean over examples; a loss that couples examples takes one batch. temperature: the loss is applied to logits /
-    temperature.
+    mean over examples. A loss that couples examples takes a single batch. temperature: divisor of the logits, before
+    the loss is applied.
 
     Raises ValueError if the loss is unknown, the temperature is not positive, batches come from an iterator, a loss
     that couples examples gets several batches, or a function gets dictionaries.
@@ -61,9 +62,10 @@ class Problem:
             )
 
     def _take_names(self) -> None:
-        """If batches are dictionaries, wrap the module to take rows, and convert a single batch.
+        """If batches are dictionaries, wrap the module in `Named`, and pack a single batch into rows (n, W).
 
-        Raises ValueError if the network is a function.
+        Several batches are packed later, by `batches`. Raises ValueError if batches are dictionaries and the network is
+        a function.
         """
         if isinstance(self.network, Named) or isinstance(self.inputs, Iterator):
             return
@@ -83,7 +85,7 @@ class Problem:
             object.__setattr__(self, "labels", labels)
 
     def _rows(self, inputs: Array | Mapping, labels: Array | None) -> tuple[Array, Array | None]:
-        """Inputs as an array, and labels, which may come from a dictionary of inputs."""
+        """Inputs of one batch as an array, packed if they are a dictionary, and its labels, given or from there."""
         if not isinstance(inputs, Mapping):
             return inputs, labels
         named, own = named_inputs.split(inputs)
@@ -91,7 +93,7 @@ class Problem:
 
     @property
     def is_one_batch(self) -> bool:
-        """True if inputs are one array, or nested lists of numbers."""
+        """True if `inputs` are one array or nested lists of numbers; False for a dictionary or several arrays."""
         given = self.inputs
         while isinstance(given, list | tuple) and given:
             given = given[0]
@@ -102,21 +104,26 @@ class Problem:
         return hasattr(given, "__array__") or not isinstance(given, Iterable)
 
     def batches(self) -> Iterator[tuple[Array, Array | None]]:
-        """Iterate over inputs and labels of each batch.
+        """Yield the inputs and the labels of each batch; labels are None if there are none.
 
-        Raises ValueError if inputs and labels have different numbers of batches, or a batch that is a sequence does not
-        have two parts.
+        Raises ValueError if inputs and labels have different numbers of batches, or if a batch is a list or tuple that
+        does not have two parts.
         """
         if self.is_one_batch:
             yield self.inputs, self.labels
         elif self.labels is not None:
             for inputs, labels in itertools.zip_longest(self.inputs, self.labels):
                 if inputs is None or labels is None:
-                    raise ValueError("there are not as many batches of labels as of inputs: give one for each")
+                    raise ValueError(
+                        "there are not as many batches of labels as of inputs: give one for each batch of inputs"
+                    )
                 yield self._rows(inputs, labels)
         else:
             for batch in self.inputs:
                 parts = tuple(batch) if isinstance(batch, list | tuple) else (batch, None)
                 if len(parts) != 2:
-                    raise ValueError(f"a batch has {len(parts)} parts: let each be inputs and labels, or inputs alone")
+                    raise ValueError(
+                        f"a batch has {len(parts)} parts: let each be inputs and labels, as a pair (inputs, labels), "
+                        "or inputs alone"
+                    )
                 yield self._rows(*parts)

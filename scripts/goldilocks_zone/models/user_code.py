@@ -1,4 +1,4 @@
-"""A user's own network: the definitions of a Python file, run only where a job needs them, and their fingerprint."""
+"""Networks that users define in Python files: fingerprints of their code, which runs only in the jobs that need it."""
 
 import ast
 import sys
@@ -14,7 +14,10 @@ from goldilocks_zone.provenance import fingerprints
 
 @dataclass(frozen=True)
 class UserNetwork:
-    """A class or function `name` of a Python file, its arguments, and a fingerprint of its code, not of its path."""
+    """Network defined by a class or function `name` in a Python file, which is called with `arguments`.
+
+    The fingerprint depends on the code, not on the path of the file.
+    """
 
     file: str
     name: str
@@ -22,12 +25,15 @@ class UserNetwork:
     fingerprint: str
 
     def record(self, label: str) -> dict:
-        """Entries of the network's record: everything but the path of its file."""
+        """Entries of the network's record: its `label`, and all fields but the path of the file."""
         return {"label": label, "name": self.name, "arguments": self.arguments, "fingerprint": self.fingerprint}
 
 
 def describe(file: str, name: str, arguments: dict) -> UserNetwork:
-    """The network of a Python file. Raises ValueError if the file is missing, not Python, or without the name."""
+    """Describe a network that a Python file defines, without running the file.
+
+    Raises ValueError if the file cannot be read, is not valid Python, or defines no class or function `name`.
+    """
     path = Path(file).expanduser()
     try:
         tree = ast.parse(path.read_bytes())
@@ -38,12 +44,15 @@ def describe(file: str, name: str, arguments: dict) -> UserNetwork:
     defined = sorted(node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef))
     if name not in defined:
         others = ", ".join(defined) or "none"
-        raise ValueError(f"{path} defines no class or function {name!r}: it has {others}")
+        raise ValueError(f"{path} defines no class or function {name!r}: correct the name; it defines {others}")
     return UserNetwork(str(path), name, arguments, fingerprints.tree_fingerprint(tree, name, arguments))
 
 
 def recorded(path_to_record: str | Path | None, file: str) -> UserNetwork | None:
-    """Read a network from its record and its file; None without a record, for networks that are not the user's own."""
+    """Read a user's network from its record, and add the path of its `file`.
+
+    None if there is no record, which means that the network is not a user's own.
+    """
     if path_to_record is None:
         return None
     known = yaml.safe_load(Path(path_to_record).read_text(encoding="utf-8"))
@@ -51,7 +60,10 @@ def recorded(path_to_record: str | Path | None, file: str) -> UserNetwork | None
 
 
 def load(network: UserNetwork) -> Callable:
-    """Import the class or function. Raises ValueError if its file has changed since `describe`, or fails when run."""
+    """Run the file of a network and return its class or function.
+
+    Raises ValueError if the code has changed since `describe`, or if the file fails when it is run.
+    """
     path = Path(network.file)
     if describe(network.file, network.name, network.arguments) != network:
         raise ValueError(f"{path} has changed since the workflow started: run again")
@@ -63,6 +75,7 @@ def load(network: UserNetwork) -> Callable:
         exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
     except (Exception, SystemExit) as error:
         raise ValueError(
-            f"{path} fails when it is run ({type(error).__name__}: {error}): correct it, and let it need no other file"
+            f"{path} fails when it is run ({type(error).__name__}: {error}): correct it, and let it import no other "
+            "file"
         ) from error
     return getattr(module, network.name)

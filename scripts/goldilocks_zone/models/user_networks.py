@@ -1,4 +1,7 @@
-"""Networks that a study names: a user's own network is built from its file, and refused if it has no Hessian."""
+"""Networks that a study names, built from their labels or, for a user's own networks, from their files.
+
+A user's network is refused if its Hessian cannot be computed.
+"""
 
 from collections.abc import Callable
 
@@ -8,9 +11,9 @@ from torch.func import grad, jvp, vmap
 
 from goldilocks_zone.models import initialisation, kernels, labels, networks, user_code
 
-# Check of a user's own network by finite differences: number of directions, step, and tolerated error. Rounding causes
-# an error of eps |logits| / STEP, 2e-8 of the logits. A kink within a step causes an error of its change of slope, and
-# with a step of 1e-6 this affects many of the million units of a ResNet-18.
+# Check of a user's own network by finite differences: number of directions, step, and tolerated relative error.
+# Rounding causes an error of eps |logits| / STEP, which is 2e-8 of the logits. A kink within a step causes an error as
+# large as its change of slope. With a step of 1e-6, many of the million units of a ResNet-18 would meet a kink.
 FINITE_DIFFERENCES, STEP, SLOPE_TOLERANCE = 3, 1e-8, 1e-4
 
 
@@ -25,8 +28,8 @@ def build_named(label: str, own: user_code.UserNetwork | None, image: tuple[int,
 def build_own(factory: Callable, image: tuple[int, int, int], classes: int, arguments: dict, name: str) -> nn.Module:
     """Build a user's own network, `factory(image, classes, **arguments)`, in evaluation mode and double precision.
 
-    `image` is (channels, height, width). Raises ValueError, with `name`, if the result is not a module from images
-    (n, *image) to logits (n, classes), or has no Hessian.
+    `image` is (channels, height, width); `name` identifies the network in messages. Raises ValueError if the result is
+    not a module from images (n, *image) to logits (n, classes), or if its Hessian cannot be computed.
     """
     modules = []
     for _ in range(2):
@@ -38,7 +41,8 @@ def build_own(factory: Callable, image: tuple[int, int, int], classes: int, argu
             except (Exception, SystemExit) as error:
                 raise ValueError(
                     f"{name} cannot be built for images of shape {image} and {classes} classes "
-                    f"({type(error).__name__}: {error}): it is called with both, and with its arguments"
+                    f"({type(error).__name__}: {error}): let it take both, and then the arguments that the "
+                    "configuration gives"
                 ) from error
         if not isinstance(module, nn.Module):
             raise ValueError(f"{name} gives a {type(module).__name__}: return a torch.nn.Module")
@@ -50,7 +54,7 @@ def build_own(factory: Callable, image: tuple[int, int, int], classes: int, argu
 
 
 def with_fixed(module: nn.Module) -> nn.Module:
-    """Turn each frozen parameter of the module into a buffer: part of the function, but of no direction or radius."""
+    """Turn each frozen parameter of a module into a buffer, so that it is no coordinate of θ; return the module."""
     fixed = {id(tensor): tensor.detach() for tensor in module.parameters() if not tensor.requires_grad}
     for layer in module.modules():
         for name, tensor in list(layer._parameters.items()):
@@ -67,13 +71,13 @@ def _refuse_unfit_parameters(module: nn.Module, name: str) -> None:
         if tensor.dtype != torch.float64:
             raise ValueError(f"{name} has the parameter {parameter_name} of type {tensor.dtype}: use real numbers")
     if not any(tensor.ndim >= 2 for tensor in module.parameters()):
-        raise ValueError(f"{name} has no weights to train, of two axes or more: unfreeze a layer or add one")
+        raise ValueError(f"{name} has no weights to train with two axes or more: unfreeze a layer or add one")
 
 
 def _refuse_unfit_forward(module: nn.Module, tried: nn.Module, image: tuple, classes: int, name: str) -> None:
-    """Raise ValueError unless `module` is a function of parameters and one image that can be differentiated twice.
+    """Raise ValueError unless logits depend on parameters and one image alone, and can be differentiated twice.
 
-    `tried` is a second instance, called before `module` is; comparing the two detects state kept between calls.
+    `tried` is a second instance of `module`, and is called first; comparing both detects state kept between calls.
     """
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(3, *image, generator=generator, dtype=torch.float64)
@@ -90,7 +94,9 @@ def _refuse_unfit_forward(module: nn.Module, tried: nn.Module, image: tuple, cla
     try:
         found = logits(theta, images)
     except (Exception, SystemExit) as error:
-        raise ValueError(f"{name} fails on images of shape {image} ({type(error).__name__}: {error})") from error
+        raise ValueError(
+            f"{name} fails on images of shape {image} ({type(error).__name__}: {error}): correct it"
+        ) from error
     shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
     if shape != (3, classes):
         raise ValueError(f"{name} gives {shape} for 3 images: logits of shape (3, {classes}) are needed")
@@ -103,10 +109,7 @@ def _refuse_unfit_forward(module: nn.Module, tried: nn.Module, image: tuple, cla
     if not torch.equal(found, logits(theta, images)):
         raise ValueError(f"{name} gives different logits for the same images: remove what is random")
     if not torch.equal(logits(other, images), again(other, images)):
-        raise ValueError(
-            f"{name} keeps a state between calls, which changes later logits: let these depend on weights and image "
-            "alone"
-        )
+        raise ValueError(f"{name} keeps a state between calls, which changes later logits: let it keep none")
     weights = torch.randn(found.shape, generator=generator, dtype=torch.float64)
     try:
         gradient = grad(lambda parameters: (weights * logits(parameters, images)).sum())

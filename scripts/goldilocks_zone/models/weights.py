@@ -18,10 +18,11 @@ State = Mapping[str, Tensor]
 
 
 def read(file: str | Path, fingerprint: str | None = None) -> State:
-    """The state dictionary of a file, alone or in a larger checkpoint of torch, on the CPU.
+    """Read the state dictionary of a file onto the CPU.
 
-    Raises ValueError if the file cannot be read as tensors alone, or has another `fingerprint`, the SHA-256 of its
-    content.
+    The file is of safetensors or of torch, and then may be a larger checkpoint with a state dictionary in it.
+    `fingerprint` is the expected SHA-256 of the content. Raises ValueError if the content has another one, or cannot be
+    read as tensors alone.
     """
     path = Path(file).expanduser()
     try:
@@ -47,15 +48,16 @@ def state_in(found: object) -> State:
     if isinstance(found, Mapping):
         found = next((found[name] for name in HELD_AS if isinstance(found.get(name), Mapping)), found)
     if not isinstance(found, Mapping) or not any(isinstance(each, Tensor) for each in found.values()):
-        raise ValueError("it holds no state dictionary")
+        raise ValueError("the checkpoint holds no state dictionary, such as model.state_dict()")
     return found
 
 
 def loaded(module: nn.Module, state: State, name: str) -> nn.Module:
-    """A copy of a module with the tensors of a state dictionary, which may hold a tied parameter under one name only.
+    """Copy of a module with the tensors of a state dictionary.
 
-    `name` identifies the dictionary in messages. Raises ValueError if a tensor is missing, unexpected, of another
-    shape, not of real numbers, not finite, or different from one that it is tied to.
+    The dictionary may hold a tied parameter under only one of its names. `name` identifies the dictionary in messages.
+    Raises ValueError if a tensor is missing, unexpected, of another shape, not of floating point where the module's is,
+    not finite, or different from one that it is tied to.
     """
     found, known = copy.deepcopy(module), module.state_dict()
     for key in (key for key in known if key in state):
@@ -63,13 +65,13 @@ def loaded(module: nn.Module, state: State, name: str) -> nn.Module:
     for first, *others in _tied(module):
         given = [key for key in (first, *others) if key in state]
         if any(not torch.equal(state[given[0]], state[key]) for key in given[1:]):
-            raise ValueError(f"{name}: {', '.join(given)} differ, and are one tensor in the network: make them equal")
+            raise ValueError(f"{name}: {', '.join(given)} differ, but are one tensor in the network: make them equal")
         state = {**dict.fromkeys((first, *others), state[given[0]]), **state} if given else state
     missing, unexpected = found.load_state_dict(state, strict=False)
     if missing := [key for key in missing if not key.endswith(COUNTER)]:
-        raise ValueError(f"{name}: {missing[0]} is missing, which the network has: give weights of this network")
+        raise ValueError(f"{name}: the network's tensor {missing[0]} is missing: give weights of this network")
     if unexpected:
-        raise ValueError(f"{name}: {unexpected[0]} is not in the network: give weights of this network")
+        raise ValueError(f"{name}: the network has no tensor {unexpected[0]}: give weights of this network")
     return found
 
 
@@ -80,11 +82,11 @@ def _refuse_unfit(given: object, known: object, where: str) -> None:
     if not isinstance(given, Tensor):
         raise ValueError(f"{where} is a {type(given).__name__}: a tensor of shape {tuple(known.shape)} is needed")
     if given.shape != known.shape:
-        shapes = f"the shape {tuple(given.shape)}, and in the network {tuple(known.shape)}"
+        shapes = f"the shape {tuple(given.shape)}, but in the network {tuple(known.shape)}"
         raise ValueError(f"{where} has {shapes}: give weights of this network")
     if known.is_floating_point() and not given.is_floating_point():
         raise ValueError(
-            f"{where} is of type {given.dtype}, and in the network {known.dtype}: give floating-point numbers"
+            f"{where} is of type {given.dtype}, but in the network {known.dtype}: give floating-point numbers"
         )
     if not torch.isfinite(given).all():
         raise ValueError(f"{where} has entries that are not finite: give weights of a network that has not diverged")
@@ -100,10 +102,10 @@ def _tied(module: nn.Module) -> list[list[str]]:
 
 
 def put(module: nn.Module, state: State, name: str) -> Tensor:
-    """The parameters θ (D,) of a state dictionary, in the module's precision.
+    """Return the parameters θ (D,) of a state dictionary, in the module's precision; copy its buffers into the module.
 
-    Buffers of the dictionary, such as running means and frozen parameters, are copied into the module. The module keeps
-    its own parameters, since gains are initialised with their values. Raises ValueError like `loaded`.
+    Buffers include running means and frozen parameters. The module keeps its own parameters, because gains are
+    initialised with their values. `name` and errors are as for `loaded`.
     """
     trained = loaded(module, state, name)
     with torch.no_grad():

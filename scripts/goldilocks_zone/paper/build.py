@@ -15,9 +15,10 @@ LATEXMK = ("-norc", "-pdf", "-interaction=nonstopmode", "-halt-on-error", "-file
 def build_paper(
     paths_to_sources: list[str], path_to_generated: str, paths_to_figures: list[str], path_to_output: str
 ) -> None:
-    """Check the paper's sources, in and below the folder of main.tex, against its results, and compile them to PDF.
+    """Check the paper's sources against its results, see `check.mistakes`, and compile them to PDF.
 
-    Raises ValueError if the check fails, FileNotFoundError without a LaTeX tool, and RuntimeError if LaTeX fails.
+    All sources are in or below the folder of main.tex. Raises ValueError if the check finds mistakes, FileNotFoundError
+    without a LaTeX tool, and RuntimeError if LaTeX fails.
     """
     texts = [Path(path) for path in paths_to_sources if path.endswith(".tex")]
     place = next(path.parent for path in texts if path.name == "main.tex")
@@ -29,8 +30,8 @@ def build_paper(
             "neither latexmk nor tectonic is installed: run `make tex`, or install tectonic or a TeX that has latexmk"
         )
 
-    # One folder holds everything that LaTeX needs, so that the paper can be compiled by hand or elsewhere. It starts
-    # empty because latexmk refuses to retry on unchanged files after a failure.
+    # One folder holds everything that LaTeX needs, so that the paper can be compiled by hand or elsewhere. It is
+    # emptied first, because latexmk refuses to compile unchanged files again after a failure.
     folder = Path(path_to_output).parent / "latex"
     shutil.rmtree(folder, ignore_errors=True)
     copies = {folder / Path(path).relative_to(place): path for path in paths_to_sources}
@@ -46,18 +47,18 @@ def build_paper(
 
 
 def run_tex(tool: str, folder: str | Path) -> subprocess.CompletedProcess:
-    """Compile main.tex in `folder` from the files there and the system's TeX, ignoring the user's own TeX settings."""
+    """Compile main.tex in `folder` with only the files there and the system's TeX, without the user's TeX settings."""
     own = re.compile(r"(TEX|BIB|BST)\w*INPUTS|TEXMF(HOME|CONFIG|VAR)|XDG_CONFIG_HOME")
     environment = {name: value for name, value in os.environ.items() if not own.fullmatch(name)}
     if tool == "latexmk":
-        # latexmk reads ~/texmf and ~/.texlive…; Tectonic needs the real home folder for its downloads.
+        # latexmk would read ~/texmf and ~/.texlive…; Tectonic, in contrast, needs the home folder for its downloads.
         environment["HOME"] = str(Path(folder).absolute())
     command = [tool, *(LATEXMK if tool == "latexmk" else ()), "main.tex"]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", env=environment)
 
 
 def first_error(done: subprocess.CompletedProcess) -> str:
-    """The first line of LaTeX's output that reports an error, with its place."""
+    """First line of the output that reports an error, with file and line number; without any, the last line."""
     output = done.stdout + done.stderr
     match = re.search(r"^(?:\S+:\d+: .*|! .*|error: .*)$", output, re.MULTILINE)
     return match[0] if match else (output.strip().splitlines() or ["no message"])[-1]

@@ -15,7 +15,7 @@ DEFINED = re.compile(r"\\csname (\w+:[^\\]+)\\endcsname\{(.*)\}%?$", re.MULTILIN
 CITED = re.compile(r"\\cite\w*\{(\w+)\}")
 REFERENCE = re.compile(r"~?\\ref\{fig:(\w+)\}")
 ENTRY = re.compile(r"@\w+\{(\w+),(.*?)\n\}", re.DOTALL)
-# Commands that the paper itself defines.
+# Replacements of commands that the paper itself defines, which pylatexenc does not know.
 OWN = (
     (re.compile(r"\\specnorm\{((?:[^{}]|\{[^{}]*\})*)\}"), r"\\lVert \1\\rVert_2"),
     (re.compile(r"\\norm\{((?:[^{}]|\{[^{}]*\})*)\}"), r"\\lVert \1\\rVert"),
@@ -27,7 +27,10 @@ OWN = (
 def write_captions(
     paths_to_texts: list[str], path_to_references: str, path_to_template: str, path_to_output: str
 ) -> None:
-    """Write one template with the captions of all figures, because Snakemake accepts a single template per rule."""
+    """Write the template of the report's captions, with the captions of all figures put into it as a dictionary.
+
+    One template serves all figures, because Snakemake accepts a single template per rule.
+    """
     paths = (*paths_to_texts, path_to_references, path_to_template)
     *texts, references, template = (Path(path).read_text(encoding="utf-8") for path in paths)
     escaped = {name: restructured(text) for name, text in captions(texts, references).items()}
@@ -37,7 +40,7 @@ def write_captions(
 
 
 def captions(texts: list[str], references: str) -> dict[str, str]:
-    """Captions of figures by name, from LaTeX texts (sections and generated macros) and BibTeX `references`."""
+    """Captions of figures as plain text, by figure, from LaTeX texts (sections, generated macros) and a BibTeX file."""
     cited, text, found = _works(references), "\n".join(texts), {}
     values = dict(DEFINED.findall(text))
     for name, body in PANELS.findall(text):
@@ -62,7 +65,7 @@ def restructured(text: str) -> str:
 
 
 def _argument(text: str, command: str) -> str:
-    """The braced argument of the first `command` in a text."""
+    """The argument, without its braces, of the first `command` in a LaTeX text."""
     start = text.index(command) + len(command) + 1
     depth, end = 1, start
     while depth:
@@ -72,7 +75,7 @@ def _argument(text: str, command: str) -> str:
 
 
 def _works(text: str) -> dict[str, str]:
-    """Citation such as `Fort and Scherlis (2019)` for each BibTeX key."""
+    """Citation in words, such as `Fort and Scherlis (2019)`, for each key in the text of a BibTeX file."""
     found = {}
     for key, body in ENTRY.findall(text):
         fields = dict(re.findall(r"(\w+)\s*=\s*\{(.*?)\},?\n", body + "\n"))

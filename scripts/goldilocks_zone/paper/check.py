@@ -1,9 +1,10 @@
-r"""Checks of the paper's sources: which sections belong to a run, and text that does not come from its results.
+r"""Checks of the paper's sources: which works belong to a run, and which parts of a text do not come from its results.
 
 Results enter the text only through macros: \estimate{case}, \verdict{case}, \agreement{comparison} and \setting{name}.
 Sentences on findings enter through \question{name}, \answer{name} and \mainfindings, and figures through
-\resultfigure{name}. Texts are named by their path in paper/. sections/ holds the paper's sections; works/<work>/ holds
-what a work contributes to them, by question, and to the supplement (method.tex, supplement.tex).
+\resultfigure{name}. A text is named by its path in paper/. The folder sections/ contains the paper's sections. The
+folder works/<work>/ contains the parts of these sections that are about one reproduced work, one file for each
+question, and the work's parts of the supplement (method.tex, supplement.tex).
 """
 
 import re
@@ -13,20 +14,21 @@ from pathlib import PurePath
 _COMMENT = re.compile(r"(?<!\\)%.*")
 _CLAIM = re.compile(r"\\(?:verdict|estimate)\{([\w-]+)")
 _FIGURE = re.compile(r"\\resultfigure\{(\w+)\}")
-# Macro arguments that are names, and single digits that belong to a symbol ($r_0$): not literal numbers.
+# Digits that are not literal numbers: those in names, as arguments of macros, and single digits of symbols ($r_0$).
 _NAMES = re.compile(
     r"\\(?:estimate|verdict|agreement|setting|question|answer|evidence|resultfigure|ref|eqref|label|cite\w*)\{[^}]*\}"
     r"|[a-zA-Z][_^]\d(?!\d)(?:\^\d(?!\d))?"
 )
 _WORK = re.compile(r"#1\{(\w+)\}")  # in generated.tex, marks the works that the paper shows
 _MACROS = ("estimate", "verdict", "agreement", "setting", "question", "answer")
-METHOD = "method.tex"  # text of a work that may state literal numbers
+METHOD = "method.tex"  # the only text of a work that may state literal numbers
 
 
 def works(sections: dict[str, str], claims: list[str], figures: Iterable[str]) -> list[str]:
-    """Names of the works whose texts (name → text) belong to a run with these claims and figures.
+    """Names of the works that the paper of a run shows: those whose text mentions one of the run's claims or figures.
 
-    Ordered by the first claim that each text mentions; texts with figures alone come last.
+    `sections` maps the name of a work to its text. Works are ordered by the place in `claims` of the first claim that
+    their text mentions; works that mention only figures come last.
     """
     places = {}
     for name, text in sorted(sections.items()):
@@ -38,7 +40,7 @@ def works(sections: dict[str, str], claims: list[str], figures: Iterable[str]) -
 
 
 def by_work(texts: dict[str, str]) -> dict[str, str]:
-    """Concatenated texts of each work, from texts by path (…/<work>/<part>.tex)."""
+    """Text of each work, by name: all its parts, from texts by path (…/<work>/<part>.tex), one after another."""
     found = {}
     for path, text in sorted(texts.items()):
         found.setdefault(PurePath(path).parent.name, []).append(text)
@@ -46,15 +48,16 @@ def by_work(texts: dict[str, str]) -> dict[str, str]:
 
 
 def shown(texts: Iterable[str]) -> set[str]:
-    """Names of the figures that appear in texts."""
+    """Names of the figures that LaTeX texts include."""
     return {name for text in texts for name in _FIGURE.findall(_COMMENT.sub("", text))}
 
 
 def mistakes(sources: dict[str, str], generated: str) -> list[str]:
-    """Mistakes in the paper's sources (name → text), one sentence each; works that the run does not have are skipped.
+    """Mistakes in the paper's sources, one sentence each.
 
-    Mistakes are literal numbers in sections of results, macros used but not defined or defined but not used, and
-    figures that no text refers to.
+    `sources` maps names of texts to texts; `generated` is the text of generated.tex. Texts of works that are not in
+    `generated` are skipped. Mistakes are literal numbers in sections of results, macros that are used but not defined
+    or defined but not used, and figures to which no text refers.
     """
     included = set(_WORK.findall(generated))
     kept = {

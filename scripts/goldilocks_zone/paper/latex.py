@@ -1,4 +1,4 @@
-"""Text for LaTeX: escaped plain text, numbers as precise as their intervals, and macros.
+"""Text for LaTeX: escaped plain text, numbers rounded according to their intervals, and definitions of macros.
 
 Imports pylatexenc lazily, because loading the configuration imports this module.
 """
@@ -31,8 +31,8 @@ _PRINTED = frozenset(map(chr, range(0xA0, 0x180))) - set("ĦħĸĿŀŉŦŧſ") |
 def escape(text: str, strict: bool = True) -> str:
     """Escape plain text for LaTeX, including mathematical letters and letters of European languages.
 
-    Raises ValueError for other characters or, unless `strict` (for text from outside), replaces them by codes like
-    U+732B.
+    Raises ValueError for other characters. If not `strict`, for text from outside the project, replaces them by codes
+    such as U+732B.
     """
     text = unicodedata.normalize("NFC", text)
     if (unknown := unprintable(text)) and strict:
@@ -63,12 +63,15 @@ def _encoder() -> Callable[[str], str]:
 
 
 def number(value: float, low: float, high: float) -> str:
-    """`value` to two digits of its interval's half-width; with a power of ten if all three are below 1e-4."""
+    """`value` in LaTeX, rounded as in `rounding.rounded`; numbers below 1e-4 have a power of ten."""
     return _power_of_ten(rounding.rounded(value, low, high))
 
 
 def interval(value: float, low: float, high: float) -> str:
-    """Value and interval like `0.882 [0.871, 0.893]`; infinite ends are `(-∞` or `∞)`; the other sets the digits."""
+    """Value and interval in LaTeX, such as `0.882 [0.871, 0.893]`, rounded as in `rounding.in_interval`.
+
+    The interval is open at an infinite end, which is written as `(-∞` or `∞)`.
+    """
     value, low, high = map(_power_of_ten, rounding.in_interval(value, low, high))
     left = r"(-\infty" if low == "-∞" else f"[{low}"
     right = r"\infty)" if high == "∞" else f"{high}]"
@@ -76,11 +79,11 @@ def interval(value: float, low: float, high: float) -> str:
 
 
 def _power_of_ten(text: str) -> str:
-    """Convert 1.2e-07 to LaTeX; other numbers are returned unchanged."""
+    """Convert a number such as 1.2e-07 to LaTeX with a power of ten; others are returned unchanged."""
     mantissa, mark, exponent = text.partition("e")
     return rf"{mantissa} \times 10^{{{int(exponent)}}}" if mark else text
 
 
 def macro(kind: str, name: str, text: str) -> str:
-    """The line that defines \\<kind>{<name>}."""
+    """LaTeX line that defines `text` as the result of \\<kind>{<name>}."""
     return rf"\expandafter\def\csname {kind}:{name}\endcsname{{{text}}}%"

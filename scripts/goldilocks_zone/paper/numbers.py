@@ -43,9 +43,9 @@ def write_numbers(
     path_to_output: str,
     path_to_shown_settings: str,
 ) -> None:
-    """Write the macros, and the settings as shown in the report.
+    """Write the LaTeX macros of the paper, and the settings of the run as the report shows them.
 
-    Texts and published settings of a work are in a folder with the work's name.
+    The texts and the published settings of a work must be in folders with the name of the work.
     """
     rows, compared, texts = _rows(path_to_claims), _rows(path_to_agreement), (paths_to_sections, paths_to_works)
     settings = records.read(PaperRecord, path_to_settings)
@@ -95,9 +95,9 @@ def _read(path: str) -> dict:
 
 
 def paper_figures(settings: PaperRecord) -> dict[str, dict]:
-    """Every registered figure: name, width and picture as LaTeX, caption as plain text, and whether it is drawn.
+    """Properties of every registered figure: name, width and picture in LaTeX, caption in plain text, `drawn` or not.
 
-    A figure with several panels, one per cell of its study, fills the width of the page.
+    A figure with several panels, one for each cell of its study, takes the whole width of the text.
     """
     unavailable, found = " ".join(map(without_remedy, settings.left_out)), {}
     for name, registered in settings.registered.items():
@@ -115,7 +115,7 @@ def paper_figures(settings: PaperRecord) -> dict[str, dict]:
 
 
 def claim_macros(rows: list[dict]) -> dict[str, dict[str, str]]:
-    """Macros by kind and name: verdicts of claims with cases, and estimates with verdicts of their primary cases."""
+    """Macros by kind and name: `verdict` of claims with cases; `estimate` of primary cases (no space in the name)."""
     primary = [row for row in rows if row["case"] and " " not in row["case"]]
     tested = {row["id"].split(".")[0] for row in primary}
     return {
@@ -125,20 +125,20 @@ def claim_macros(rows: list[dict]) -> dict[str, dict[str, str]]:
 
 
 def described(row: dict) -> str:
-    """Estimate, interval, number of initialisations and verdict of a case, or a note that there is none.
+    """Estimate, interval, number of initialisations and verdict of a case in LaTeX, or a note if there is no estimate.
 
-    The table of all tests gives the reason.
+    The paper's table of all tests gives the reason for a missing estimate.
     """
     return f"{measured(row)} ($n={row['n']}$, {row['verdict']})" if row["estimate"] else NOT_COMPUTED
 
 
 def agreement_macros(rows: list[dict]) -> dict[str, dict[str, str]]:
-    """Distance of each comparison's primary reading from the published values, or the reason why there is none."""
+    """Macros by comparison: its primary reading's distance from published values, or why there is no distance."""
     return {"agreement": {row["comparison"]: distance(row) for row in _whole(rows) if row["reading"] == "primary"}}
 
 
 def distance(row: dict) -> str:
-    """Mean, mean absolute and largest difference, and the share of points within two standard deviations."""
+    """LaTeX text of a row: differences, and share of points within two standard deviations, or why there are none."""
     if not row["points"]:
         return r"\emph{not compared: " + latex.escape(row["reason"], strict=False) + "}"
     mean, size, largest = (hundredths(row[key]) for key in DIFFERENCES)
@@ -147,17 +147,17 @@ def distance(row: dict) -> str:
 
 
 def hundredths(value: str) -> str:
-    """Format a number to two decimals."""
+    """Format a number in LaTeX, with two decimals."""
     return f"${float(value):.2f}$"
 
 
 def percent(share: str) -> str:
-    """Format a share in per cent; empty if it is unknown."""
+    """Format a share in LaTeX, in per cent; empty if the share is empty."""
     return rf"${100 * float(share):.0f}\,\%$" if share else ""
 
 
 def comparisons(rows: list[dict]) -> dict[str, list[dict]]:
-    """Rows that pool all dimensions, by the title of their comparison."""
+    """Rows of agreement.csv, one for each reading as in `_whole`, by the title of their comparison."""
     found = {}
     for row in _whole(rows):
         found.setdefault(row["title"], []).append(row)
@@ -165,7 +165,7 @@ def comparisons(rows: list[dict]) -> dict[str, list[dict]]:
 
 
 def _whole(rows: list[dict]) -> list[dict]:
-    """One row for each reading: the row that pools all dimensions, or else the first, which gives a reason."""
+    """One row for each reading: the row that pools all dimensions, or else the first row, which gives a reason."""
     found = {}
     for row in sorted(rows, key=lambda row: row["d"] != agreement.ALL):
         found.setdefault((row["comparison"], row["reading"]), row)
@@ -174,7 +174,7 @@ def _whole(rows: list[dict]) -> list[dict]:
 
 
 def setting_macros(settings: PaperRecord, studies: Results, results: Results, rows: list[dict]) -> dict[str, str]:
-    """Settings and numbers of a run that the text quotes, by name; `results` are the `studies` and the cuts."""
+    """Settings and numbers that the paper quotes, in LaTeX, by name; `results` are the `studies` and any cuts."""
     counted, cuts = Counter(row["verdict"] for row in rows if not row["case"]), settings.cuts
     flips = synthesis.flips(rows).items()
     return {
@@ -194,7 +194,7 @@ def setting_macros(settings: PaperRecord, studies: Results, results: Results, ro
 
 
 def first_look(rows: list[dict]) -> str:
-    """A sentence on the tests whose needs the run does not meet; empty if there are none."""
+    """Sentence on the number of tests whose needs, such as draws, the run does not meet; empty if it meets all."""
     count = sum(row["reason"].startswith("needs ") for row in rows if row["case"] and " " not in row["case"])
     if not count:
         return ""
@@ -205,7 +205,7 @@ def first_look(rows: list[dict]) -> str:
 
 
 def logits_deviation_at_peak(study: xr.Dataset | None) -> str:
-    """σ_z at the peak of the mean Tr(H)/‖H‖ for the largest d and N, in the first cell: mean and standard deviation."""
+    """σ_z, mean and deviation over draws, at the peak of the mean Tr(H)/‖H‖ for the first cell's largest d and N."""
     if study is None:
         return NOT_COMPUTED
     cell = study.isel(dataset=0, network=0, subspace=0).sel(examples=study["examples"].max())
@@ -218,7 +218,11 @@ def logits_deviation_at_peak(study: xr.Dataset | None) -> str:
 
 
 def sensitivity(study: xr.Dataset | None, rows: list[dict]) -> dict[str, str]:
-    """Ranges over variants of the height and place x of the peak of the mean Tr(H)/‖H‖, and counts of verdicts."""
+    """Sensitivity to the settings that the study varies, in LaTeX, by name of the number.
+
+    Ranges over variants of the height and of the place x of the peak of the mean Tr(H)/‖H‖ over the radius, and counts
+    of the verdicts on secondary cells of the study.
+    """
     counts = [f"variants-{name.replace(' ', '-')}" for name in VERDICTS]
     names = ("lowest-peak", "highest-peak", "first-peak", "last-peak", "variants", *counts)
     if study is None:
@@ -233,7 +237,7 @@ def sensitivity(study: xr.Dataset | None, rows: list[dict]) -> dict[str, str]:
 
 
 def map_numbers(training: xr.Dataset | None, curvature: xr.Dataset | None) -> dict[str, str]:
-    """Rank correlations of accuracy with curvature at initialisation, and the gain from curvature over σ_z alone."""
+    """Numbers of `zone_map.statistics` in LaTeX: rank correlations of accuracy, and its gain from κ over σ_z alone."""
     names = ("kappa", "fraction", "sigma", "gain")
     if training is None or curvature is None:
         return {f"map-{name}": NOT_COMPUTED for name in names}
@@ -243,18 +247,18 @@ def map_numbers(training: xr.Dataset | None, curvature: xr.Dataset | None) -> di
 
 
 def attribute_values(results: Results, name: str) -> list[str]:
-    """All values of an attribute across the blocks of the results."""
+    """Distinct values, sorted, that an attribute has in the blocks of all results."""
     return sorted({value for result in results.values() for value in str(result.attrs[name]).split(", ")})
 
 
 def commits(results: Results) -> str:
-    """All commits at which results were made, with a reason for unknown ones."""
+    """Text with all commits at which results were made; unknown commits have the reason."""
     known = attribute_values(results, "commit") or ["unknown"]
     return ", ".join("unknown (no git repository of its own)" if each == "unknown" else each for each in known)
 
 
 def provenance(results: Results, rows: list[dict]) -> dict[str, str]:
-    """Provenance of the results: blocks, hours, devices, versions, and the hash of the claims."""
+    """Provenance of the results in LaTeX: blocks, hours, devices, precision, commits, versions, hash of the claims."""
     versions = {"Python": "python", **{library: f"{library}_version" for library in ("torch", "numpy", "scipy")}}
     names = ("device", "dtype", *versions.values())
     every = {name: latex.escape(", ".join(attribute_values(results, name)), strict=False) for name in names}
@@ -270,9 +274,9 @@ def provenance(results: Results, rows: list[dict]) -> dict[str, str]:
 
 
 class Missing(jinja2.StrictUndefined):
-    """A missing template value, usually a key of resources/published/<work>/settings.yaml.
+    """A value that a template uses and that is not defined; raises ValueError when it is rendered.
 
-    Raises ValueError when rendered.
+    Usually, a key is missing in resources/published/<work>/settings.yaml.
     """
 
     def __str__(self) -> str:
@@ -284,7 +288,7 @@ class Missing(jinja2.StrictUndefined):
 
 
 def environment(folder: Path) -> jinja2.Environment:
-    """Jinja environment of a folder of templates, with LaTeX-compatible delimiters and filters for a run's records."""
+    """Jinja environment of a folder of templates: delimiters that suit LaTeX, and filters for rows and settings."""
     loader = jinja2.FileSystemLoader(folder)
     delimiters = ("<%", "%>", "<<", ">>", "<#", "#>")
     options = {"trim_blocks": True, "keep_trailing_newline": True, "undefined": Missing}
@@ -297,18 +301,18 @@ def environment(folder: Path) -> jinja2.Environment:
 
 
 def measured(row: dict) -> str:
-    """Estimate and interval of a case; for an identity, the largest error without interval."""
+    """Estimate and interval of a case in LaTeX; for an identity, the largest error alone."""
     estimate, low, high = (float(row[key]) for key in ("estimate", "low", "high"))
     return latex.interval(estimate, low, high) if low < high else f"${latex.number(estimate, low, high)}$"
 
 
 def measured_or_not(row: dict) -> str:
-    """Estimate and interval of a case, or a note that there is none."""
+    """Estimate and interval of a case in LaTeX, or a note that they were not computed."""
     return measured(row) if row["estimate"] else NOT_COMPUTED
 
 
 def radii(given: list[float] | RadiusRange) -> str:
-    """The number of radii and, if they are given as a range, its ends in x = log10(r²/r_X²)."""
+    """Text with the number of radii; for a range of radii also with its ends in x = log10(r²/r_X²)."""
     if isinstance(given, list):
         return str(len(given))
     first, last = (2 * math.log10(each) for each in (given.first, given.last))
@@ -316,7 +320,7 @@ def radii(given: list[float] | RadiusRange) -> str:
 
 
 def starts(study: Study) -> str:
-    """The distribution of a study's initialisations, or the weights that it uses instead."""
+    """Text with the distribution of a study's initialisations, with the trained weights that it uses, or with both."""
     labels = study.variations.get("weights", [INITIALISATIONS])
     trained = [label for label in labels if label != INITIALISATIONS]
     parts = [study.initialisation] if INITIALISATIONS in labels else []
@@ -324,31 +328,31 @@ def starts(study: Study) -> str:
 
 
 def drawn(study: Study) -> str:
-    """Name of the objects that vary between the draws of a study."""
+    """What varies between the draws of a study: `planes` if all its weights are trained, else `initialisations`."""
     return "initialisations" if INITIALISATIONS in study.variations.get("weights", [INITIALISATIONS]) else "planes"
 
 
 def dimensions(subspaces: list[str]) -> str:
-    """The dimensions of subspaces, in ascending order."""
+    """Text with the dimensions d in the labels of subspaces, in ascending order."""
     return ", ".join(sorted({label.split("-")[1] for label in subspaces}, key=lambda each: (len(each), each)))
 
 
 def random_steps(minima: list[str]) -> str:
-    """The numbers of steps on random labels before the training of `minima` adversarial-<steps>, in ascending order."""
+    """Text with the numbers of first steps on random labels, ascending: <steps> in the `minima` adversarial-<steps>."""
     steps = {int(label.partition("-")[2]) for label in minima if label.startswith("adversarial-")}
     return f"{', '.join(map(str, sorted(steps)))} steps" if steps else "none"
 
 
 def without_remedy(reason: str) -> str:
-    """The reason why a dataset is left out, without the remedy that follows it."""
+    """Reason why a dataset is left out, without the remedy that follows it in the message."""
     return reason.split("): ")[0] + ")"
 
 
 def judged(rows: list[dict]) -> list[list[dict]]:
-    """Claims with a verdict, split into empirical claims and identities.
+    """Claims of which at least a part was tested, as two lists: empirical claims, and identities.
 
-    Each entry has the row of a claim, its primary `tests` with a verdict, and `untested`, a sentence on its other tests
-    with the reasons.
+    An entry is the row of a claim with two additional keys: `tests`, the rows of its primary cases with a verdict, and
+    `untested`, a sentence on its other primary cases with the reasons.
     """
     tests = {}
     for row in rows:
@@ -369,16 +373,16 @@ def judged(rows: list[dict]) -> list[list[dict]]:
 
 
 def untested(rows: list[dict]) -> str:
-    """A sentence that names the claims without any tested part; empty if there are none."""
+    """Sentence that names the claims of which no part was tested; empty if there are none."""
     known = {row["id"] for group in judged(rows) for row in group}
     names = [row["id"] for row in rows if not row["case"] and row["id"] not in known]
     return f"Nothing of these claims is tested by this run: {latex.escape(', '.join(names))}." if names else ""
 
 
 def disagreements(rows: list[dict], entries: Iterable[dict]) -> list[dict[str, str]]:
-    """Question and answer of each disagreement.
+    """Question and answer on each disagreement between works.
 
-    The answer states both sides, each with the verdicts on its claims, and then the conclusion.
+    The answer states both sides, each with the verdicts on its claims, and then the conclusion for these verdicts.
     """
     found, judged = [], {row["id"]: row["verdict"] for row in rows if not row["case"]}
     for entry in entries:

@@ -25,7 +25,7 @@ FORMATS = {
     **{".nc": "application/x-netcdf", ".csv": "text/csv", ".pdf": "application/pdf"},
     **{".png": "image/png", ".yaml": "application/yaml"},
 }
-# Checksums come from RO-Crate's profile for workflows: its own vocabulary has none.
+# The term sha256 comes from RO-Crate's profile for workflow runs: RO-Crate's own vocabulary has none for checksums.
 CONTEXT = ["https://w3id.org/ro/crate/1.1/context", {"sha256": "https://w3id.org/ro/terms/workflow-run#sha256"}]
 LICENCE = {
     "@id": "https://spdx.org/licenses/MIT",
@@ -38,9 +38,9 @@ LICENCE = {
 def pack(path: str | Path, contents: Mapping[str, Path], about: dict) -> None:
     """Write an archive of `contents`, which maps names in the archive to files.
 
-    The manifest includes `about`; the metadata repeat its `run`, `commit` and `date` (of the commit, such as
-    2026-01-31). The same contents give the same bytes. Raises ValueError if the archive is too large, or a file is
-    missing.
+    `about` is included in the manifest. Its keys `run`, `commit` and `date` (of the commit, such as 2026-01-31) also
+    enter the RO-Crate metadata. The same contents give the same bytes. Raises ValueError if the archive would exceed
+    LIMIT_MB, or if a file is missing.
     """
     data = {}
     for name, source in sorted(contents.items()):
@@ -52,7 +52,9 @@ def pack(path: str | Path, contents: Mapping[str, Path], about: dict) -> None:
     content = packed({MANIFEST: _json(manifest), CRATE: _json(described), **data})
     size = len(content) / 1e6
     if size > LIMIT_MB:
-        raise ValueError(f"the archive would have {size:.0f} MB, more than {LIMIT_MB}: archive fewer studies")
+        raise ValueError(
+            f"the archive would be {size:.0f} MB, more than {LIMIT_MB} MB: archive a run with fewer studies"
+        )
     with files.whole_file(path) as temporary:
         temporary.write_bytes(content)
 
@@ -69,7 +71,7 @@ def packed(contents: Mapping[str, bytes]) -> bytes:
 
 
 def crate(manifest: dict, sizes: Mapping[str, int]) -> dict:
-    """RO-Crate 1.1 metadata of an archive: the run, its licence and every file."""
+    """RO-Crate 1.1 metadata of an archive: the run, its licence and every file; `sizes` are bytes by file name."""
     parts = []
     for name, checksum in manifest["files"].items():
         part = {"@id": name, "@type": "File", "name": name, "contentSize": str(sizes[name]), "sha256": checksum}
@@ -91,29 +93,31 @@ def crate(manifest: dict, sizes: Mapping[str, int]) -> dict:
 
 
 def read_manifest(path: str | Path) -> dict:
-    """Read the manifest of an archive. Raises ValueError in one sentence if the file is no archive of `pack`."""
+    """Read the manifest of an archive. Raises ValueError in one sentence if `pack` has not written the file."""
     with _opened(path) as archive:
         first = archive.next()
         if first is None or first.name != MANIFEST or not first.isfile():
-            raise ValueError(f"results_from: {path} was not written by 'make archive': name an archive that was")
+            raise ValueError(
+                f"results_from: {path} was not written by 'make archive': name an archive that 'make archive' wrote"
+            )
         return json.loads(archive.extractfile(first).read())
 
 
 @contextmanager
 def _opened(path: str | Path) -> Iterator[tarfile.TarFile]:
-    """Open an archive. Raises ValueError if it is damaged or no file, OSError if it cannot be read."""
+    """Open an archive. Raises ValueError if it is damaged or does not exist, OSError if it cannot be read."""
     if not Path(path).is_file():
-        raise ValueError(f"results_from: there is no file {path}: name an archive of make archive")
+        raise ValueError(f"results_from: there is no file {path}: name an archive that 'make archive' wrote")
     try:
         with tarfile.open(path, "r:gz") as archive:
             yield archive
     except (tarfile.TarError, OSError, EOFError, zlib.error, UnicodeDecodeError, json.JSONDecodeError) as error:
         files.refuse_unreadable(path)
-        raise ValueError(f"results_from: {path} is damaged ({error}): fetch it again") from error
+        raise ValueError(f"results_from: {path} is damaged ({error}): fetch the archive again") from error
 
 
 def read(path: str | Path, names: Iterable[str]) -> dict[str, bytes]:
-    """Read files of an archive by name. Raises ValueError if one is missing or does not match its checksum."""
+    """Contents of files of an archive by name. Raises ValueError if one is missing or does not match its checksum."""
     manifest, wanted, found = read_manifest(path), set(names), {}
     with _opened(path) as archive:
         for member in archive:
@@ -129,13 +133,19 @@ def read(path: str | Path, names: Iterable[str]) -> dict[str, bytes]:
 
 
 def available(path: str | Path) -> dict:
-    """Availability of datasets where an archive was made; empty if it is not recorded. Raises like `read`."""
+    """Which datasets were available where an archive was made, as `make data` records it; empty without a record.
+
+    Raises like `read`.
+    """
     recorded = AVAILABLE in read_manifest(path)["files"]
     return yaml.safe_load(read(path, [AVAILABLE])[AVAILABLE]) if recorded else {}
 
 
 def difference(expected: Mapping, found: Mapping) -> str:
-    """List the keys in which settings differ, such as `seed (2 there, 1 here)` (found, expected); empty if none do."""
+    """Text that lists the keys whose values differ, such as `seed (2 there, 1 here)`; empty if no values differ.
+
+    `there` marks the values in `found`, `here` the values in `expected`.
+    """
     keys = [key for key in sorted({*expected, *found}) if expected.get(key) != found.get(key)]
     return ", ".join(f"{key} ({_shown(found.get(key))} there, {_shown(expected.get(key))} here)" for key in keys)
 

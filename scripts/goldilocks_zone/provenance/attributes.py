@@ -15,12 +15,15 @@ ROOT = Path(__file__).parents[3]
 
 
 def commit() -> str:
-    """Commit of the checkout, with `-dirty` if tracked files differ; `unknown` if it is not itself a repository."""
+    """Abbreviated hash of the checkout's commit, with `-dirty` appended if tracked files differ from the commit.
+
+    `unknown` if the checkout is not itself a git repository.
+    """
     return _git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*") or "unknown"
 
 
 def commit_day() -> str:
-    """Day of the commit, such as 2026-01-31; empty if the checkout is not itself a repository."""
+    """Date of the checkout's commit, such as 2026-01-31; empty if the checkout is not itself a git repository."""
     return _git("show", "--no-patch", "--format=%cs", "HEAD")
 
 
@@ -36,12 +39,15 @@ def _git(*arguments: str) -> str:
 
 
 def settings_hash(settings: dict) -> str:
-    """Hash of the settings of a job, independent of the order of keys."""
+    """SHA-256 of the settings of a job, independent of the order of their keys."""
     return files.sha256(json.dumps(settings, sort_keys=True))
 
 
 def attributes(code: str, settings: dict, seconds: float, **more: str | int) -> dict[str, str | int | float]:
-    """Attributes of a result: commit, code fingerprint, settings and their hash, versions, wall time, and `more`."""
+    """Provenance attributes of a result: commit, code fingerprint, settings and their hash, versions, time, and `more`.
+
+    `seconds` is the wall time of making the result.
+    """
     return {
         "commit": commit(),
         "code_fingerprint": code,
@@ -55,14 +61,14 @@ def attributes(code: str, settings: dict, seconds: float, **more: str | int) -> 
 
 
 def write_signed(content: xr.Dataset, code: str, seconds: float, path: str | Path, path_to_card: str | Path) -> None:
-    """Write a dataset file with the attributes of a result, and its card."""
+    """Add provenance attributes to a dataset, see `attributes`, and write it as a NetCDF file with its card."""
     content.attrs |= attributes(code, {"dataset": content.attrs["dataset"]}, seconds)
     netcdf.write_dataset(content, path)
     netcdf.write_card(content, path_to_card)
 
 
 def refuse_stale(path: str | Path, code: str, settings: dict, network_fingerprint: str = "") -> None:
-    """Raise ValueError if a block was made by other code, other settings or another version of a user's network."""
+    """Raise ValueError unless the block at `path` was made by this code, these settings and this network of a user."""
     expected = {
         "code_fingerprint": (code, "other code"),
         "settings_hash": (settings_hash(settings), "other settings"),

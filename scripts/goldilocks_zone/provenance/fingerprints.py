@@ -1,4 +1,7 @@
-"""Hashes of code that change when results could change: not with comments, docstrings or Python's version."""
+"""Fingerprints: hashes of code that change only if its results could change.
+
+Comments, docstrings and the version of Python do not enter them; pinned versions of libraries do.
+"""
 
 import ast
 import functools
@@ -14,15 +17,15 @@ from typing import TypeVar
 from goldilocks_zone.storage.files import sha256, write_text
 
 Reader = Callable[[Path], tuple[str, set[str]]]
-# Hash of a module's code, and the names, relative to the package, that it imports and that it imports from.
+# Hash of a module's code, the names that it imports, and the modules that it imports from, relative to the package.
 Summary = tuple[str, list[str], list[str]]
 Entry = TypeVar("Entry")  # of a cache: a summary, or the hash of a file's content
 PREFIX = "goldilocks_zone."
 PACKAGE = Path(__file__).parents[1]
-# Rooms and modules that cannot change a number: import-linter keeps arrays out of them.
+# Rooms (subpackages) and modules that cannot change a number: import-linter forbids them to import array libraries.
 EXCLUDED = (
     *("storage", "provenance", "jobs", "data.catalogue", "data.download"),
-    # Jobs compute with the records of settings that these modules produce.
+    # These modules produce the records of settings, which are inputs of jobs and tell them what to compute.
     *("config.checks", "config.documentation", "config.kinds", "config.load", "config.models"),
     *("config.records", "config.values", "config.weights", "figures.registry"),
 )
@@ -34,7 +37,7 @@ CACHE_LIMIT = 1000  # Number of newest entries that are kept, about 0.3 MB.
 
 
 def records(codes: Iterable[Sequence[Path | str]]) -> list[str]:
-    """Fingerprint lines of `codes`, each a script and the modules that it loads.
+    """Fingerprint, followed by a line break, of each of `codes`: a script, and the modules that it loads by name.
 
     Modules are given by their names relative to the package, or by paths that end in .py.
     """
@@ -45,19 +48,19 @@ def records(codes: Iterable[Sequence[Path | str]]) -> list[str]:
 
 
 def record(script: Path, *modules: str) -> str:
-    """Fingerprint line of one script and the modules that it loads, as in `records`."""
+    """Fingerprint of one script and the modules that it loads by name, as in `records`."""
     return records([(script, *modules)])[0]
 
 
 def refuse_changed(script: Path, path_to_record: str | Path, *modules: str) -> None:
-    """Raise ValueError if a script, a module that it loads, or an import of theirs has changed since the record."""
+    """Raise ValueError if a script, the `modules` that it loads, or code that they import differs from the record."""
     if record(script, *modules) != Path(path_to_record).read_text(encoding="utf-8"):
         name = script.name
         raise ValueError(f"scripts/{name}, or code that it uses, has changed since this run was started: run again")
 
 
 def file_fingerprint(path: Path) -> str:
-    """SHA-256 of a file's content, cached as long as its path, size and ages stay the same.
+    """SHA-256 of a file's content, cached while its path, size and times of change stay the same.
 
     Raises OSError if it cannot be read.
     """
@@ -72,12 +75,16 @@ def _content_hash(path: Path) -> str:
 
 
 def tree_fingerprint(tree: ast.Module, *more: object) -> str:
-    """SHA-256 of a syntax tree and of other values."""
+    """SHA-256 of a syntax tree, as in `_canonical`, and of `more` values that JSON can hold."""
     return sha256(json.dumps([_canonical(tree), *more], sort_keys=True))
 
 
 def code_fingerprint(script: Path, requirements: Path, read: Reader | None = None, modules: Iterable[str] = ()) -> str:
-    """SHA-256 over the script, `modules`, their transitive imports in the package, and pinned versions."""
+    """SHA-256 of the script, `modules`, all that they import from the package, and pinned versions of libraries.
+
+    `requirements` is the lock file with these versions. `read` maps a path to the hash of a module's code and the names
+    of its imports, as `_read` does, the default.
+    """
     read, modules = read or _read, list(modules)
     paths = {path.name: path for path in (script, *map(module_path, filter(_is_path, modules)))}
     paths |= {name: module_path(name) for name in imported_modules(script, read, modules)}
@@ -86,7 +93,10 @@ def code_fingerprint(script: Path, requirements: Path, read: Reader | None = Non
 
 
 def imported_modules(script: Path, read: Reader | None = None, modules: Iterable[str] = ()) -> set[str]:
-    """Names of `modules` and of the transitive imports of `script` and `modules` in the package, without EXCLUDED."""
+    """Names of the package's modules that `script` and `modules` import, directly or indirectly, and of `modules`.
+
+    Imports in EXCLUDED, and `modules` that are given by a path, are left out.
+    """
     read, waiting = read or _read, [script, *map(module_path, modules)]
     found = {name for name in modules if not _is_path(name)}
     while waiting:
@@ -107,15 +117,18 @@ def _is_path(name: str) -> bool:
 
 
 def pinned_versions(requirements: Path) -> list[str]:
-    """Lines of the lock for libraries whose version can change a number."""
+    """Lines such as `numpy==2.1.0` of a lock file, for the libraries PINNED, whose versions can change a number."""
     pattern = re.compile(rf"(?:{'|'.join(PINNED)})==\S+")
     return sorted(match[0] for match in map(pattern.match, requirements.read_text().splitlines()) if match)
 
 
 def _read(path: Path) -> tuple[str, set[str]]:
-    """Hash of a module's code, and the names of the modules that it imports; a package stands for all its modules."""
+    """Hash of a module's code, and the names of the modules that it imports, relative to the package.
+
+    An imported subpackage counts as all its modules.
+    """
     text = path.read_text(encoding="utf-8")
-    # Summaries also depend on this module.
+    # The key contains the text of this module, on which summaries depend too.
     code, names, origins = _cache_of_user().recall(sha256(_OWN_TEXT + text), lambda: _summary(text))
     folders = {name: PACKAGE / name.replace(".", "/") for name in names}
     discovered = {f"{name}.{path.stem}" for name, folder in folders.items() for path in folder.glob("[!_]*.py")}
@@ -129,10 +142,11 @@ def _summary(text: str) -> Summary:
 
 
 class Cache:
-    """Cache in the file `path`, or only in memory if that is None; its keys hash contents, such as a module's text.
+    """Cache of hashes and module summaries, in the file `path` or, if `path` is None, only in memory.
 
-    A file that is missing, damaged or not writable is ignored. Without the cache, every call that loads the workflow
-    would spend half a second on parsing a hundred modules, and more on reading files of weights.
+    The key of an entry is a hash of its origin, such as a module's text. A file that is missing, damaged or not
+    writable is ignored. Without the cache, every call that loads the workflow would spend half a second on parsing a
+    hundred modules, and more on reading files of weights.
     """
 
     def __init__(self, path: Path | None):
@@ -143,7 +157,7 @@ class Cache:
                 self._entries = json.loads(content)
 
     def recall(self, key: str, compute: Callable[[], Entry]) -> Entry:
-        """The entry of `key`, computed if it is new."""
+        """The entry of `key`, computed by `compute` if it is new."""
         if key not in self._entries:
             self._entries[key], self._changed = compute(), True
         return self._entries[key]
@@ -168,7 +182,10 @@ _opened = functools.cache(Cache)
 
 
 def _imports(tree: ast.Module) -> tuple[set[str], set[str]]:
-    """Full names of imported objects, and of the modules they come from. Raises ValueError for relative imports."""
+    """Full names of all imported modules and objects, and of the modules in `from … import` statements.
+
+    Raises ValueError for relative imports.
+    """
     names, origins = set(), set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -184,7 +201,10 @@ def _imports(tree: ast.Module) -> tuple[set[str], set[str]]:
 
 
 def _canonical(node: object) -> str:
-    """Dump of a syntax tree that is the same on every supported version of Python."""
+    """Text of a syntax tree that is the same on every supported version of Python.
+
+    Statements that change no result are left out.
+    """
     if isinstance(node, list):
         return "[" + ",".join(map(_canonical, node)) + "]"
     if not isinstance(node, ast.AST):
@@ -199,10 +219,10 @@ def _canonical(node: object) -> str:
 
 
 def _changes_no_number(node: ast.AST) -> bool:
-    """Whether a statement changes no result.
+    """Whether a statement cannot change a result.
 
-    These are docstrings, functions marked by `config.kinds.changes_no_number`, and registrations of kinds, which hold
-    the costs of jobs.
+    Such statements are docstrings, functions marked by `config.kinds.changes_no_number`, and assignments to KIND, which
+    register a kind of study with the costs of its jobs.
     """
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
         return isinstance(node.value.value, str)

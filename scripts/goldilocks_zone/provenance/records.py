@@ -1,7 +1,8 @@
-"""Records of settings and fingerprints at a run's start: files named by the hash of their content.
+"""Records of the settings and code fingerprints of a run: files that are named by the hash of their content.
 
-A changed setting gives a file with another name. A dry run thus knows what a change affects without writing anything,
-and a job reads the settings that its run was started with, even if they were edited since. Imports nothing heavy.
+A changed setting gives a file with another name. A dry run therefore knows what a change affects without writing
+anything, and a job reads the settings with which its run was started, even if they have been edited since. The place of
+a record is its path without the hash. Imports nothing heavy.
 """
 
 import re
@@ -15,13 +16,13 @@ _RECORD = re.compile(rf"(?P<name>.+)\.(?P<hash>{HASH})\.\w+")
 
 
 def path_of(place: str | Path, text: str) -> Path:
-    """Path of the record of `text` at a place: settings/loss.0123456789abcdef.yaml for settings/loss.yaml."""
+    """Path of the record of `text` at a place, such as settings/loss.0123456789abcdef.yaml for settings/loss.yaml."""
     place = Path(place)
     return place.with_name(f"{place.stem}.{files.sha256(text)[:16]}{place.suffix}")
 
 
 def place_of(path: str | Path) -> Path:
-    """Place of a record: its path without the hash."""
+    """Place of the record at `path`: the path without the hash."""
     return Path(path).with_name(name_of(path) + Path(path).suffix)
 
 
@@ -31,7 +32,7 @@ def name_of(path: str | Path) -> str:
 
 
 def versions(place: str | Path) -> list[Path]:
-    """Paths of all records at a place, of any content."""
+    """Paths of all records at a place, whatever their content."""
     place = Path(place)
     found = ((path, _RECORD.fullmatch(path.name)) for path in place.parent.glob(f"{place.stem}.*{place.suffix}"))
     return sorted(path for path, match in found if match and match["name"] == place.stem)
@@ -48,7 +49,7 @@ def write(place: str | Path, text: str) -> Path:
 
 
 def refuse_changed(paths: Iterable[str | Path]) -> None:
-    """Raise ValueError if a record among the paths is missing, or its content does not match its name."""
+    """Raise ValueError if a record among `paths` is missing, or its content does not match the hash in its name."""
     for path in map(Path, paths):
         match = _RECORD.fullmatch(path.name)
         if match and (not path.exists() or files.sha256(path.read_text(encoding="utf-8"))[:16] != match["hash"]):

@@ -9,14 +9,14 @@ from goldilocks_zone.reports.findings import Findings, OnPlanes, Zone
 from goldilocks_zone.statistics import estimates
 from goldilocks_zone.theory import laws
 
-FEW = 0.05  # share of effective examples in G below which a softmax counts as saturated
-SINGLE = 1e-2  # relative error of a Hessian by single-precision tangents above which they do not suffice
-SMALL, LARGE = 0.1, 1.0  # of ‖H′‖/‖G‖
+FEW = 0.05  # share of effective examples in the trace of G below which a softmax counts as saturated
+SINGLE = 1e-2  # relative error of a Hessian from single-precision tangents above which they do not suffice
+SMALL, LARGE = 0.1, 1.0  # bounds of ‖H′‖/‖G‖ between which G is a rough approximation of H
 
 
 @dataclass(frozen=True)
 class Fitting:
-    """Numbers of examples for one direction, and of directions for one example, that fit into a memory in MiB."""
+    """Numbers that fit into `memory_mib` at once: examples for one direction, and directions for one example."""
 
     memory_mib: float
     examples: int
@@ -25,11 +25,11 @@ class Fitting:
 
 @dataclass(frozen=True)
 class Circumstances:
-    """Context of the findings.
+    """Facts about a measurement, besides its findings, on which the diagnosis depends.
 
-    mixes_in_training: the model was in training mode and has batch normalisation, which mixes examples;
-    error_of_single: relative error of a Hessian in single precision; is_single: the model is in single precision;
-    fitting: numbers that fit into memory, if automatic differentiation was used.
+    mixes_in_training: the model was in training mode and has batch normalisation, which mixes examples.
+    error_of_single: relative error of a Hessian in single precision. is_single: the model is in single precision.
+    fitting: numbers that fit into memory; None unless automatic differentiation was used.
     """
 
     mixes_in_training: bool
@@ -39,7 +39,7 @@ class Circumstances:
 
 
 def diagnosed(findings: Findings, seen: Circumstances) -> Findings:
-    """Return the findings with a diagnosis."""
+    """Return the findings with their diagnosis, sentences that depend on the findings and on `seen`."""
     sentences = [_excess(findings.planes[-1]), _parts(findings.planes[-1]), *_where(findings.zone)]
     few = findings.effective_examples / findings.examples
     if few < FEW:
@@ -75,7 +75,8 @@ def _excess(planes: OnPlanes) -> str:
         return f"There is an excess of negative curvature: {found}, below the {-bound:.2f} of random matrices."
     if -bound <= low and high <= bound:
         return f"{found}, within what a symmetric random matrix gives (±{bound:.2f}): no excess of either sign."
-    return f"{found}, and its interval from {low:.2f} to {high:.2f} does not distinguish it from one (±{bound:.2f})."
+    found = f"{found}, and its interval from {low:.2f} to {high:.2f}"
+    return f"{found} does not distinguish it from that of a symmetric random matrix (±{bound:.2f})."
 
 
 def _parts(planes: OnPlanes) -> str:
@@ -88,9 +89,9 @@ def _parts(planes: OnPlanes) -> str:
 
 
 def _where(zone: Zone) -> list[str]:
-    """Sentences on the position of the weights relative to the zone, and on the best temperature.
+    """Sentences on where the weights lie relative to the zone, and on the temperature with the largest mean κ.
 
-    The zone is the range of scales around the best one in which the mean κ exceeds `laws.null_bound`.
+    The zone is the range of scales around the best scale in which the mean κ exceeds `laws.null_bound`.
     """
     inside, scales, bound = zone.inside, zone.scales, laws.null_bound(zone.dimension)
     if not inside.any():

@@ -1,4 +1,4 @@
-"""The figure of a report."""
+"""Figure of a report, with four panels."""
 
 import io
 
@@ -14,7 +14,7 @@ POINTS, WIDTHS = 400, 100  # of the density: grid points, and kernel widths that
 
 
 def figure(found: Findings) -> Figure:
-    """κ over the radius, over the temperature and over d, and the density of eigenvalues; bars are 95 % intervals."""
+    """Figure of κ over the radius, the temperature and d, with 95 % intervals, and of the density of eigenvalues."""
     drawn = Figure(figsize=(8, 5.5), layout="constrained")
     (radius, temperature), (dimension, density) = drawn.subplots(2, 2)
     zone = found.zone
@@ -63,7 +63,7 @@ def _density(axes: Axes, found: Findings) -> None:
 
 
 def png(found: Findings) -> bytes:
-    """The figure as a PNG."""
+    """The figure as the bytes of a PNG file."""
     buffer = io.BytesIO()
     figure(found).savefig(buffer, format="png", dpi=120)
     return buffer.getvalue()

@@ -12,10 +12,10 @@ from goldilocks_zone.theory import laws
 
 @dataclass(frozen=True)
 class OnPlanes:
-    """Curvature on random planes of one dimension d, estimated over planes.
+    """Curvature on random planes of one dimension d: estimates of means over planes.
 
-    kappa: Tr(H)/‖H‖_F, at most √d; fraction_positive: share of positive eigenvalues; residual_ratio: ‖H′‖_F/‖G‖_F of
-    the two parts of H = G + H′; null_bound: the 97.5 % point of κ of symmetric random matrices.
+    kappa: κ = Tr(H)/‖H‖_F, at most √d. fraction_positive: share of positive eigenvalues. residual_ratio: ‖H′‖_F/‖G‖_F
+    of the two parts of H = G + H′. null_bound: 97.5 % quantile of κ of symmetric random matrices.
     """
 
     dimension: int
@@ -26,7 +26,7 @@ class OnPlanes:
 
     @classmethod
     def of(cls, dimension: int, kappas: np.ndarray, fractions: np.ndarray, ratios: np.ndarray) -> "OnPlanes":
-        """Estimate the means of κ, fractions and ratios, each (p,), over p planes of a dimension."""
+        """Estimate means from the κ, fractions and ratios, each (p,), of p planes."""
         means = (estimates.mean(each) for each in (kappas, fractions, ratios))
         return cls(dimension, *means, laws.null_bound(dimension))
 
@@ -35,7 +35,8 @@ class OnPlanes:
 class Zone:
     """κ on planes of one dimension over `scales` (s,) of the weights and `temperatures` (t,) of the softmax.
 
-    over_scales (p, s) and over_temperatures (p, t) have a row for each plane, NaN where logits or Hessian overflow.
+    over_scales (p, s) and over_temperatures (p, t) have a row for each of p planes. Values are NaN where logits or the
+    Hessian overflow.
     """
 
     dimension: int
@@ -69,10 +70,11 @@ class Checkpoint:
 class Findings:
     """The curvature of a model's mean loss at its weights.
 
-    path: algorithm; plane_kind: dense or sparse directions; planes: curvature by dimension; effective_examples: number
-    of examples that carry the trace of the Gauss–Newton part, NaN if the loss couples examples; eigenvalues: largest
-    ones of the Hessian, descending; density: density of all eigenvalues, normalised to one; sentences: diagnosis.
-    Losses are in nats for a cross-entropy, eigenvalues in units of the loss per squared parameter.
+    path: name of the algorithm. plane_kind: "dense" or "sparse", the kind of directions. planes: curvature for each
+    dimension. effective_examples: effective number of examples that carry the trace of the Gauss–Newton part, NaN if
+    the loss couples examples. eigenvalues: the largest of the Hessian, descending. density: density of all eigenvalues,
+    normalised to one. sentences: diagnosis. Losses are in nats for a cross-entropy, eigenvalues in units of the loss
+    per squared parameter.
     """
 
     model: str
@@ -95,7 +97,7 @@ class Findings:
         return replace(self, sentences=sentences)
 
     def trace(self) -> tuple[float, float]:
-        """Estimate Tr(H) and its standard error over probes."""
+        """Estimate of Tr(H), and its standard error over random probes."""
         mean, error = self.density.moment(1)
         return mean * self.parameters, error * self.parameters
 
@@ -126,7 +128,7 @@ class Findings:
         return "\n".join([*lines, "", *(f"- {each}" for each in self.sentences)])
 
     def figure(self) -> object:
-        """The findings as a figure of matplotlib, with four panels."""
+        """Draw the findings as a matplotlib figure with four panels."""
         from goldilocks_zone.reports import drawing
 
         return drawing.figure(self)

@@ -21,7 +21,7 @@ from goldilocks_zone.spectra.lanczos import Search
 from goldilocks_zone.subspaces import planes
 
 State = Mapping[str, Tensor] | str | Path
-DENSE_SHARE = 0.5  # of the memory that dense directions may take
+DENSE_SHARE = 0.5  # largest share of `memory_mib` that dense directions may take
 EXAMPLES_COMPARED = 32  # examples for comparing both precisions
 
 
@@ -29,11 +29,11 @@ EXAMPLES_COMPARED = 32  # examples for comparing both precisions
 class Options:
     """Settings of a report: sizes of its planes, points of its zone, accuracy of its spectra.
 
-    dimensions: dimensions of the nested random planes; planes: number of planes; zone_dimension: dimension of the
-    planes for the zone, measured at `scales` of the weights and `temperatures` of the softmax; eigenvalues: number of
-    largest eigenvalues; probes, steps: random probes and Lanczos steps of the spectral density; memory_mib: memory of
-    each computation in addition to parameters, directions and examples, by default as in `radial_sweep`; seed: seed of
-    the planes; progress: print each step to the standard error.
+    dimensions: dimensions d of the random planes, which are nested. planes: number of planes. zone_dimension: dimension
+    of the planes on which the zone is measured, at `scales` of the weights and `temperatures` of the softmax.
+    eigenvalues: number of largest eigenvalues. probes, steps: random probes and Lanczos steps of the spectral density.
+    memory_mib: memory of each computation in addition to parameters, directions and examples, by default as in
+    `radial_sweep`. seed: seed of the planes. progress: print each step to the standard error.
     """
 
     dimensions: tuple[int, ...] = (10, 50, 100)
@@ -58,10 +58,10 @@ def report(
 ) -> Findings:
     """Measure the curvature of the mean loss of a model at its weights, on random planes and in full space.
 
-    loss: as in `Problem`, for example a criterion of torch.nn; batches: a pair (inputs (n, …), labels (n, …)), or a
-    list or DataLoader of such pairs; checkpoints: state dictionaries of the model, or files that hold one, whose
-    curvature is measured on the same planes. The model is not modified; if it is in training mode, a copy in evaluation
-    mode is measured. `print` shows the findings as text, `Findings.figure()` draws them.
+    loss: as in `Problem`, for example a criterion of torch.nn. batches: a pair (inputs (n, …), labels (n, …)), or a
+    list or DataLoader of such pairs. checkpoints: state dictionaries of the model, or files of state dictionaries; the
+    curvature at each is measured on the same planes as at the weights. The model is not modified; if it is in training
+    mode, a copy in evaluation mode is measured. `print` shows the findings as text, `Findings.figure()` draws them.
 
     Raises ValueError like `plane_hessian`, and if there are fewer than two planes or a checkpoint does not fit the
     model.
@@ -137,7 +137,10 @@ def _weights(model: nn.Module) -> Tensor:
 
 
 def _rows(theta: Tensor, options: Options) -> tuple[list, str]:
-    """Directions (d, D) of each plane, dense if they fit into the memory, otherwise sparse; and their kind."""
+    """Directions (d, D) of each plane, with the largest d that is needed, and their kind, "dense" or "sparse".
+
+    They are dense if they fit into DENSE_SHARE of the memory.
+    """
     d = max(*options.dimensions, options.zone_dimension)
     entries = options.planes * d * theta.numel() * theta.element_size()
     kind = "dense" if entries <= DENSE_SHARE * options.memory_mib * 2**20 else "sparse"
@@ -188,7 +191,7 @@ def _kappa(matrix: np.ndarray) -> float:
 
 
 def _error_of_single(problem: Problem, theta: Tensor, rows: object) -> float:
-    """Relative difference of Hessians by single- and double-precision tangents, on a few examples."""
+    """Relative difference between Hessians from single- and double-precision tangents, on a few examples."""
     inputs, labels = next(iter(problem.batches()))
     some = Problem(
         problem.network,
@@ -219,10 +222,10 @@ def _trajectory(
 
 
 def loaded(model: nn.Module, state: State, name: str) -> nn.Module:
-    """A copy of a model with the tensors of a state dictionary, or of a file of torch or safetensors that holds one.
+    """Copy of a model with the tensors of `state`, a state dictionary or a torch or safetensors file of one.
 
-    Files are read without executing code in them. Raises ValueError if a file cannot be read, if a tensor is missing or
-    unexpected, or if it does not fit the model. `name` identifies the checkpoint in messages.
+    Files are read without executing code in them. Raises ValueError if a file cannot be read, or if a tensor is
+    missing, unexpected or does not fit the model. `name` identifies the checkpoint in messages.
     """
     state = weights.read(state) if isinstance(state, str | Path) else state
     return weights.loaded(model, weights.state_in(state), f"the checkpoint {name}")
@@ -237,7 +240,7 @@ def _normalises(model: nn.Module) -> bool:
 
 
 def _memory(problem: Problem, theta: Tensor, options: Options) -> diagnosis.Fitting:
-    """Numbers of examples and directions that fit into the memory in automatic differentiation."""
+    """Numbers of examples and directions that fit into the memory during automatic differentiation."""
     inputs, _ = next(iter(problem.batches()))
     logits = networks.logits_function(problem.network)
     inputs = torch.as_tensor(inputs)

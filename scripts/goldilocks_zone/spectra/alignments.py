@@ -1,6 +1,7 @@
-"""Alignment of vectors with eigenvectors: captured shares, dimensions, and how specific eigenvectors are to vectors.
+"""Alignment of vectors, such as normals of the decision boundary, with the eigenvectors of a matrix.
 
-Alignments (b, m) are the scalar products of b unit vectors with m orthonormal eigenvectors.
+Alignments A (b, m) are the scalar products of b unit vectors with m orthonormal eigenvectors. Eigenvectors are called
+specific if each vector lies along a single one of them.
 """
 
 import math
@@ -9,45 +10,55 @@ import numpy as np
 import xarray as xr
 
 ROTATIONS = 100  # random rotations whose mean specificity is the reference
-SWEEPS = 500  # maximum for varimax
-CLOSE = 0.05  # a descent has converged within this distance of the largest A² of its map
+SWEEPS = 500  # maximum number of iterations of varimax
+CLOSE = 0.05  # a descent counts as converged if its A² is less than this below the maximum of its map
 
 
 def captured(alignments: np.ndarray) -> np.ndarray:
-    """E (m,): mean share of the vectors' squared norm in the span of the first 1 … m eigenvectors."""
+    """Captured shares E (m,): mean share of the vectors' squared norms in the span of the first 1 … m eigenvectors."""
     return np.cumsum(np.square(alignments).mean(0))
 
 
 def dimension(gram: np.ndarray, share: float = 0.9) -> int:
-    """Number of principal directions that hold a `share` of the squared norms of vectors with Gram matrix (b, b).
+    """Smallest number of principal directions that hold a `share` of the total squared norm of b vectors.
 
-    The vectors are not centred, as their signs are arbitrary.
+    `gram` (b, b) is the Gram matrix of the vectors. They are not centred, because their signs are arbitrary.
     """
     return held(np.linalg.eigvalsh((gram + gram.T) / 2)[::-1].clip(0), share)
 
 
 def held(values: np.ndarray, share: float = 0.9) -> int:
-    """Number of leading `values` (m,), descending and non-negative, that hold a `share` of the sum; 0 if it is zero."""
+    """Smallest number of leading `values` (m,) that add up to a `share` of the sum of all; 0 if this sum is zero.
+
+    The values must be non-negative and in descending order.
+    """
     total = np.cumsum(values)
     return int(np.searchsorted(total, share * total[-1] * (1 - 1e-12)) + 1) if total[-1] > 0 else 0
 
 
 def largest_gap(values: np.ndarray, most: int = 12) -> int:
-    """Number, 1 to `most`, of eigenvalues (m,), descending and positive, above the largest gap of their logarithms."""
+    """Number of eigenvalues above the largest gap between the logarithms of neighbouring eigenvalues, at most `most`.
+
+    The eigenvalues `values` (m,) must be positive and in descending order. The result is m for fewer than two.
+    """
     return int(np.argmax(-np.diff(np.log(values[: most + 1])))) + 1 if len(values) > 1 else len(values)
 
 
 def specificity(alignments: np.ndarray) -> float:
-    """Σ_b max_i A²/Σ_b Σ_i A²: 1 if each vector, projected on the span, lies along a single eigenvector."""
+    """Specificity Σ_b max_i A_bi²/Σ_b Σ_i A_bi² of the eigenvectors, from alignments A (b, m).
+
+    It is 1 if the projection of each vector on the span of the eigenvectors lies along a single eigenvector.
+    """
     squares = np.square(alignments)
     return float(squares.max(1).sum() / squares.sum())
 
 
 def specificity_index(alignments: np.ndarray, random: np.random.Generator) -> float:
-    """(s − r)/(v − r): the specificity s of the eigenvectors relative to rotations within their span.
+    """Specificity index (s − r)/(v − r): compares the eigenvectors with rotated bases of their span.
 
-    r is the mean specificity of random rotations, v the specificity of the varimax rotation. NaN for fewer than two
-    eigenvectors, and if varimax does no better than random rotations.
+    s is the specificity of the eigenvectors, r the mean specificity of ROTATIONS random rotations of them, and v the
+    specificity of their varimax rotation. NaN for fewer than two eigenvectors, and if varimax does no better than
+    random rotations.
     """
     count = alignments.shape[1]
     if count < 2:
@@ -60,7 +71,7 @@ def specificity_index(alignments: np.ndarray, random: np.random.Generator) -> fl
 def varimax(alignments: np.ndarray) -> np.ndarray:
     """Alignments (b, m) after the varimax rotation of the eigenvectors (Kaiser 1958, rows not normalised).
 
-    The rotation maximises the variance of squares within columns, summed over columns, by ascent from the identity.
+    The rotation maximises the sum over columns of the variance of the squared entries, by ascent from the identity.
     """
     rotation, reached = np.eye(alignments.shape[1]), -math.inf
     for _ in range(SWEEPS):
@@ -82,10 +93,11 @@ def _rotation(count: int, random: np.random.Generator) -> np.ndarray:
 
 
 def converged(reached: xr.DataArray, maps: xr.DataArray) -> xr.DataArray:
-    """Mask (…) of the descents whose `reached` A² with the first eigenvector is within CLOSE of the map's maximum.
+    """Mask (…) of the converged descents: those that reached an A² less than CLOSE below the maximum of the map of A².
 
-    `maps` holds A over the axes map_x and map_y, and possibly over rank and softmax. The maximum of the map is the
-    reference because there may be no point with A² = 1.
+    `reached` (…) is the A² with the first eigenvector at the end of each descent. `maps` holds A over the axes map_x
+    and map_y; of the axes rank and softmax, if present, rank 1 and temperature 1 are used. The reference is the maximum
+    of the map because there may be no point with A² = 1.
     """
     here = {name: place for name, place in {"rank": 1, "softmax": "temperature-1"}.items() if name in maps.dims}
     return reached > np.square(maps.sel(here, drop=True)).max(("map_x", "map_y")) - CLOSE

@@ -19,7 +19,7 @@ from goldilocks_zone.spectra.summaries import standard_error
 Products, Arrays = Callable[[np.ndarray], np.ndarray], tuple[np.ndarray, np.ndarray]
 ENDS = {"LA": "largest", "LM": "largest in magnitude", "SA": "smallest"}
 PASSES = 2  # of classical Gram–Schmidt: two are enough (Giraud et al. 2005)
-NOTHING = 1e-12  # of ‖A‖: a smaller remainder is rounding, and dropping it changes A by no more than that
+NOTHING = 1e-12  # of ‖A‖: a smaller remainder is rounding, and dropping it changes A by no more than this
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Search:
     which: the end of the spectrum, "LA" for the largest, "LM" for the largest in magnitude, "SA" for the smallest.
     start: the starting vector (D,), by default random. tolerance: the search ends when each estimated
     |Au − λu| ≤ tolerance |λ|, which bounds the error of λ down to the precision of the products. restarts: maximum
-    number of restarts. own_threads: `products` runs threads of its own, as torch does; numpy then uses a single thread,
-    because several would take half of the time from those. single: search in single precision, which halves the time
-    and memory spent outside the products, for tolerances well above the precision of 1e-7.
+    number of restarts. own_threads: True if `products` runs threads of its own, as torch does. numpy then uses a single
+    thread, because more would take half of the processor time away from `products`. single: search in single precision,
+    which halves the time and memory spent outside the products, for tolerances well above that precision of 1e-7.
     """
 
     which: str = "LA"
@@ -45,19 +45,20 @@ class Search:
 def top_eigenpairs(products: Products, size: int, count: int, search: Search = Search()) -> Arrays:
     """The `count` eigenvalues λ of A at one end of its spectrum, descending, and orthonormal eigenvectors (D, count).
 
-    `size` is D. The method is implicitly restarted Lanczos (Lehoucq, Sorensen & Yang 1998, ARPACK), one product at a
-    time, with max(2 count + 1, 20) vectors in memory. A multiple eigenvalue may be found fewer times than its
-    multiplicity: in exact arithmetic a Krylov space contains only one of its eigenvectors.
+    `size` is D. The method is implicitly restarted Lanczos (Lehoucq, Sorensen & Yang 1998, ARPACK). It calls `products`
+    with one vector at a time and keeps max(2 count + 1, 20) vectors in memory. A multiple eigenvalue may be found fewer
+    times than its multiplicity: in exact arithmetic a Krylov space contains only one of its eigenvectors.
 
-    Raises ValueError if count is not between 1 and D − 1, the end is unknown, the start is zero, not finite or not of
-    length D, a product is not finite, or the tolerance is not reached within the allowed restarts.
+    Raises ValueError if `count` is not between 1 and D − 1, `search.which` is unknown, `search.start` is zero, not
+    finite or not of length D, a product is not finite, or the tolerance is not reached within the allowed restarts.
     """
     which, tolerance, restarts = search.which, search.tolerance, search.restarts
     if which not in ENDS:
         raise ValueError(f"end {which!r} of the spectrum is unknown: use one of {', '.join(ENDS)}")
     if not isinstance(count, Integral) or not 1 <= count < size:
         raise ValueError(
-            f"{count} eigenpairs asked for of a matrix of size {size}: ask for 1 to {size - 1}, or solve it dense"
+            f"{count} eigenpairs asked for of a matrix of size {size}: ask for 1 to {size - 1}, or compute all by a "
+            "dense solver, as numpy.linalg.eigh"
         )
     start = stream("start of a search").standard_normal(size) if search.start is None else np.asarray(search.start)
     if start.dtype.kind not in "fiu" or start.shape != (size,) or not np.isfinite(start).all() or not np.any(start):
@@ -90,12 +91,13 @@ def lanczos(products: Products, probes: np.ndarray, steps: int) -> Arrays:
     first entries of its eigenvectors. Each row of weights sums to 1; Ritz values are in the units of A. Full
     reorthogonalisation avoids ghost copies and keeps 8 m s D bytes in memory.
 
-    A Krylov space is exhausted after as many steps as the probe has components in distinct eigenspaces, at most D. Its
-    Ritz values are then exact eigenvalues; the rest of the row is NaN, with weight 0. If rounding hides an early end,
-    multiple eigenvalues may appear several times and share their weight, which leaves the quadrature unchanged.
+    The Krylov space of a probe is exhausted after as many steps as there are distinct eigenspaces in which the probe
+    has a component, at most D. Its Ritz values are then exact eigenvalues; the rest of the row is NaN, with weight 0.
+    If rounding hides this early end, multiple eigenvalues may appear several times and share their weight, which leaves
+    the quadrature unchanged.
 
-    Raises ValueError if there is no step or no probe, a probe is zero or not finite, or a product is not finite or
-    has another shape.
+    Raises ValueError if `steps` is below 1, there is no probe, a probe is zero or not finite, or a product is not
+    finite or does not have the shape of the vectors.
     """
     probes = _unit(probes, steps)
     m, size = probes.shape
@@ -130,12 +132,14 @@ def _unit(probes: np.ndarray, steps: int) -> np.ndarray:
     probes = np.asarray(probes)
     if probes.ndim != 2 or probes.dtype.kind not in "fiu":
         raise ValueError(
-            f"probes of shape {probes.shape} and type {probes.dtype} were given: give real rows, one for each, (m, D)"
+            f"probes of shape {probes.shape} and type {probes.dtype} were given: give real rows in an array (m, D), "
+            "one for each probe"
         )
     norms = np.linalg.norm(probes, axis=1, keepdims=True)
     if steps < 1 or not len(probes):
         raise ValueError(
-            f"Lanczos needs at least one step and one probe, and {steps} and {len(probes)} were given: ask for more"
+            f"Lanczos needs at least one step and one probe, and {steps} and {len(probes)} were given: give more steps "
+            "or probes"
         )
     if not (np.isfinite(norms) & (norms > 0)).all():
         raise ValueError("a probe is zero or not finite, so no Krylov space starts from it: draw probes at random")
@@ -171,14 +175,17 @@ class Density:
         values. The density is per unit of A and integrates to 1. Raises ValueError if the width is not positive.
         """
         if not width > 0:
-            raise ValueError(f"width {width} of the Gaussian kernel is not positive: give one in the matrix's units")
+            raise ValueError(
+                f"width {width} of the Gaussian kernel is not positive: give a number above zero, in units of the "
+                "eigenvalues"
+            )
         kernel = np.exp(-(((grid[:, None, None] - self.values) / width) ** 2) / 2) / (np.sqrt(2 * np.pi) * width)
         samples = np.nansum(kernel * self.weights, axis=2).T
         return samples.mean(axis=0), standard_error(samples)
 
 
 def spectral_density(products: Products, probes: np.ndarray, steps: int) -> Density:
-    """Spectral density of A from random `probes` (m, D) and `steps` Lanczos steps, which call `products` `steps` times.
+    """Spectral density of A from random `probes` (m, D), by `steps` Lanczos steps, each of which calls `products` once.
 
     Probes must have independent entries, standard normal or random signs, so that E vᵀf(A)v/|v|² = Tr f(A)/D
     (Golub & Meurant 2010, chapter 11; Ghorbani, Krishnan & Xiao 2019 for networks). Raises the errors of `lanczos`.

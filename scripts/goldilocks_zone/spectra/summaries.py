@@ -1,4 +1,4 @@
-"""Summaries of matrices: projected Hessians by their spectra on nested planes, other matrices by random probes."""
+"""Summaries of symmetric matrices, from eigenvalues of projected Hessians or from products with random probes."""
 
 from dataclasses import dataclass
 
@@ -23,13 +23,15 @@ class SpectrumSummary:
 def nested_eigenvalues(hessian: np.ndarray, dimensions: list[int]) -> list[np.ndarray]:
     """Ascending eigenvalues of the leading d × d block of `hessian`, for each d in `dimensions`.
 
-    Raises ValueError unless the Hessian is real, square and finite, and every d is between 1 and its size.
+    Raises ValueError unless `hessian` is real, square and finite, and every d is between 1 and its number of rows.
     """
     hessian = _as_real(hessian, "the Hessian", 2)
     if hessian.shape[0] != hessian.shape[1]:
         raise ValueError(f"the Hessian has the shape {hessian.shape}: give a square matrix")
     if not 0 < min(dimensions, default=1) <= max(dimensions, default=1) <= len(hessian):
-        raise ValueError(f"dimensions {list(dimensions)} of a plane of {len(hessian)}: ask for 1 to {len(hessian)}")
+        raise ValueError(
+            f"dimensions {list(dimensions)} do not fit a plane of {len(hessian)}: ask for 1 to {len(hessian)}"
+        )
     return [np.linalg.eigvalsh(hessian[:d, :d]) for d in dimensions]
 
 
@@ -59,9 +61,9 @@ def hutchinson(probes: np.ndarray, products: np.ndarray) -> ProbeEstimates:
     """Estimates of Tr A and ‖A‖_F from m independent probes v and products Av, both of shape (m, D).
 
     The entries of the probes must be independent with mean 0 and variance 1: E vᵀAv = Tr A (Hutchinson 1990) and
-    E|Av|² = ‖A‖_F². The norm is √S with S the mean of |Av|²; if its relative standard error is ε, it is biased low by a
-    fraction ε²/2. The standard error follows from the delta method: se(√S) = se(S)/(2√S). Raises ValueError unless
-    probes and products have the same shape and are finite.
+    E|Av|² = ‖A‖_F². The norm is √S, where S is the mean of |Av|². Its standard error follows from the delta method:
+    se(√S) = se(S)/(2√S). If the relative standard error of the norm is ε, the norm is biased low by a fraction ε²/2.
+    Raises ValueError unless `probes` and `products` have the same shape and are finite.
     """
     probes, products = _as_real(probes, "probes", 2), _as_real(products, "products", 2)
     if probes.shape != products.shape:

@@ -1,7 +1,8 @@
-"""Estimates, bands and regression lines with their uncertainty over random initialisations θ, the unit of claims.
+"""Estimates, bands and regression lines, with their uncertainty over random initialisations θ, the units of claims.
 
-A reading is a number read off a grid, as an array (low, value, high) of its possible values. All three are equal if the
-number is known exactly, half a step apart if it is a grid point, and infinite at an end that is censored.
+A reading is a number read off a grid, as an array (low, value, high): the range in which the number may lie, and its
+best value. All three are equal if the number is known exactly. The ends are half a grid step from a grid point. An end
+is infinite if the number is censored there: it may lie beyond the grid.
 """
 
 from collections.abc import Callable
@@ -21,12 +22,12 @@ ALIKE = "what is compared is equal in every draw"
 
 # Uses scipy.special: importing scipy.stats takes a second, which every figure would pay.
 def student(p: float, freedom: float) -> float:
-    """Quantile of Student's t distribution at p."""
+    """Quantile of Student's t distribution with `freedom` degrees of freedom at probability `p`."""
     return float(special.stdtrit(freedom, p))
 
 
 def chi_squared(p: np.ndarray, freedom: float) -> np.ndarray:
-    """Quantiles of the chi-squared distribution at p."""
+    """Quantiles of the chi-squared distribution with `freedom` degrees of freedom at probabilities `p`."""
     return special.chdtri(freedom, 1 - p)
 
 
@@ -37,15 +38,16 @@ def ranks(values: np.ndarray) -> np.ndarray:
 
 
 class TooFewDraws(ValueError):
-    """There are too few independent units for an interval."""
+    """Too few independent units, such as initialisations, for an interval."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its standard error over n units; `interval(level)` returns (low, high).
+    """An estimated number with its standard error over n independent units.
 
-    smallest_p: the smallest p-value that this kind of interval can resolve. half_step: half a grid step for a reading,
-    else 0. open_end: the reason why an end of the interval is infinite.
+    interval: function from a confidence level to the interval (low, high). smallest_p: the smallest p-value that this
+    kind of interval can resolve. half_step: half a grid step for a number read off a grid, else 0. open_end: the reason
+    why an end of the interval is infinite; empty if none is.
     """
 
     value: float
@@ -58,10 +60,11 @@ class Estimate:
 
 
 def p_above(estimate: Estimate, threshold: float) -> float:
-    """One-sided p-value against the null `the true value is at most threshold`.
+    """One-sided p-value of the null hypothesis that the true value is at most `threshold`.
 
-    1 minus the result is the p-value against the null `at least threshold`. The result is the p at which the one-sided
-    confidence bound of level 1 − p equals the threshold, by bisection, so that tests agree with intervals of any kind.
+    1 minus the result is the p-value of the null hypothesis that the true value is at least `threshold`. Bisection
+    finds the p at which the lower confidence bound of level 1 − p equals the threshold, so that tests agree with
+    intervals of any kind.
     """
     low, high = 0.0, 1.0
     for _ in range(40):
@@ -74,8 +77,8 @@ def p_above(estimate: Estimate, threshold: float) -> float:
 def mean(samples: np.ndarray, resolution: float = 0.0) -> Estimate:
     """Mean of independent samples (n,) with Student's interval.
 
-    Samples that are multiples of `resolution` may agree by chance. The standard deviation is therefore set to at least
-    the standard deviation of rounding, resolution/√12. Raises TooFewDraws for fewer than two samples.
+    Samples that are multiples of `resolution` may agree by chance. The standard deviation is therefore taken to be at
+    least that of rounding to these multiples, resolution/√12. Raises TooFewDraws for fewer than two samples.
     """
     n = len(samples)
     if n < 2:
@@ -91,9 +94,10 @@ def mean(samples: np.ndarray, resolution: float = 0.0) -> Estimate:
 
 
 def point_of_grid(places: np.ndarray, first: int, last: int) -> np.ndarray:
-    """Reading (3,) of a place between the points `first` and `last` (usually the same) of an ascending grid (g,).
+    """Reading (3,) of a place that lies between two points of the ascending grid `places` (g,).
 
-    It extends half-way to the neighbouring points. At an end of the grid it is open, because the place may lie beyond.
+    `first` and `last` are the indices of these points, usually the same point. The reading extends half-way to the
+    neighbouring points. At an end of the grid it is infinite, because the place may lie beyond.
     """
     ends = np.array([-np.inf, *(places[1:] + places[:-1]) / 2, np.inf])
     return np.array([ends[first], (places[first] + places[last]) / 2, ends[last + 1]])
@@ -103,8 +107,8 @@ def read_off(estimate: Estimate, reading: np.ndarray, reason: str = "") -> Estim
     """Add the uncertainty of a reading (3,) to an estimate; `reason` says why the reading is censored, if it is.
 
     A number that lies uniformly within half a step h of its reading has the variance h²/3 = step²/12, which is added to
-    the squared standard error. An open end of the reading makes that end of the interval infinite. The value omits the
-    jackknife's bias correction, which would amplify the reading error.
+    the squared standard error. An infinite end of the reading makes this end of the interval infinite. The resulting
+    value is the reading's own: the jackknife's bias correction would amplify the error of the reading.
     """
     below, above = reading[1] - reading[0], reading[2] - reading[1]
     if not below and not above:
@@ -126,17 +130,21 @@ def read_off(estimate: Estimate, reading: np.ndarray, reason: str = "") -> Estim
 
 
 def of_ranks(estimate: Estimate, n: int) -> Estimate:
-    """Add the granularity of Spearman's correlation 1 − 6 Σd²/(n(n² − 1)) of n pairs: without ties, Σd² is even."""
+    """Add to an estimate of Spearman's correlation of n pairs the uncertainty due to its discrete values.
+
+    With differences d of ranks, the correlation is 1 − 6 Σd²/(n(n² − 1)). Without ties Σd² is even, so that the
+    correlation is a multiple of 12/(n(n² − 1)) away from 1.
+    """
     half_step = 6 / (n * (n**2 - 1))
     return read_off(estimate, estimate.value + half_step * np.array([-1, 0, 1]))
 
 
 def difference(first: np.ndarray, second: np.ndarray, resolution: float = 0.0, reason: str = ALIKE) -> Estimate:
-    """Mean of paired differences first − second over n draws, with Student's interval.
+    """Mean of the paired differences `first` − `second` over n draws, with Student's interval.
 
-    Both are samples (n,), or readings (3, n) in rows lower end, value, upper end. `resolution`: as for `mean`.
-    `reason`: why some ends are infinite. If both are equal in every draw, the interval is the whole line. Raises
-    TooFewDraws for fewer than two draws.
+    `first` and `second` are samples (n,), or readings (3, n) with the rows lower end, value and upper end. `resolution`
+    is passed to `mean`. `reason` says why ends of readings are infinite, if any are. The interval is the whole line if
+    `first` and `second` are equal in every draw. Raises TooFewDraws for fewer than two draws.
     """
     first, second = (np.broadcast_to(each, (3, each.shape[-1])) for each in (first, second))
     found = first - second[::-1]
@@ -145,23 +153,24 @@ def difference(first: np.ndarray, second: np.ndarray, resolution: float = 0.0, r
 
 
 def unless_alike(estimate: Estimate, first: np.ndarray, second: np.ndarray) -> Estimate:
-    """The estimate, censored on both sides if the compared samples are equal in every draw."""
+    """The given estimate of a comparison; its interval is the whole line if both samples are equal in every draw."""
     if np.allclose(first, second, rtol=EQUAL, atol=0):
         return read_off(estimate, np.array([-np.inf, estimate.value, np.inf]), ALIKE)
     return estimate
 
 
 def largest(samples: np.ndarray) -> Estimate:
-    """The largest of samples (n,), such as the errors of an identity; its interval has no width."""
+    """The largest of samples (n,), such as the errors of an identity, with an interval of zero width."""
     value = float(np.max(samples))
     return Estimate(value, 0.0, len(samples), lambda level: (value, value))
 
 
 def bootstrapped(statistic: Callable[[np.ndarray], float], samples: np.ndarray, *name: str) -> Estimate:
-    """Bootstrap estimate of a statistic of samples (…, n), resampled over whole units along the last axis.
+    """Bootstrap estimate of a statistic of samples (…, n), which resamples whole units along the last axis.
 
-    Percentile interval from the random stream `name`. Below LEAST_RESAMPLED units, Student's interval of the jackknife
-    pseudo-values. Raises TooFewDraws for fewer than two units.
+    The interval is the percentile interval of RESAMPLES resamples, drawn from the random stream `name`. With fewer than
+    LEAST_RESAMPLED units, it is Student's interval of the jackknife pseudo-values. Raises TooFewDraws for fewer than
+    two units.
     """
     n = samples.shape[-1]
     if n < LEAST_RESAMPLED:
@@ -177,12 +186,12 @@ def bootstrapped(statistic: Callable[[np.ndarray], float], samples: np.ndarray, 
 
 
 def coefficients_of_variation(means: np.ndarray, variances: np.ndarray, planes: int) -> dict[str, Estimate]:
-    """Coefficient of variation of one plane's value over initialisations θ (`total`) and the part due to θ (`theta`).
+    """Coefficients of variation of a quantity measured on single planes: `total`, and `theta`, the part due to θ.
 
-    means, variances: shape (n,), over the m = `planes` ≥ 2 planes of each θ. Random-effects analysis of variance: with
-    B the variance of the means over θ and W the mean variance over planes, the total variance is B + W (1 − 1/m) and
-    the part of θ is B − W/m. Intervals are chi-squared, with Satterthwaite's degrees of freedom for the total and the
-    degrees of freedom of B for θ. Raises TooFewDraws below two initialisations.
+    `means` and `variances` (n,) are over the m = `planes` ≥ 2 planes of each of n initialisations θ. This is a
+    random-effects analysis of variance. With B the variance of the means over θ and W the mean of the variances, the
+    total variance is B + W (1 − 1/m), and the part due to θ is B − W/m. Intervals are chi-squared: for the total with
+    Satterthwaite's degrees of freedom, for θ with those of B, n − 1. Raises TooFewDraws below two initialisations.
     """
     between, within, n = _variance(means), float(np.mean(variances)), len(means)
     over_planes, centre = within * (1 - 1 / planes), abs(float(np.mean(means)))
@@ -193,7 +202,7 @@ def coefficients_of_variation(means: np.ndarray, variances: np.ndarray, planes: 
 
 
 def deviation(samples: np.ndarray, taken_off: float = 0.0) -> Estimate:
-    """Standard deviation of independent samples (n,) after a known variance `taken_off` is subtracted.
+    """Standard deviation of independent samples (n,), after the known variance `taken_off` has been subtracted.
 
     The interval is chi-squared. Raises TooFewDraws below two samples.
     """
@@ -207,10 +216,10 @@ def _variance(samples: np.ndarray) -> float:
 
 
 def _root(variance: float, freedom: float, n: int, taken_off: float = 0.0, centre: float = 1.0) -> Estimate:
-    """√(variance − `taken_off`) / `centre` of n samples, with a chi-squared interval of `freedom` degrees of freedom.
+    """Estimate of √(variance − `taken_off`) / `centre` from n samples, with a chi-squared interval.
 
-    `taken_off`, a known part of the variance, is subtracted from both ends of the interval too; negative results are 0.
-    An upper end that would be 0 is kept without the subtraction.
+    `variance` has `freedom` degrees of freedom. `taken_off`, a known part of the variance, is also subtracted from both
+    ends of the interval; negative differences count as 0. If the upper end would be 0, nothing is subtracted from it.
     """
 
     def root(value: float) -> float:
@@ -227,10 +236,10 @@ def _root(variance: float, freedom: float, n: int, taken_off: float = 0.0, centr
 def simultaneous_band(samples: np.ndarray, level: float, *name: str) -> tuple[np.ndarray, np.ndarray]:
     """Band (low, high), each (r,), that covers the whole mean curve of samples (r, n) with probability `level`.
 
-    Max-t over whole draws: the distribution of the largest t value over radii is simulated for n Gaussian draws with
-    the samples' correlation over radii. A single radius, or perfectly correlated radii, get Student's interval. NaN for
-    a single draw, and at radii where a draw is missing (because its logits overflow); these radii do not affect the
-    band of the others.
+    This is the max-t method: the distribution of the largest |t| over radii is simulated for n Gaussian draws that have
+    the samples' correlation over radii; `name` names the random stream. For a single radius, or perfectly correlated
+    radii, the band is Student's interval. It is NaN for a single draw, and at radii where a draw is missing (because
+    its logits overflow); these radii do not affect the band elsewhere.
     """
     whole, n = np.isfinite(samples).all(axis=-1), samples.shape[-1]
     if n < 2 or not whole.all():
@@ -254,7 +263,7 @@ def simultaneous_band(samples: np.ndarray, level: float, *name: str) -> tuple[np
 
 
 def regression_band(x: np.ndarray, y: np.ndarray, places: np.ndarray, level: float) -> tuple[np.ndarray, ...]:
-    """Least-squares line of y over x at `places`, with the pointwise Student interval of the mean: (line, low, high).
+    """Least-squares line of y over x, evaluated at `places`, and its pointwise Student interval: (line, low, high).
 
     Raises TooFewDraws for fewer than three points or constant x.
     """

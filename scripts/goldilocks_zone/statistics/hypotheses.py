@@ -15,10 +15,12 @@ IDENTITY = "identity"
 
 @dataclass(frozen=True)
 class Test:
-    """A test of an estimate: kind, margin, reference value, and the direction of a superiority test (above or below).
+    """A test of a claim about an estimated value.
 
-    kind: superiority, equivalence, location or identity. For an identity, the estimate is the largest error over draws,
-    without an interval, and the margin is the tolerance.
+    kind: superiority claims that the value lies above `reference` + `margin` or, with the `direction` "below", below
+    `reference` − `margin`. Equivalence and location claim that it lies within `margin` of `reference`; they differ in
+    their levels. An identity claims that the largest error over draws is at most the tolerance `margin`; its estimate
+    has no interval.
     """
 
     kind: str
@@ -28,20 +30,24 @@ class Test:
 
     @property
     def level(self) -> float:
-        """Confidence level of the interval that decides."""
+        """Confidence level of the interval that decides the test."""
         return 0.90 if self.kind == "equivalence" else 0.95
 
     @property
     def threshold(self) -> float:
-        """The value that a superiority test must pass; else the half-width of the region or an identity's tolerance."""
+        """Value beyond which a superiority claim holds; for other kinds, the margin.
+
+        The margin is the half-width of the claimed region for equivalence and location, the tolerance for an identity.
+        """
         if self.kind == "superiority":
             return self.reference + (self.margin if self.direction == "above" else -self.margin)
         return self.margin
 
     def p_values(self, estimate: Estimate) -> tuple[float, float]:
-        """One-sided p-values (p_holds, p_fails); a small one shows that the claim holds, or that it fails.
+        """One-sided p-values (p_holds, p_fails).
 
-        For an identity, they are 0 and 1, or 1 and 0.
+        A small p_holds shows that the claim holds, a small p_fails that it fails. For an identity, one is 0 and the
+        other is 1.
         """
         if self.kind == IDENTITY:
             return (0.0, 1.0) if estimate.value <= self.margin else (1.0, 0.0)
@@ -51,14 +57,21 @@ class Test:
         return max(above_low, 1 - above_high), min(above_high, 1 - above_low)
 
     def verdict(self, p_holds: float, p_fails: float) -> str:
-        """Verdict from p-values, adjusted or not: reproduced if the interval lies entirely on the claim's side."""
+        """Verdict from p-values, which may be adjusted for multiple tests.
+
+        With p-values that are not adjusted, the verdict is `reproduced` if the interval lies entirely inside the
+        claimed region, and `not reproduced` if it lies entirely outside.
+        """
         if self.kind == IDENTITY:
             return HOLDS if p_holds < p_fails else FAILS
         alpha = (1 - self.level) / 2
         return REPRODUCED if p_holds < alpha else NOT_REPRODUCED if p_fails < alpha else INCONCLUSIVE
 
     def undecidable(self, estimate: Estimate) -> str:
-        """The reason why an estimate cannot decide: a grid too coarse or an open end; empty if the estimate can."""
+        """Reason why an estimate cannot decide the test; empty if it can.
+
+        Reasons are a grid that is too coarse for the margin, and an infinite end of the interval.
+        """
         if self.kind in ("equivalence", "location") and estimate.half_step > self.margin:
             steps = f"the quantity is read off a grid in steps of {2 * estimate.half_step:.3g}"
             return f"{steps}, of which half exceeds the margin of {self.margin:g}: more radii are needed"
@@ -67,7 +80,7 @@ class Test:
         return ""
 
     def room(self, estimate: Estimate) -> float:
-        """Signed distance of the interval from the boundary of the claim's side; negative if it crosses."""
+        """Signed distance of the interval from the boundary of the claimed region; negative unless it lies inside."""
         if self.kind == IDENTITY:
             return self.margin - estimate.value
         low, high = (bound - self.reference for bound in estimate.interval(self.level))
@@ -76,10 +89,10 @@ class Test:
         return min(low + self.margin, self.margin - high)
 
     def smallest_effect(self, estimate: Estimate) -> float:
-        """The smallest effect detected with a power of 80 % at this standard error and n; 0 for an identity.
+        """Smallest effect that the test detects with a power of 80 % at this standard error and n; 0 for an identity.
 
-        For superiority, the distance from the margin. For equivalence and location, the smallest margin within which a
-        true difference of zero would be established.
+        For superiority, this is the distance of the true value from the threshold. For equivalence and location, it is
+        the smallest margin within which a true difference of zero would be established.
         """
         if self.kind == IDENTITY:
             return 0.0
@@ -89,14 +102,17 @@ class Test:
 
 
 def adjusted_verdicts(measured: Sequence[tuple[Test, Estimate]]) -> list[str]:
-    """Verdicts of several tests, with the p-values for `holds` and for `fails` each adjusted by Holm's procedure."""
+    """Verdicts of several tests, with p-values adjusted by Holm's procedure.
+
+    The p_holds of all tests are adjusted together, and so are the p_fails.
+    """
     p_values = np.array([test.p_values(estimate) for test, estimate in measured]).reshape(-1, 2)
     adjusted = zip(*map(holm, p_values.T))
     return [test.verdict(*each) for (test, _), each in zip(measured, adjusted)]
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
-    """Holm's step-down adjustment of p-values, shape (m,)."""
+    """P-values (m,) of m tests, adjusted by Holm's step-down procedure."""
     order, m = np.argsort(p_values), len(p_values)
     adjusted = np.maximum.accumulate(np.asarray(p_values)[order] * (m - np.arange(m)))
     return np.minimum(adjusted, 1.0)[np.argsort(order)]

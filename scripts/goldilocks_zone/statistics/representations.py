@@ -2,8 +2,8 @@
 
 Arrays may have any leading dimensions …, which are treated as a batch. Letters: n examples, e embedding dimensions, t
 targets. The result is NaN where a measure is undefined, for example for a constant target or non-finite embeddings.
-tests/unit/statistics/test_representations.py motivates these measures over the alternatives (effective rank, deviations
-of coordinates, probes alone).
+tests/unit/statistics/test_representations.py shows why these measures are preferred to alternatives (effective rank,
+deviations of coordinates, probes alone).
 """
 
 import numpy as np
@@ -15,12 +15,12 @@ IN_USE = 0.25  # smallest covariance eigenvalue of a dimension in use
 
 
 def probed(embeddings: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Predictions and targets (…, n − n//2, t) of the second half, by a ridge probe fitted on the first n//2 examples.
+    """Predictions and targets, each (…, n − n//2, t), of a ridge probe for the last n − n//2 examples.
 
-    The probe minimises ⟨|zW + b − target|²⟩ + PENALTY |W|². Embeddings z (…, n, e) are centred and divided by one
-    global scale, the root mean square after centring, both from the first n//2 examples. The probe is therefore
-    invariant to shifts, rotations and the scale of embeddings, and dimensions of little variance are penalised more
-    than others. A constant embedding predicts the mean.
+    The probe is fitted on the first n//2 examples, where it minimises ⟨|zW + b − target|²⟩ + PENALTY |W|². Embeddings
+    z (…, n, e) are centred and divided by one global scale, the root mean square after centring, both from the first
+    n//2 examples. The probe is therefore invariant to shifts, rotations and the scale of embeddings, and dimensions of
+    little variance are penalised more than others. A probe of constant embeddings predicts the mean of the targets.
     """
     z, targets = _finite(embeddings), targets.astype(float)
     half = z.shape[-2] // 2
@@ -35,7 +35,7 @@ def probed(embeddings: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def unexplained(predicted: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Fraction of variance unexplained (…,): squared error of predictions (…, n, t) over the targets' variance."""
+    """Fraction of variance unexplained (…,): squared error of predictions (…, n, t) over the variance of targets."""
     targets = targets.astype(float)
     error = np.sum((predicted - targets) ** 2, (-2, -1))
     spread = np.sum((targets - targets.mean(-2, keepdims=True)) ** 2, (-2, -1))
@@ -43,26 +43,27 @@ def unexplained(predicted: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 def r_squared_of_angles(embeddings: np.ndarray, angles: np.ndarray) -> np.ndarray:
-    """R² (…,) of probes that jointly predict (cos, sin) of angles (…, n), in radians."""
+    """R² (…,) of probes, see `probed`, that jointly predict (cos, sin) of angles (…, n), in radians."""
     return 1 - unexplained(*probed(embeddings, np.stack([np.cos(angles), np.sin(angles)], -1)))
 
 
 def r_squared(embeddings: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """R² (…,) of probes that jointly predict targets (…, n, t)."""
+    """R² (…,) of probes, see `probed`, that jointly predict targets (…, n, t)."""
     return 1 - unexplained(*probed(embeddings, targets))
 
 
 def accuracy(embeddings: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    """Accuracy (…,) on labels (…, n) of probes fitted to one-hot targets, by the largest output."""
+    """Accuracy (…,) of probes, see `probed`, of one-hot labels (…, n); the largest output is the predicted class."""
     predicted, targets = probed(embeddings, np.eye(classes)[labels])
     share = np.mean(predicted.argmax(-1) == targets.argmax(-1), -1)
     return np.where(np.isnan(predicted).any((-2, -1)), np.nan, share)
 
 
 def auc(compatible: np.ndarray, incompatible: np.ndarray) -> np.ndarray:
-    """Probability (…,) that an incompatible pair (…, n⁻) has a higher energy than a compatible one (…, n⁺).
+    """Probability (…,) that a random incompatible pair has a higher energy than a random compatible pair.
 
-    Ties count one half. NaN if any energy is NaN.
+    The arguments are energies of compatible (…, n⁺) and incompatible (…, n⁻) pairs. Ties count one half. NaN if any
+    energy is NaN.
     """
     n, m = compatible.shape[-1], incompatible.shape[-1]
     both = np.concatenate([compatible, incompatible], -1)
@@ -71,9 +72,10 @@ def auc(compatible: np.ndarray, incompatible: np.ndarray) -> np.ndarray:
 
 
 def gap(compatible: np.ndarray, incompatible: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Mean energy of incompatible minus compatible pairs, both (…, n), over the variance of the targets; shape (…,).
+    """Difference (…,) of the mean energies of incompatible and compatible pairs, over the variance of the targets.
 
-    Energies (squared distances) and the variance are sums over the e embedding dimensions of the targets (…, n, e).
+    The first arguments are the energies, squared distances, of each kind of pair (…, n). Energies and variance are sums
+    over the e embedding dimensions of the targets (…, n, e).
     """
     variance = total_variance(targets)
     difference = incompatible.mean(-1, dtype=float) - compatible.mean(-1, dtype=float)
@@ -81,9 +83,10 @@ def gap(compatible: np.ndarray, incompatible: np.ndarray, targets: np.ndarray) -
 
 
 def information(told: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Plug-in mutual information (…,) of two labellings (…, n), relative to the entropy of `labels`.
+    """Plug-in estimate (…,) of the mutual information of `told` and `labels` (…, n), over the entropy of `labels`.
 
-    Biased upwards, increasingly with the number of distinct values; compare `information_by_chance`.
+    The estimate is biased upwards, the more so the more distinct values there are; `information_by_chance` gives the
+    value that chance alone would give.
     """
     shape = labels.shape[:-1]
     pairs = zip(told.reshape(-1, told.shape[-1]), labels.reshape(-1, labels.shape[-1]))
@@ -93,7 +96,7 @@ def information(told: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def information_by_chance(
     told: np.ndarray, labels: np.ndarray, random: np.random.Generator, repeats: int = 20
 ) -> np.ndarray:
-    """Mean (…,) of `information` over random permutations of the labels among examples."""
+    """Mean (…,) of `information` over `repeats` random permutations of the labels among examples."""
     return np.mean([information(told, random.permuted(labels, axis=-1)) for _ in range(repeats)], 0)
 
 
@@ -118,7 +121,7 @@ def total_variance(embeddings: np.ndarray) -> np.ndarray:
 
 
 def deviation(embeddings: np.ndarray) -> np.ndarray:
-    """σ (…,): square root of the variance averaged over the e dimensions of embeddings (…, n, e)."""
+    """Standard deviation σ (…,): root of the mean, over the e dimensions, of the variance of embeddings (…, n, e)."""
     return np.sqrt(total_variance(embeddings) / embeddings.shape[-1])
 
 
@@ -129,7 +132,7 @@ def _finite(embeddings: np.ndarray) -> np.ndarray:
 
 
 def _information(told: np.ndarray, labels: np.ndarray) -> float:
-    """Mutual information of two labellings (n,), relative to the entropy of the second."""
+    """Mutual information of two labellings (n,), divided by the entropy of `labels`."""
     rows, columns = (np.unique(each, return_inverse=True)[1] for each in (told, labels))
     joint = np.bincount(rows * (columns.max() + 1) + columns).astype(float)
     joint = np.pad(joint, (0, -len(joint) % (columns.max() + 1))).reshape(-1, columns.max() + 1) / len(labels)

@@ -4,7 +4,11 @@ import math
 
 
 def rounded(value: float, low: float, high: float) -> str:
-    """`value` to two digits of its interval's half-width; in the form 1.2e-07 if all three are below 1e-4."""
+    """Text of `value`, rounded to two significant digits of the half-width of its interval.
+
+    The form is 1.2e-07 if `value`, `low` and `high` are all below 1e-4 in magnitude. Without a finite half-width, three
+    significant digits are given.
+    """
     if 0 < max(abs(value), abs(low), abs(high)) < 1e-4:
         return f"{value:.1e}"
     half = max((high - low) / 2, abs(value) * 1e-3)
@@ -14,7 +18,10 @@ def rounded(value: float, low: float, high: float) -> str:
 
 
 def in_interval(value: float, low: float, high: float) -> tuple[str, str, str]:
-    """Value and both ends of its interval as text; an infinite end is ∞, and the other end sets the digits."""
+    """Texts (value, low, high) of a number and the ends of its interval.
+
+    An infinite end becomes -∞ or ∞, and the finite end alone sets the number of digits.
+    """
     ends = [low if math.isfinite(low) else 2 * value - high, high if math.isfinite(high) else 2 * value - low]
     below = rounded(low, *ends) if math.isfinite(low) else "-∞"
     above = rounded(high, *ends) if math.isfinite(high) else "∞"

@@ -1,4 +1,7 @@
-"""Atomic writing of files, which are whole or absent: written under a temporary name and renamed."""
+"""Atomic writing, linking and removal of files, and reasons for failures of the disk.
+
+A file is written under a temporary name and renamed once it is complete, so that a file with its final name is whole.
+"""
 
 import errno
 import fcntl
@@ -20,7 +23,10 @@ _TEMPORARY = re.compile(r"\..*\.(?P<host>[^.]*)-(?P<process>\d+)-[0-9a-f]{32}(\.
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[None]:
-    """Create the folder of `path`, and turn failures to write there into an OSError with one sentence."""
+    """Create the folder of `path`, and raise OSError with one sentence if the with statement fails to write there.
+
+    Exceptions pass unchanged if neither a full or read-only disk nor missing rights explain them.
+    """
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,7 +39,7 @@ def writing(path: str | Path) -> Iterator[None]:
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed to it when the block succeeds and removed when it fails.
+    """Temporary path beside `path`, renamed to `path` if the with statement succeeds and removed if it fails.
 
     Raises OSError with one sentence if the disk is full or the folder is not writable.
     """
@@ -49,20 +55,20 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
 
 def write_text(text: str, path: str | Path) -> None:
-    """Write a text in UTF-8, whole or not at all."""
+    """Write a text in UTF-8, atomically."""
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_if_changed(text: str, path: str | Path) -> None:
-    """Write a text unless the file already has this content, so that an unchanged file keeps its age."""
+    """Write a text unless the file already has this content, so that its modification time stays."""
     path = Path(path)
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         write_text(text, path)
 
 
 def link(source: str | Path, path: str | Path) -> None:
-    """Give a file a second path by a hard link, or by a copy where links are impossible; whole or not at all."""
+    """Make `path` a hard link to the file `source`, or a copy where links are impossible; atomically."""
     source = Path(source).resolve()
     with whole_file(path) as temporary:
         try:
@@ -72,7 +78,7 @@ def link(source: str | Path, path: str | Path) -> None:
 
 
 def remove_leftovers(folders: Iterable[str | Path]) -> None:
-    """Remove temporary files that killed processes of this machine left behind."""
+    """Remove the temporary files below `folders` that killed processes of this machine left behind."""
     for folder in folders:
         for path in Path(folder).rglob(".*-*-*"):
             match = _TEMPORARY.fullmatch(path.name)
@@ -81,7 +87,7 @@ def remove_leftovers(folders: Iterable[str | Path]) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder; for a link to a folder, which redirects storage, only remove the content.
+    """Remove a file or a folder; keep a link to a folder, which redirects storage, and remove the folder's content.
 
     Raises OSError with one sentence if something cannot be removed.
     """
@@ -106,12 +112,15 @@ def sha256(content: str | bytes) -> str:
 
 
 def is_temporary(path: Path) -> bool:
-    """Whether `whole_file` is writing this file, or was writing it when its process was killed."""
+    """Whether a path has the form of the temporary paths of `whole_file`."""
     return bool(_TEMPORARY.fullmatch(path.name))
 
 
 def refuse_unwritable(folders: Iterable[str | Path]) -> None:
-    """Raise OSError with one sentence if one of the folders is not writable or is a broken link; missing ones pass."""
+    """Raise OSError with one sentence if a folder is not writable, is on a full disk or is a broken link.
+
+    Folders that do not exist are accepted.
+    """
     for folder in map(Path, folders):
         if folder.is_symlink() and not folder.exists():
             place = folder.readlink()
@@ -123,7 +132,10 @@ def refuse_unwritable(folders: Iterable[str | Path]) -> None:
 
 
 def refuse_unreadable(path: str | Path) -> None:
-    """Raise OSError with one sentence if a file is unreadable rather than damaged."""
+    """Raise OSError with one sentence if a file cannot be read for a reason that `unreadable` knows.
+
+    Called after a failure to read the file, to distinguish an unreadable file from a damaged one.
+    """
     try:
         with open(path, "rb") as file:
             while file.read(1 << 20):
@@ -135,7 +147,10 @@ def refuse_unreadable(path: str | Path) -> None:
 
 
 def unreadable(error: BaseException) -> str | None:
-    """Reason why a file could not be read, with advice; None for errors that may come from its content."""
+    """Reason why a file could not be read, with advice: missing rights, a lock, or a faulty drive.
+
+    None for other errors, which may come from the content of the file.
+    """
     code = getattr(error, "errno", None)
     if code in (errno.EACCES, errno.EPERM):
         return "this user may not read it; change its mode"
@@ -151,7 +166,7 @@ def _host() -> str:
 
 
 def is_alive(process: int) -> bool:
-    """Whether this machine runs a process with this number."""
+    """Whether a process with this ID is running on this machine."""
     try:
         os.kill(process, 0)
     except OSError as error:
@@ -162,7 +177,7 @@ def is_alive(process: int) -> bool:
 def _unwritable(path: Path, error: Exception) -> str | None:
     """Reason why `path` could not be written, with advice; None if unknown.
 
-    Also checks for a full disk, because netCDF, for example, only reports that writing failed.
+    Always checks for a full disk, because some libraries, such as netCDF, report only that writing failed.
     """
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     code = getattr(error, "errno", None)

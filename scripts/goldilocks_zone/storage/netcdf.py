@@ -10,10 +10,10 @@ import yaml
 
 from goldilocks_zone.storage.files import refuse_unreadable, whole_file, write_text
 
-# Attributes of a user's own dataset about the files that it was read from.
+# Attributes of a user's own dataset that describe the files from which it was read.
 OF_OWN_FILES = ("identity", "place", "channels", "white", "stamp")
-# Unless this is set before HDF5 is loaded, it refuses files on drives without locks and files open in a notebook. Locks
-# are not needed: files here are complete once they have their names.
+# Must be set before HDF5 is loaded. With locking, HDF5 would refuse files on drives without locks and files that are
+# open in a notebook. Locks are not needed, because a file with its final name is complete.
 os.environ["HDF5_USE_FILE_LOCKING"] = "FALSE"
 
 
@@ -48,7 +48,7 @@ def read_dataset(path: str | Path) -> xr.Dataset:
 
 
 def write_card(dataset: xr.Dataset, path: str | Path) -> None:
-    """Write a dataset's metadata to a small file that is read while the workflow loads."""
+    """Write the card of a dataset: a YAML file of metadata, which the workflow reads instead of the dataset."""
     training = int((dataset["split"] == 0).sum())
     card = {
         "image": list(dataset["images"].shape[1:]),
@@ -57,6 +57,6 @@ def write_card(dataset: xr.Dataset, path: str | Path) -> None:
         **{name: dataset.attrs[name] for name in ("classes", "checksum", "source", "licence")},
         **{name: value for name, value in dataset.attrs.items() if name in OF_OWN_FILES},
     }
-    # Numbers read from a file are of numpy types.
+    # YAML has no numpy types, which numbers read from a file have.
     card = {name: value.item() if hasattr(value, "item") else value for name, value in card.items()}
     write_text(yaml.safe_dump(card, allow_unicode=True), path)

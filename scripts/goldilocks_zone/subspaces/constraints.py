@@ -1,8 +1,8 @@
 """Subsets of parameter space that training is restricted to: planes, spheres, and the whole space.
 
 A subset maps coordinates w (m, d) of the m members of an ensemble to parameters x = offset + M w, an array (m, *shape)
-for each parameter, and maps gradients back. On a sphere |w| is fixed. Lengths of w are lengths in parameter space, on
-planes and spheres alike, so that a learning rate means the same step length in every subset.
+for each parameter tensor, and maps gradients back. On a sphere |w| is fixed. On planes and spheres, |w| is a length in
+parameter space, so that a learning rate means the same step length in every subset.
 """
 
 import copy
@@ -15,14 +15,14 @@ from torch import Tensor
 
 from goldilocks_zone.subspaces.projections import Projection
 
-LONG = 2**12  # entries of vectors whose scalar products are computed one by one
+LONG = 2**12  # entries from which on scalar products of vectors are computed one by one
 
 
 @dataclass(frozen=True)
 class Subset:
-    """Parameters x = offsets + M w of coordinates w; x = w without a projection.
+    """A subset of parameter space: parameters x = offsets + M w at coordinates w, or x = w without a `projection`.
 
-    start: initial w (m, d); projection: M; offsets: arrays (m, *shape); norms: |w| (m,) on a sphere, else None.
+    start: initial w (m, d). projection: M. offsets: arrays (m, *shape). norms: |w| (m,) on a sphere, else None.
     """
 
     start: Tensor
@@ -32,17 +32,23 @@ class Subset:
     norms: Tensor | None = None
 
     def forward(self, coordinates: Tensor) -> list[Tensor]:
-        """Parameters (m, *shape) at coordinates (m, d)."""
+        """Parameters at `coordinates` (m, d): an array (m, *shape) for each parameter tensor."""
         if self.projection is None:
             return split(coordinates, self.shapes)
         return self.projection.forward(coordinates, self.offsets)
 
     def parts(self, coordinates: Tensor) -> list[Tensor]:
-        """Views of coordinates (m, d), split like gradients: one per parameter if unconstrained, else a single one."""
+        """Views of `coordinates` (m, d): one (m, *shape) for each parameter tensor if unconstrained, else all in one.
+
+        Gradients and steps are split in the same way.
+        """
         return split(coordinates, self.shapes) if self.is_free else [coordinates]
 
     def transposed(self, gradients: Sequence[Tensor]) -> list[Tensor]:
-        """Gradients by the coordinates, split as in `parts`, from gradients by the parameters."""
+        """Gradients with respect to the coordinates, split as in `parts`.
+
+        `gradients` are with respect to the parameters, an array (m, *shape) for each tensor.
+        """
         if self.is_free:
             return list(gradients)
         if self.projection is None:
@@ -50,7 +56,10 @@ class Subset:
         return [self.projection.transposed(gradients)]
 
     def tangential(self, gradients: list[Tensor], coordinates: Tensor) -> list[Tensor]:
-        """On a sphere, remove in place the radial part of gradients, split as in `parts`, at coordinates (m, d)."""
+        """Remove in place the radial component of `gradients` on a sphere; elsewhere, return them unchanged.
+
+        `gradients` are split as in `parts`, and belong to `coordinates` (m, d).
+        """
         if self.norms is None:
             return gradients
         (gradient,) = gradients
@@ -58,7 +67,7 @@ class Subset:
         return [gradient.addcmul_(shares[:, None], coordinates, value=-1)]
 
     def select(self, members: Tensor) -> "Subset":
-        """Restrict the subset to some of the members (m',)."""
+        """The subset for some of the members, given by their indices (m',)."""
         offsets = None if self.offsets is None else [each[members] for each in self.offsets]
         radii = None if self.norms is None else self.norms[members]
         return replace(self, start=self.start[members], offsets=offsets, norms=radii)
@@ -70,7 +79,7 @@ class Subset:
 
 
 def products(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
-    """Scalar products (m,) of vectors that are split into parts (m, …)."""
+    """Scalar products (m,) of vectors that are both split into parts (m, …)."""
     return sum(_products(a.flatten(1), b.flatten(1)) for a, b in zip(first, second))
 
 
@@ -98,23 +107,23 @@ def split(flat: Tensor, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
 
 
 def plane(projection: Projection, points: Tensor) -> Subset:
-    """Planes x = P + M w through the initialisations P = `points` (m, D), starting at w = 0."""
+    """Planes x = P + M w through the `points` P (m, D), one for each member; training starts at P, where w = 0."""
     start = points.new_zeros(len(points), projection.dimension)
     offsets = [each.contiguous() for each in split(points, projection.shapes)]
     return Subset(start, projection.shapes, projection, offsets=offsets)
 
 
 def sphere(projection: Projection, radii: Tensor, start: Tensor) -> Subset:
-    """Spheres x = M w, |w| = r, for radii r (m,), starting in the direction `start` (d,) (Chang 2019)."""
+    """Spheres x = M w, |w| = r, for `radii` r (m,); training starts in the direction `start` (d,) (Chang 2019)."""
     points = radii[:, None] * (start / start.norm()).to(radii)
     return Subset(points, projection.shapes, projection, norms=radii)
 
 
 def sphere_through(projection: Projection, point: Tensor, radii: Tensor) -> Subset:
-    """Spheres x = Q w, |w| = r (m,), starting at r `point` / |point|: one reading of Fort & Scherlis 2019.
+    """Spheres x = Q w, |w| = r, for `radii` r (m,), on which training starts at r `point` / |point|.
 
-    Q is an orthonormal basis of the span of `point` (D,) and the columns of M. Raises ValueError if these are linearly
-    dependent.
+    Q is an orthonormal basis of the span of `point` (D,) and the columns of M. This is one reading of Fort & Scherlis
+    (2019). Raises ValueError if `point` and the columns are linearly dependent.
     """
     basis = Spanned(projection, point.to(radii))
     start = radii.new_zeros(len(radii), basis.dimension)
@@ -123,18 +132,21 @@ def sphere_through(projection: Projection, point: Tensor, radii: Tensor) -> Subs
 
 
 def full(points: Tensor, shapes: Sequence[tuple[int, ...]], fixed: bool) -> Subset:
-    """The whole space, starting at the initialisations `points` (m, D), restricted to their radii if `fixed`."""
+    """The whole space, with initialisations `points` (m, D); if `fixed`, each member stays at its initial radius."""
     return Subset(points.clone(), list(shapes), norms=points.norm(dim=1) if fixed else None)
 
 
 class Spanned(Projection):
-    """Orthonormal basis of the span of a point and the columns of another projection; the point comes first."""
+    """Projection Q (D, d + 1), an orthonormal basis of the span of a point (D,) and the columns of a projection M.
+
+    The first column is the unit vector along the point.
+    """
 
     def __init__(self, projection: Projection, point: Tensor):
         super().__init__(projection.dimension + 1, projection.shapes)
         self.inner, direction = projection, (point / point.norm())[None]
         self.direction = split(direction, projection.shapes)
-        # With the Cholesky factor L of the Gram matrix, the rows of L⁻¹ [p, M]ᵀ are orthonormal, and p is the first.
+        # With the Cholesky factor L of [p, M]ᵀ [p, M], the rows of L⁻¹ [p, M]ᵀ are orthonormal; p is the first.
         across = projection.transposed(self.direction).double()
         gram = torch.eye(self.dimension, dtype=torch.float64, device=point.device)
         gram[0, 1:] = gram[1:, 0] = across[0]
@@ -144,11 +156,13 @@ class Spanned(Projection):
             gram[1 + start : 1 + start + len(rows), 1:] = rows
         factor, failed = torch.linalg.cholesky_ex((gram + gram.T) / 2)
         if failed:
-            raise ValueError("the initialisation lies in the plane's span: draw another plane or a smaller one")
+            raise ValueError(
+                "the initialisation lies in the span of the plane: draw another plane, or one of fewer dimensions"
+            )
         self._inverse = torch.linalg.solve_triangular(factor, torch.eye(len(gram)).to(gram), upper=False).to(point)
 
     def forward(self, coordinates: Tensor, offsets: Sequence[Tensor] | None = None) -> list[Tensor]:
-        """Q w: M applied to mixed coordinates, plus the part along the point."""
+        """Q w: M applied to linear combinations of the coordinates, plus a component along the point."""
         mixed = coordinates @ self._inverse
         arrays = self.inner.forward(mixed[:, 1:], offsets)
         for array, direction in zip(arrays, self.direction):
@@ -156,15 +170,15 @@ class Spanned(Projection):
         return arrays
 
     def transposed(self, gradients: Sequence[Tensor]) -> Tensor:
-        """Qᵀ g from the part along the point and Mᵀ g."""
+        """Qᵀ g, from the component of g along the point and Mᵀ g."""
         outward = sum((each * b).flatten(1).sum(1) for each, b in zip(gradients, self.direction))
         return torch.cat([outward[:, None], self.inner.transposed(gradients)], 1) @ self._inverse.T
 
     def seen_as(self, inner: Projection, direction: Sequence[Tensor]) -> "Spanned":
-        """This projection, followed by a linear map of the parameters, such as to the outputs of a layer.
+        """This projection followed by a linear map of the parameters, for example to the outputs of a layer.
 
-        Coordinates stay the same. `inner` is this object's `inner` followed by the map, and `direction` (arrays
-        (*shape)) is the image of the unit vector along the point.
+        Coordinates stay the same. `inner` is this object's `inner` followed by the map. `direction`, arrays (*shape),
+        is the image of the unit vector along the point.
         """
         result = copy.copy(self)
         result.inner, result.direction = inner, [each[None] for each in direction]

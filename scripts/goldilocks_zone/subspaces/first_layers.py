@@ -1,9 +1,10 @@
-"""Outputs of a network's first dense layer in place of its weights, for members on one sparse plane or sphere.
+"""Projections to the outputs of a network's first dense layer instead of its weights, on one sparse plane or sphere.
 
-Outputs W Xᵀ (o, n) are linear in the weights. Once a plane's directions are mapped to outputs, with one sparse product
-for all members, two matrix products with d rows give the members' outputs and the gradients by their coordinates.
-Weights (m, o, i) and gradients by them are not formed, which saves most of the work if the first layer has most of the
-parameters. Letters: m members, d coordinates, n examples, i inputs and o outputs of the layer.
+The outputs W Xᵀ (o, n) are linear in the weights W (o, i). One sparse product maps the plane's directions to outputs,
+for all members. Two matrix products with d rows then give the members' outputs, and the gradients with respect to their
+coordinates. Weights (m, o, i) and gradients with respect to weights are not formed, which saves most of the work if the
+first layer has most of the parameters. Letters: m members, d coordinates, n examples, i inputs and o outputs of the
+layer.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,18 +18,22 @@ from torch import Tensor, nn
 from goldilocks_zone.subspaces.constraints import Spanned, Subset
 from goldilocks_zone.subspaces.projections import Dense, Projection, Sparse
 
-# Outputs along d directions have d·n·o entries, weights of the members m·i·o; both paths take as long at this ratio.
+# At this ratio of d·n·o (entries of outputs along directions) to m·i·o (entries of weights), both paths take as long.
 WORTH = 4
 
 
 class FirstLayer:
-    """The first layer of a network whose members lie in a `subset`; its parameters are the network's first ones."""
+    """The first dense layer of a network whose members lie in a `subset` of parameter space.
+
+    Its weight and its bias, if any, are the first parameter tensors of the network.
+    """
 
     def __init__(self, subset: Subset, inner: Sparse, points: list[Tensor] | None, scales: Tensor | None):
-        """Prepare a layer in a subset that the sparse projection `inner` spans.
+        """Prepare the layer in a `subset` that the sparse projection `inner` spans.
 
-        points: arrays (*shape), multiplied by `scales` (m,) to give each member's offsets, or, without scales, the unit
-        vector along the point of `Spanned`; None on spheres through no point.
+        points: an array (*shape) for each parameter tensor. On planes, `points` times `scales` (m,) are the offsets of
+        the members. With a `Spanned` projection, `points` are its unit vector along the point, and `scales` is None. On
+        other spheres both are None.
         """
         self._subset, self._points, self._scales = subset, points, scales
         self._outputs, self._inputs = subset.shapes[0]
@@ -37,9 +42,9 @@ class FirstLayer:
         self._directions = _directions(inner.part(slice(0, self._count)), self._inputs + self._count - 1)
 
     def behind(self, inputs: Tensor) -> Subset | None:
-        """The subset with the layer's outputs (m, o, n) for inputs (n, …) as first parameter, for its weights and bias.
+        """The subset whose first parameter is the layer's outputs (m, o, n), in place of its weight and bias.
 
-        None if forming the weights is cheaper.
+        `inputs` are (n, …). Returns None if forming the weights is cheaper.
         """
         members, dimension, n = len(self._subset.start), self._later.dimension, len(inputs)
         if dimension * n > WORTH * members * self._inputs:
@@ -65,14 +70,14 @@ class FirstLayer:
 
 
 class Stacked(Projection):
-    """Projections with the same coordinates, whose parameters follow each other."""
+    """Several projections of the same coordinates as one, whose parameter tensors are listed one after another."""
 
     def __init__(self, parts: list[Projection]):
         super().__init__(parts[0].dimension, [shape for part in parts for shape in part.shapes])
         self._parts = parts
 
     def forward(self, coordinates: Tensor, offsets: Sequence[Tensor] | None = None) -> list[Tensor]:
-        """M w of all parts."""
+        """M w of all parts, in one list."""
         if offsets is None:
             return [each for part in self._parts for each in part.forward(coordinates)]
         return [each for part, own in self._with_their(offsets) for each in part.forward(coordinates, own)]
@@ -92,7 +97,7 @@ def of(network: nn.Module, subset: Subset) -> FirstLayer | None:
     """The first layer of an nn.Sequential that begins with Flatten and Linear; None where the method does not apply.
 
     It does not apply to other networks, to a single linear layer, to subsets without a sparse projection, to planes
-    whose starts are not multiples of each other, or on a GPU, where it was not measured.
+    through points that are not multiples of one another, or on a GPU, where it was not measured.
     """
     projection, points, scales = subset.projection, None, None
     inner = projection.inner if isinstance(projection, Spanned) else projection
@@ -111,7 +116,10 @@ def of(network: nn.Module, subset: Subset) -> FirstLayer | None:
 
 
 def _scales(points: Tensor) -> Tensor | None:
-    """Lengths (m,) of points (m, D) divided by the greatest; None unless they share one direction up to rounding."""
+    """Lengths (m,) of `points` (m, D), divided by the greatest of them.
+
+    None unless all points have the same direction up to rounding.
+    """
     exact = points.double()
     lengths = torch.linalg.vector_norm(exact, dim=1)
     scales = lengths / lengths.max()
@@ -120,7 +128,7 @@ def _scales(points: Tensor) -> Tensor | None:
 
 
 def _directions(layer: Sparse, width: int) -> scipy.sparse.csr_array:
-    """Directions (d·o, width) of a layer's weights (o, i); a bias, if any, is appended to the weights as a column."""
+    """Directions of a layer's weights (o, i) as a sparse matrix (d · o, width), in which a bias is a last column."""
     (outputs, inputs), entries = layer.shapes[0], layer.unit.tocoo()
     direction, place = entries.coords
     of_weight = place < outputs * inputs

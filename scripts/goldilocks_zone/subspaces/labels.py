@@ -1,4 +1,4 @@
-"""Labels of subspaces: `plane-100-sparse`, `sphere-50-dense`, `full-free`."""
+"""Labels of subspaces, such as `plane-100-sparse`, `sphere-50-dense` and `full-free`, and their parsers."""
 
 import re
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ _SUBSPACE = re.compile(r"(?P<shape>plane|sphere)-(?P<dimension>\d+)-(?P<kind>[a-
 
 @dataclass(frozen=True)
 class Plane:
-    """A random hyperplane: its number of directions and the kind of its columns."""
+    """A random plane in parameter space: its number of directions d, and their kind, such as sparse."""
 
     dimension: int
     kind: str
@@ -18,7 +18,7 @@ class Plane:
 
 @dataclass(frozen=True)
 class Sphere:
-    """The points at one radius in a random subspace: its number of directions and the kind of its columns."""
+    """The sphere of one radius in a random subspace: the subspace's number of directions d, and their kind."""
 
     dimension: int
     kind: str
@@ -26,7 +26,7 @@ class Sphere:
 
 @dataclass(frozen=True)
 class FullSpace:
-    """All parameters, restricted to one radius if `fixed`."""
+    """The whole parameter space or, if `fixed`, the sphere of one radius in it."""
 
     fixed: bool
 

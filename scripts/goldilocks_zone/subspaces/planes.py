@@ -1,9 +1,9 @@
 """Random planes x(w) = P + M w in parameter space: raw directions, metric, nested orthonormal columns.
 
-Directions are the rows of an array (d, D), kept as drawn. The Cholesky factor of their Gram matrix transforms a Hessian
-over raw directions into one over orthonormal directions. As the factor is triangular, the first k orthonormal
-directions span the same subspace as the first k raw directions, whatever the dimension d. Linear algebra uses torch to
-avoid oversubscribing cores with a second BLAS.
+Directions are the rows of an array (d, D). Raw directions are as drawn, not orthonormalised. The Cholesky factor of
+their Gram matrix transforms a Hessian over raw directions into one over orthonormal directions. As the factor is
+triangular, the first k orthonormal directions span the same subspace as the first k raw directions, whatever the
+dimension d. Linear algebra uses torch, because a second BLAS would oversubscribe the cores.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ from goldilocks_zone.subspaces.labels import Plane, parse_plane
 Rows = np.ndarray | Tensor | scipy.sparse.csr_array
 METRICS = ("identity", "shell", "inverse_shell", "sigma")
 COORDINATES_PER_BLOCK = 2**16
-SPARSE_BELOW = 0.05  # share of non-zero entries below which a sparse product is faster
+SPARSE_BELOW = 0.05  # share of non-zero entries below which sparse products are faster
 
 
 def metric(
@@ -25,9 +25,9 @@ def metric(
 ) -> np.ndarray:
     """Diagonal metric η (D,) that multiplies the raw directions of a plane (Fort & Scherlis 2019).
 
-    In layer l: `identity` 1; `shell` ∝ the norm σ_l √size_l of its weights; `inverse_shell` ∝ 1 over this norm;
-    `sigma` ∝ its deviation σ_l. Scaled to mean square 1 over the weights. Biases get 1 with `bias_directions`, else 0,
-    so that the plane has no bias coordinates. Raises ValueError for any other `kind`.
+    `kind` gives η in layer l: `identity` 1; `shell` ∝ σ_l √size_l, the norm of weights with standard deviation σ_l;
+    `inverse_shell` ∝ the inverse of this norm; `sigma` ∝ σ_l. η is scaled to mean square 1 over the weights. Biases get
+    1 with `bias_directions`, else 0, so that the plane has no bias coordinates. Raises ValueError for any other `kind`.
     """
     if kind not in METRICS:
         raise ValueError(f"metric {kind!r} is unknown: use one of {', '.join(METRICS)}")
@@ -45,10 +45,12 @@ def metric(
 
 
 def directions(plane: Plane, eta: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Raw directions ηM of a plane, shape (d, D), float64; a smaller plane has the first directions of a larger one.
+    """Raw directions (d, D) of a plane, float64: the columns of a random matrix M, multiplied by η.
 
-    M is zero where η is; D′ rows remain. `dense`: Gaussian entries of variance 1/D′. `sparse`: each entry is non-zero
-    with probability 1/√D′; a column has a random number n of non-zero entries, ±1/√n with equal probability.
+    From the same random stream, a plane gets the first directions of any larger plane. M is zero where η is; D′ rows
+    remain.
+    `dense`: Gaussian entries of variance 1/D′. `sparse`: each entry is non-zero with probability 1/√D′; a column has a
+    random number n of non-zero entries, ±1/√n with equal probability.
     """
     rows = directions_as_drawn(plane, eta, random)
     return rows.toarray() if plane.kind == "sparse" else rows
@@ -93,7 +95,7 @@ def sparse_directions(dimension: int, eta: np.ndarray, random: np.random.Generat
 
 
 def cholesky(raw_directions: Rows) -> np.ndarray:
-    """Lower-triangular L of shape (d, d) with L Lᵀ the Gram matrix of `raw_directions` (d, D), in double precision.
+    """Lower-triangular L (d, d), in double precision: L Lᵀ is the Gram matrix of `raw_directions` (d, D).
 
     The Gram matrix of a tensor is computed on its device. Raises ValueError if a direction is not finite or zero, or if
     the directions are linearly dependent.
@@ -101,7 +103,7 @@ def cholesky(raw_directions: Rows) -> np.ndarray:
     gram = _gram(raw_directions)
     for what, bad in (("not finite", ~np.isfinite(np.diag(gram))), ("zero", np.diag(gram) == 0)):
         if bad.any():
-            raise ValueError(f"direction {np.flatnonzero(bad)[0]} of the plane is {what}: draw another")
+            raise ValueError(f"direction {np.flatnonzero(bad)[0]} of the plane is {what}: draw another direction")
     factor, failed = (each.numpy() for each in torch.linalg.cholesky_ex(torch.as_tensor(gram)))
     if failed or np.diag(factor).min() < 1e-6 * np.sqrt(np.diag(gram).min()):
         raise ValueError(
@@ -112,7 +114,7 @@ def cholesky(raw_directions: Rows) -> np.ndarray:
 
 
 def as_sparse(rows: np.ndarray) -> scipy.sparse.csr_array | None:
-    """The matrix as a sparse one in double precision, if few of its entries are non-zero; else None."""
+    """Sparse copy of the matrix `rows` in double precision, if few of its entries are non-zero; else None."""
     places, count = [], 0
     for row in rows:
         places.append(np.flatnonzero(row != 0))
@@ -136,7 +138,10 @@ def _gram(rows: Rows) -> np.ndarray:
 
 
 def orthonormalised(matrix: np.ndarray, factor: np.ndarray) -> np.ndarray:
-    """L⁻¹ A L⁻ᵀ: a symmetric matrix A (d, d) over raw directions, expressed over orthonormal directions."""
+    """L⁻¹ A L⁻ᵀ: a symmetric `matrix` A (d, d) over raw directions, expressed over orthonormal directions.
+
+    `factor` is L as returned by `cholesky`.
+    """
     factor = torch.as_tensor(factor)
     half = torch.linalg.solve_triangular(factor, torch.as_tensor(matrix), upper=False)
     full = torch.linalg.solve_triangular(factor, half.T, upper=False)

@@ -1,7 +1,8 @@
 """Projections from a low-dimensional random subspace into the parameters of a network: dense, sparse, Fastfood.
 
-A projection M maps coordinates w (m, d) of m members to an array (m, *shape) for each parameter; its transpose maps
-gradients in these arrays back to coordinates. Columns have unit length and are nearly orthogonal (Li et al. 2018).
+A projection M (D, d) maps coordinates w (m, d) of the m members of an ensemble to an array (m, *shape) for each
+parameter tensor. Its transpose maps gradients in these arrays back to coordinates. Columns of M have unit length and
+are nearly orthogonal (Li et al. 2018).
 """
 
 import functools
@@ -20,12 +21,12 @@ from goldilocks_zone.subspaces import planes
 from goldilocks_zone.subspaces.labels import PROJECTION_KINDS, Plane, Sphere
 
 Shapes = Sequence[tuple[int, ...]]
-ROWS_AT_ONCE = 10  # of a dense projection, drawn in double precision
+ROWS_AT_ONCE = 10  # rows of a dense projection that are drawn at once, in double precision
 ENTRIES_AT_ONCE = 2**18  # on the CPU, products of few rows with many columns are twice as fast in blocks of this size
 
 
 class Projection(ABC):
-    """M with d columns of unit length in the space of parameters of the given shapes."""
+    """A projection M with d columns of unit length; `shapes` are the shapes of the network's parameter tensors."""
 
     def __init__(self, dimension: int, shapes: Shapes):
         self.dimension, self.shapes = dimension, [tuple(shape) for shape in shapes]
@@ -34,11 +35,11 @@ class Projection(ABC):
 
     @abstractmethod
     def forward(self, coordinates: Tensor, offsets: Sequence[Tensor] | None = None) -> list[Tensor]:
-        """M w for coordinates (m, d), plus `offsets` if given: an array (m, *shape) for each parameter."""
+        """M w for coordinates w (m, d), plus `offsets` if given: an array (m, *shape) for each parameter tensor."""
 
     @abstractmethod
     def transposed(self, gradients: Sequence[Tensor]) -> Tensor:
-        """Mᵀ g for arrays (m, *shape), one for each parameter: shape (m, d)."""
+        """Mᵀ g, of shape (m, d), for gradients g: an array (m, *shape) for each parameter tensor."""
 
 
 def make(
@@ -102,20 +103,26 @@ class Dense(Projection):
 
 
 class Sparse(Projection):
-    """M stored by its few non-zero entries: `unit` and `rows` are Mᵀ (d, D) as CSR matrices of scipy and torch."""
+    """M stored by its few non-zero entries.
+
+    `unit` and `rows` are Mᵀ (d, D) as a CSR matrix of scipy and of torch.
+    """
 
     def __init__(self, unit: scipy.sparse.csr_array, shapes: Shapes, like: Tensor):
         super().__init__(unit.shape[0], shapes)
         self.unit, self.rows = unit, sparse_tensor(unit, like)
         columns, self._parts = unit.T.tocsr(), []
         for place in self.places:
-            # Compute only parameters that some column reaches; the others keep their offsets.
+            # Compute only parameters where some column is non-zero; the others keep their offsets.
             reached = np.flatnonzero(np.diff(columns[place].indptr))
             places = torch.as_tensor(reached, device=like.device)
             self._parts.append((places, sparse_tensor(columns[place][reached], like)))
 
     def forward(self, coordinates: Tensor, offsets: Sequence[Tensor] | None = None) -> list[Tensor]:
-        """M w at the parameters that some column reaches; the others are zero, or equal to the offsets."""
+        """M w, computed only at parameters where some column of M is non-zero.
+
+        The other parameters are zero, or equal to `offsets` if given.
+        """
         found, columns = [], coordinates.T.contiguous()
         for number, (shape, (reached, matrix)) in enumerate(zip(self.shapes, self._parts)):
             new = offsets is None
@@ -127,11 +134,11 @@ class Sparse(Projection):
     def transposed(self, gradients: Sequence[Tensor]) -> Tensor:
         """Mᵀ g, computed for one member after another."""
         flat = torch.cat([each.flatten(1) for each in gradients], 1)
-        # One by one, as a sparse product with several columns would first have to transpose them.
+        # One by one, as a sparse product with several columns would first transpose `flat`.
         return torch.stack([self.rows @ each for each in flat])
 
     def part(self, some: slice) -> "Sparse":
-        """The projection restricted to some of the parameters, a slice of their list."""
+        """The projection into some of the parameter tensors, chosen by a slice of their list."""
         places = self.places[some]
         columns = slice(places[0].start, places[-1].stop) if places else slice(0, 0)
         return Sparse(self.unit[:, columns], self.shapes[some], self.rows.values())
@@ -139,7 +146,7 @@ class Sparse(Projection):
 
 def sparse_tensor(matrix: scipy.sparse.csr_array, like: Tensor) -> Tensor:
     """Convert a sparse matrix from scipy to torch, in the precision and on the device of `like`."""
-    # The kernels take indices of 32 bits, and convert longer ones in every product.
+    # torch's kernels take indices of 32 bits, and would convert longer ones in every product.
     indices = (torch.as_tensor(each.astype(np.int32)) for each in (matrix.indptr, matrix.indices))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")

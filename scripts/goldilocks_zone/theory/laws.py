@@ -1,4 +1,4 @@
-"""Closed forms for planes and random gradients."""
+"""Closed forms of κ = Tr/‖·‖_F on planes: for random planes, random matrices and random logit gradients."""
 
 import numpy as np
 from scipy import special
@@ -13,19 +13,22 @@ def finite_dimension_law(kappa: np.ndarray | float, dimension: np.ndarray | floa
 
 
 def null_bound(dimension: int) -> float:
-    """97.5 % quantile of κ for d × d matrices of the Gaussian orthogonal ensemble: normal, deviation √(2/(d + 1))."""
+    """97.5 % quantile of κ = Tr/‖·‖_F of d × d matrices of the Gaussian orthogonal ensemble, with d = `dimension`.
+
+    κ is taken to be normal with mean 0 and standard deviation √(2/(d + 1)).
+    """
     return float(special.ndtri(0.975) * np.sqrt(2 / (dimension + 1)))
 
 
 def kappa_of_random_gradients(
     class_gradient: np.ndarray, example_gradient: np.ndarray, softmax_ratio: np.ndarray, dimension: int, form: str
 ) -> np.ndarray:
-    """κ(E[G]) of the model J = C + E on a plane of d dimensions (Vysogorets et al. 2024, result 5).
+    """κ of the expected G on a plane of d dimensions, for random logit gradients (Vysogorets et al. 2024, result 5).
 
-    Logit gradients J are a mean C plus deviations E of examples, with standard deviations σ_C = `class_gradient` and
-    σ_E = `example_gradient`. κ = √d (σ_E² + σ_C²)/√(σ_E⁴ + 2σ_E²σ_C² + x), with Γ = `softmax_ratio`, Tr/‖·‖_F of the
-    mean diag p − ppᵀ. With `form` "large", x = dσ_C⁴/Γ², for large d; with "finite", x = σ_C⁴ (1 + (d + 1)/Γ²), for
-    any d.
+    In this model the gradient of each logit is J = C + E, a mean C over examples plus the deviation E of an example.
+    Their entries have the standard deviations σ_C = `class_gradient` and σ_E = `example_gradient`. `softmax_ratio` is
+    Γ = Tr(M)/‖M‖_F for the mean M of diag p − ppᵀ over examples. Then κ = √d (σ_E² + σ_C²)/√(σ_E⁴ + 2σ_E²σ_C² + x).
+    `form` is "large" for x = dσ_C⁴/Γ², valid for large d, or "finite" for x = σ_C⁴ (1 + (d + 1)/Γ²), valid for any d.
     """
     shared, own = np.square(class_gradient), np.square(example_gradient)
     last = dimension / softmax_ratio**2 if form == "large" else 1 + (dimension + 1) / softmax_ratio**2

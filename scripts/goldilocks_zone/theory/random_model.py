@@ -5,8 +5,9 @@ E ~ N(0, σ_E²). The probabilities p = softmax(z) come from random logits z ~ N
 Gauss–Newton matrix is G = (1/N) Σ_μ J^μ S_μ J^μᵀ with S_μ = diag p − ppᵀ; the gradient is g = (1/N) Σ_μ J^μ r^μ with
 residuals r = p − y for one-hot labels y.
 
-Letters: N examples, C classes, D weights; axes n examples, k classes. Arguments: `cluster` σ_c, `noise` σ_E, `outputs`
-p (…, n, k). They broadcast: their leading axes are leading axes of the result.
+Letters: N examples, C classes, D weights; axes n examples, k classes. Arguments of the functions: `cluster` is σ_c,
+`noise` is σ_E, and `outputs` (…, n, k) are the probabilities p. Their leading axes … are broadcast, and are the leading
+axes of the result.
 """
 
 from typing import NamedTuple
@@ -35,27 +36,27 @@ def one_hot_labels(outputs: np.ndarray, random: np.random.Generator) -> np.ndarr
 
 
 def curvatures(outputs: np.ndarray) -> np.ndarray:
-    """S = diag p − ppᵀ (…, n, k, k)."""
+    """Matrices S_μ = diag p − ppᵀ of all examples, (…, n, k, k), for the probabilities `outputs` (…, n, k)."""
     unit = np.eye(outputs.shape[-1])
     mixed = (1 - unit) * outputs[..., None] * outputs[..., None, :]
-    # Sums the diagonal p (1 − p) over the other classes, without cancellation where p is near 1.
+    # On the diagonal, p (1 − p) is a sum over the other classes, which avoids cancellation where p is near 1.
     return unit * mixed.sum(-1, keepdims=True) - mixed
 
 
 class Limit(NamedTuple):
-    """Spectrum of G: upper edge of the bulk (…), and outliers (…, k − 1), descending, NaN where inside the bulk."""
+    """Spectrum of G: upper `edge` of the bulk (…), and `outliers` (…, C − 1), descending, NaN where inside the bulk."""
 
     edge: np.ndarray
     outliers: np.ndarray
 
 
 def limit(outputs: np.ndarray, weights: int, cluster: np.ndarray, noise: np.ndarray) -> Limit:
-    """Bulk edge and outliers of G for any p = `outputs` (…, n, k), in the limit of large sizes, D = `weights`.
+    """Bulk edge and outliers of G for given probabilities `outputs` (…, n, k), in the limit of large sizes.
 
-    G has the spectrum of a Wishart matrix with D degrees of freedom and covariance
-    Σ = S^{1/2}(σ_E² I + σ_c² 11ᵀ⊗I)S^{1/2}/N. Let τ_j be the eigenvalues of σ_E² S_μ/N. Each ℓ above all τ_j maps to
-    λ(ℓ) = ℓ(D + Σ_j τ_j/(ℓ − τ_j)). The edge is the minimum of λ; the outliers are λ(ℓ) at those ℓ where an eigenvalue
-    of (σ_c²/N) Σ_μ S_μ(ℓ − σ_E² S_μ/N)⁻¹ equals one.
+    `weights` is D. G has the spectrum of a Wishart matrix with D degrees of freedom and covariance
+    Σ = S^{1/2}(σ_E² I + σ_c² 11ᵀ⊗I)S^{1/2}/N. Let τ_j be the eigenvalues of all σ_E² S_μ/N, and
+    λ(ℓ) = ℓ(D + Σ_j τ_j/(ℓ − τ_j)) for ℓ above all τ_j. The edge of the bulk is the minimum of λ. The outliers are the
+    values λ(ℓ) at those ℓ at which an eigenvalue of (σ_c²/N) Σ_μ S_μ(ℓ − σ_E² S_μ/N)⁻¹ equals 1.
     """
     n, classes = outputs.shape[-2:]
     shape = np.broadcast_shapes(np.shape(cluster), np.shape(noise), outputs.shape[:-2])
@@ -91,9 +92,9 @@ def limit(outputs: np.ndarray, weights: int, cluster: np.ndarray, noise: np.ndar
         return np.diagonal(values, axis1=-2, axis2=-1)[..., : place.shape[-1]] - 1
 
     mean = np.linalg.eigvalsh(curvatures(outputs).mean(-3))[..., ::-1][..., :-1]
-    # Upper bound: (ℓ − τ_max) Σ_μ S_μ(ℓ − τ)⁻¹ is at most Σ_μ S_μ.
+    # Upper bound of ℓ, because (ℓ − τ_max) Σ_μ S_μ(ℓ − σ_E² S_μ/N)⁻¹ is at most Σ_μ S_μ.
     high = top[..., None] + n * shared[..., 0] * mean * (1 + 1e-9)
-    # The matrix is undefined at ℓ = 0, which is the edge without noise or if all outputs are saturated: stay above it.
+    # Without noise, or if all outputs are saturated, the edge is at ℓ = 0, where the matrix is undefined.
     low = np.maximum(np.maximum(edge[..., None], 1e-12 * high), NOTHING)
     above = strengths(low) > 0
     places = _bisected(strengths, low, np.maximum(high, low))
@@ -101,7 +102,7 @@ def limit(outputs: np.ndarray, weights: int, cluster: np.ndarray, noise: np.ndar
 
 
 def _bisected(function, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Zeros of a decreasing function between two arrays, elementwise, by bisection."""
+    """Zeros of an elementwise decreasing function between the arrays `low` and `high`, by bisection."""
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
         if ((middle == low) | (middle == high)).all():
@@ -112,18 +113,20 @@ def _bisected(function, low: np.ndarray, high: np.ndarray) -> np.ndarray:
 
 
 def power(cluster: float, noise: float, residuals: np.ndarray) -> float:
-    """Share σ_c²/(σ_c² + σ_E²) of the gradient's power in the span of the cluster centres, expected over labels and J.
+    """Share σ_c²/(σ_c² + σ_E²) of the gradient's power |g|² that lies in the span of the cluster centres c_k.
 
-    The labels y of the `residuals` p − y (…, n, k) must be drawn independently of p, or from p itself.
+    The powers are expected over labels and J. The labels y of the `residuals` p − y (…, n, k) must be drawn
+    independently of p, or from p itself.
     """
     own = np.square(residuals).sum(-1).mean(-1)
     return cluster**2 * own / (cluster**2 * own + noise**2 * own)
 
 
 def power_given(residuals: np.ndarray, cluster: float, noise: float) -> float:
-    """Share of the gradient's power in the span of the cluster centres, expected over J at given `residuals` (n, k).
+    """Share of the gradient's power |g|² in the span of the cluster centres, at given `residuals` r (n, k).
 
-    σ_c²|r̄|²/(σ_c²|r̄|² + σ_E² E|r|²/N), with r̄ the mean residual. `power` is its expectation over labels.
+    With powers expected over J alone, it is σ_c²|r̄|²/(σ_c²|r̄|² + σ_E² E|r|²/N), where r̄ is the mean residual and E
+    the mean over examples. In `power`, they are expected over labels, too.
     """
     shared = np.square(residuals.mean(-2)).sum(-1)
     own = np.square(residuals).sum(-1).mean(-1) / residuals.shape[-2]
@@ -131,9 +134,10 @@ def power_given(residuals: np.ndarray, cluster: float, noise: float) -> float:
 
 
 def kappa(outputs: np.ndarray, weights: int, cluster: float, noise: float) -> np.ndarray:
-    """√(E[Tr G]²/E‖G‖²_F) in full space for `outputs` (…, n, k); NaN where all outputs are saturated.
+    """κ = √(E[Tr G]²/E‖G‖²_F) in full space for `outputs` (…, n, k); NaN where all outputs are saturated.
 
-    From the moments of a Wishart matrix: E Tr = D Tr Σ, E‖·‖²_F = D(D + 1) Tr Σ² + D (Tr Σ)², with D = `weights`.
+    From the moments of a Wishart matrix with covariance Σ (see `limit`): E Tr G = D Tr Σ and
+    E‖G‖²_F = D(D + 1) Tr Σ² + D (Tr Σ)², with D = `weights`.
     """
     n = outputs.shape[-2]
     parts = curvatures(outputs)
@@ -147,11 +151,12 @@ def kappa(outputs: np.ndarray, weights: int, cluster: float, noise: float) -> np
 
 
 def matching_spread(mixing: float, classes: int, random: np.random.Generator, draws: int = 20_000) -> float:
-    """σ_eff: the standard deviation of Gaussian logits for which E[1 − Σ p²] equals `mixing`.
+    """Standard deviation σ_eff of Gaussian logits for which E[1 − Σ_k p_k²] equals `mixing`.
 
-    Every σ is evaluated on the same `draws` of logits. Raises ValueError unless 0 < mixing < 1 − 1/C, up to rounding.
+    E is the mean over `draws` examples, whose standard normal logits are the same for every σ that is tried. Raises
+    ValueError unless 0 < `mixing` < 1 − 1/C, up to rounding.
     """
-    from scipy import optimize  # takes 0.1 s to import, in every figure of this model
+    from scipy import optimize  # imported here: the import takes 0.1 s, which all figures of this model would pay
 
     most = 1 - 1 / classes
     logits = random.standard_normal((draws, classes))
@@ -161,7 +166,9 @@ def matching_spread(mixing: float, classes: int, random: np.random.Generator, dr
 
     ends = np.log(1e-6), np.log(1e6)
     if not difference(ends[0]) > 0 > difference(ends[1]):
-        raise ValueError(f"E[1 − Σp²] of {mixing:g} is none of Gaussian logits of {classes} classes: 0 to {most:g} are")
+        raise ValueError(
+            f"Gaussian logits of {classes} classes cannot have E[1 − Σp²] = {mixing:g}: give a value from 0 to {most:g}"
+        )
     return float(np.exp(optimize.brentq(difference, *ends, xtol=1e-10)))
 
 

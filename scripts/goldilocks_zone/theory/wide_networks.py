@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-HALVINGS = 100  # of an interval of log t, in the bisection for the edge
+HALVINGS = 100  # steps of the bisection for the edge, over log t
 
 
 @dataclass(frozen=True)
 class Criteria:
-    """Weights λ, μ and ν of a joint-embedding loss, its ε and the threshold of its hinge."""
+    """Weights λ, μ and ν of the terms of a joint-embedding loss, its ε, and the threshold of the hinge on s in V."""
 
     invariance: float
     variance: float
@@ -25,14 +25,14 @@ class Criteria:
 
     @property
     def weights(self) -> tuple[float, float, float]:
-        """λ, μ and ν."""
+        """The weights (λ, μ, ν)."""
         return self.invariance, self.variance, self.covariance
 
     def gauged(self, scale: float, depth: int) -> "Criteria":
-        """Criteria under which training from αθ is equivalent to training from θ under the present criteria.
+        """Criteria under which training from αθ is equivalent to training from θ under `self`; α is `scale`, n `depth`.
 
-        The loss at outputs αⁿZ is then α^{2n} times the present loss at Z. Scale the rate of Adam by α = `scale`, and
-        its ε by α^{2n−1}, with n = `depth`.
+        With the returned criteria, the loss at outputs αⁿZ is α^{2n} times the loss at Z with `self`. For training to
+        be equivalent, also scale the learning rate of Adam by α, and Adam's ε by α^{2n−1}.
         """
         power = scale**depth
         weights = self.invariance, self.variance * power, self.covariance / power**2
@@ -53,7 +53,8 @@ def kappa_1(cosine: np.ndarray) -> np.ndarray:
 def layer_kernels(first: np.ndarray, second: np.ndarray, depth: int) -> np.ndarray:
     """Layer kernels Θ_l(x, x′), shape (n, …), of inputs (…, i), up to a factor common to all layers l = 1 … n.
 
-    Θ_l is σ_l² times the mean product of the derivatives of an output by the weights of layer l, at x and x′:
+    Θ_l is σ_l² times the expected scalar product of an output's gradients with respect to the weights of layer l, at x
+    and at x′. With x and x′ the arguments `first` and `second`, and n = `depth`,
     Θ_l = ‖x‖‖x′‖ u_{l−1} Π_{m=l−1}^{n−2} κ₀(u_m), with u_0 = cos(x, x′) and u_m = κ₁(u_{m−1}).
     """
     products = (first * second).sum(-1)
@@ -69,19 +70,22 @@ def layer_kernels(first: np.ndarray, second: np.ndarray, depth: int) -> np.ndarr
 
 
 def apart(first: np.ndarray, second: np.ndarray, depth: int) -> np.ndarray:
-    """Mean (n,) of Θ_l(x, x) + Θ_l(x′, x′) − 2 Θ_l(x, x′) over p pairs of x (`first`) and x′ (`second`), (p, i)."""
+    """Mean (n,) over pairs of Θ_l(x, x) + Θ_l(x′, x′) − 2 Θ_l(x, x′), for x in `first` and x′ in `second` (p, i)."""
     squares = (first**2).sum(-1) + (second**2).sum(-1)
     return np.mean(squares - 2 * layer_kernels(first, second, depth), axis=1)
 
 
 def ratios_of_invariance(first: np.ndarray, second: np.ndarray, depth: int) -> np.ndarray:
-    """R_l (n,) of I: σ_l² E Tr H_ll divided by its value at the last layer, from the two views (p, i) of p pairs."""
+    """Layer ratios R_l (n,) of I: σ_l² E Tr H_ll of each layer l, divided by its value in the last layer.
+
+    `first` and `second` (p, i) are the two views of p examples. H_ll is the block of layer l in the Hessian of I.
+    """
     found = apart(first, second, depth)
     return found / found[-1]
 
 
 def ratios_of_variance(branches: Sequence[np.ndarray], depth: int) -> np.ndarray:
-    """R_l (n,) of V, from all pairs of the examples (p, i) of each branch."""
+    """Layer ratios R_l (n,) of V, as in `ratios_of_invariance`, from all pairs of examples (p, i) of each branch."""
     found = 0.0
     for inputs in branches:
         for shift in range(1, len(inputs)):
@@ -91,7 +95,7 @@ def ratios_of_variance(branches: Sequence[np.ndarray], depth: int) -> np.ndarray
 
 @dataclass(frozen=True)
 class Moments:
-    """I, C and the variances v (2e,) of both branches at one θ."""
+    """Invariance I, covariance C and variances v (2e,) of the embeddings of both branches, at one θ."""
 
     invariance: float
     covariance: float
@@ -108,10 +112,11 @@ class LayerWeights:
 
 
 def balance(criteria: Criteria, moments: Moments, weights: LayerWeights, growth: np.ndarray) -> np.ndarray:
-    """Balance of the criteria at growths t = α^{2n} of I and v, shape (…).
+    """Balance (…) of the criteria when the parameters are scaled by α, from `moments` at α = 1.
 
-    (2λ W_I I + 4ν W_C C − μ W_V mean_j(v_j 1[s_j < hinge]/s_j))/t, with I, C and v grown. Averaged over
-    initialisations, the balance has the sign of the trace on a random plane. It increases with t.
+    `growth` (…) holds t = α^{2n}, by which I and v grow; C grows by t². The balance is
+    (2λ W_I I + 4ν W_C C − μ W_V mean_j(v_j 1[s_j < hinge]/s_j))/t, at the grown I, C and v. Averaged over
+    initialisations, it has the sign of the trace on a random plane. It increases with t.
     """
     growth = np.asarray(growth, dtype=float)
     v = moments.variances
@@ -123,13 +128,14 @@ def balance(criteria: Criteria, moments: Moments, weights: LayerWeights, growth:
 
 
 def edge(criteria: Criteria, moments: Moments, weights: LayerWeights, depth: int) -> float:
-    """Factor α on the parameters at which the trace changes sign from negative to positive.
+    """Factor α on the parameters at which the trace on a random plane changes from negative to positive.
 
-    NaN if the trace is positive at every radius, as below a threshold of μ/λ, or if all variances are zero.
+    α is found as the zero of `balance`, from `moments` at α = 1. It is NaN if the trace is positive at every radius,
+    which is the case below a threshold of μ/λ, or if all variances are zero. `depth` is n.
     """
     if not moments.variances.any():
         return np.nan
-    # Bracket the edge: above the last hinge no term is negative; far below it s = √ε.
+    # Bracket the edge: where all s exceed the hinge, no term is negative; at small t, s = √ε.
     last = np.log(criteria.hinge**2 / moments.variances[moments.variances > 0].min())
     first = np.log(1e-12 * criteria.epsilon / moments.variances.max())
     if balance(criteria, moments, weights, np.exp(first)) >= 0:
@@ -142,15 +148,19 @@ def edge(criteria: Criteria, moments: Moments, weights: LayerWeights, depth: int
 
 
 def collapse_threshold(correlation: np.ndarray, epsilon: float) -> np.ndarray:
-    """4√ε(1 − c): the μ/λ below which W_n = 0 is a minimum; c is the largest correlation of any feature's views."""
+    """Threshold 4√ε(1 − c) of μ/λ, below which the last layer's weights W_n = 0 are a minimum of the loss.
+
+    c = `correlation` is the largest correlation that the two views of a feature can have.
+    """
     return 4 * np.sqrt(epsilon) * (1 - np.asarray(correlation, dtype=float))
 
 
 def final_deviation(ratio: np.ndarray, correlation: np.ndarray, epsilon: float, hinge: float = 1.0) -> np.ndarray:
-    """σ at the end of training, for μ/λ = `ratio`: √(σ² + ε) = μ/(4λ(1 − c)), at most the hinge; 0 after collapse.
+    """Standard deviation σ of a feature at the end of training, for μ/λ = `ratio`; 0 after collapse.
 
-    This σ minimises 2λ(1 − c)σ² + μ max(0, hinge − √(σ² + ε)), where c = `correlation` is the largest correlation that
-    the two views of a feature can have. For Gaussian views x′ = ρx + √(1 − ρ²)ξ with ρ ≥ 0, c = ρ (Gebelein 1941).
+    √(σ² + ε) is μ/(4λ(1 − c)), or the `hinge` where this is smaller. This σ minimises
+    2λ(1 − c)σ² + μ max(0, hinge − √(σ² + ε)), where c = `correlation` is the largest correlation that the two views
+    of a feature can have. For Gaussian views x′ = ρx + √(1 − ρ²)ξ with ρ ≥ 0, c = ρ (Gebelein 1941).
     """
     with np.errstate(divide="ignore"):
         deviation = np.minimum(np.asarray(ratio) / (4 * (1 - np.asarray(correlation, dtype=float))), hinge)
@@ -158,9 +168,10 @@ def final_deviation(ratio: np.ndarray, correlation: np.ndarray, epsilon: float, 
 
 
 def collapse_hessian(criteria: Criteria, first: np.ndarray, second: np.ndarray, size: int) -> np.ndarray:
-    """Hessian (i, i) along one row of W_n at W_n = 0, from the inputs h and h′ (p, i) of the last layer; e = `size`.
+    """Hessian (i, i) of the loss with respect to one row of the last layer's weights W_n, at W_n = 0.
 
-    (2λ/e)⟨ΔΔᵀ⟩ − μ(Σ + Σ′)/(2e√ε), with Δ = h − h′ and the unbiased covariances Σ of h and Σ′ of h′.
+    It is (2λ/e)⟨ΔΔᵀ⟩ − μ(Σ + Σ′)/(2e√ε), with e = `size`. The inputs of the last layer are h = `first` and h′ =
+    `second` (p, i) for the two views; Δ = h − h′, and Σ and Σ′ are the unbiased covariances of h and of h′.
     """
     between = first - second
     spread = np.cov(first, rowvar=False) + np.cov(second, rowvar=False)
@@ -169,6 +180,9 @@ def collapse_hessian(criteria: Criteria, first: np.ndarray, second: np.ndarray, 
 
 
 def collapse_hessian_of_products(first: np.ndarray, second: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """Collapse Hessian of InfoNCE with dot products: −(X + Xᵀ)/τ, with X = Cov(h, h′) over all p examples."""
+    """Hessian (i, i) of `collapse_hessian` for InfoNCE with dot products: −(X + Xᵀ)/τ, with τ = `temperature`.
+
+    X is the covariance Cov(h, h′) of the last layer's inputs h = `first` and h′ = `second` over all p examples.
+    """
     crossed = (first - first.mean(0)).T @ (second - second.mean(0)) / len(first)
     return -(crossed + crossed.T) / temperature

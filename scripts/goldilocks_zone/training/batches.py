@@ -10,10 +10,11 @@ from goldilocks_zone.randomness import stream
 
 
 def batch(shuffles: Sequence[tuple], step: int, size: int, n: int, keep_last: bool = False) -> Tensor:
-    """Indices among n examples of the batch of a step: (size,) for a single stream, (m, size) for m streams.
+    """Indices of the examples in the minibatch of a step: (size,) for a single random stream, (m, size) for m streams.
 
-    shuffles: names of the random streams. step: counts from 0. keep_last: keep the shorter last batch of an epoch if
-    the size does not divide n.
+    shuffles: names of the streams, each with a new order of the n examples in every epoch. step: counts from 0.
+    size: examples in a batch. keep_last: keep the shorter last batch of an epoch if `size` does not divide `n`;
+    otherwise these examples are left out.
     """
     epoch, number = divmod(step, -(-n // size) if keep_last else n // size)
     rows = [_order(name, epoch, n)[number * size : (number + 1) * size] for name in shuffles]
@@ -21,7 +22,7 @@ def batch(shuffles: Sequence[tuple], step: int, size: int, n: int, keep_last: bo
 
 
 def _order(name: tuple, epoch: int, n: int) -> np.ndarray:
-    """Order of the n examples in an epoch, cached until the next epoch of the same stream."""
+    """Order of the n examples in an epoch, cached until the stream's next epoch."""
     if _ORDERS.get(name, (None,))[0] != (epoch, n):
         _ORDERS[name] = (epoch, n), stream(*name, epoch).permutation(n)
     return _ORDERS[name][1]

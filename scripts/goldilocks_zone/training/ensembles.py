@@ -35,15 +35,20 @@ EXAMPLES_AT_ONCE = 1000  # in evaluation
 class Options:
     """Training options of an ensemble.
 
-    batch: examples per step, None for all. rates: learning rates (m,). temperatures: (m,), instead of the problem's.
+    batch: examples per step, None for all.
+    rates: learning rates (m,).
+    temperatures: temperatures (m,), instead of the problem's.
+    momentum: of SGD. epsilon: of Adam.
     random_signs: a control that multiplies every entry of a gradient by a random sign at every step, so that only the
-    random walk of the optimiser is left (Chang 2019). own_examples: each member has its own examples, and the problem
-    has inputs (m, n, …) and labels (m, n). keep_last: keep the shorter last batch of an epoch if the size does not
-    divide n; otherwise these examples are left out of the epoch. fresh: function from the number of a step to its
-    inputs and labels, instead of batches of the problem; with own_examples, of all members, (m, n, …). stop_at: stop a
-    member once its loss on a batch is at most this value; only in the whole space. rate_at: function from the number of
-    a step to a positive factor on the rates. loss_at: function from the number of a step to the loss that it uses
-    instead of the problem's. momentum is that of SGD, epsilon that of Adam.
+    random walk of the optimiser is left (Chang 2019).
+    own_examples: each member has its own examples, and the problem has inputs (m, n, …) and labels (m, n).
+    keep_last: keep the shorter last batch of an epoch if the size does not divide n; otherwise these examples are left
+    out of the epoch.
+    fresh: function from the number of a step to its inputs and labels, used instead of batches of the problem; with
+    own_examples, it returns the examples of all members, (m, n, …).
+    stop_at: stop a member once its loss on a batch is at most this value; only in the whole space.
+    rate_at: function from the number of a step to a positive factor on the rates.
+    loss_at: function from the number of a step to the loss that it uses instead of the problem's.
     """
 
     steps: int
@@ -63,11 +68,11 @@ class Options:
 
 
 class Ensemble:
-    """m members in training: their coordinates (m, d) and the state of the optimiser.
+    """An ensemble of m members in training: their coordinates (m, d) and the state of the optimiser.
 
     The examples of the `problem` must be one batch of tensors. `shuffles` names the random streams that draw batches:
     either one that all members share, or one for each member. Raises ValueError for any other number of streams, for
-    several batches, for an unknown optimiser, and for `stop_at` with a constraint.
+    several batches, for an unknown optimiser, and for `stop_at` in a constrained subset.
     """
 
     def __init__(self, problem: Problem, subset: Subset, options: Options, shuffles: Sequence[tuple]):
@@ -77,13 +82,13 @@ class Ensemble:
             raise ValueError("training draws batches of its own: give inputs and labels as one array each")
         self.problem, self.subset, self.options = problem, subset, options
         if options.stop_at is not None and not subset.is_free:
-            raise ValueError("stop_at needs training in the whole space: leave it out, or the constraint")
+            raise ValueError("stop_at needs training in the whole space: leave out stop_at or the constraint")
         self.inputs, self.labels = problem.inputs, problem.labels
         self.count = self.inputs.shape[1 if options.own_examples else 0]
         if self.labels is None and not problem.loss.classifies:
             self.labels = self.inputs.new_empty(*self.inputs.shape[: 1 + options.own_examples], 0)
         self.shuffles = [tuple(name) for name in shuffles]
-        self._members = None  # selected among those that `fresh` gives examples for; None for all
+        self._members = None  # indices of the selected members in the examples that `fresh` returns; None for all
         self.coordinates = subset.start.clone()
         like, members = self.coordinates, len(self.coordinates)
         if len(self.shuffles) not in (1, members):
@@ -134,7 +139,7 @@ class Ensemble:
             sgd(self._steps, gradients, *self._moments, **own, **common)
 
     def parameters(self) -> list[Tensor]:
-        """Parameters of the members: an array (m, *shape) for each parameter."""
+        """Parameters of the members: an array (m, *shape) for each parameter tensor."""
         return self.subset.forward(self.coordinates)
 
     def logits(self, parameters: list[Tensor], inputs: Tensor) -> Tensor:
@@ -147,7 +152,7 @@ class Ensemble:
         return (self._own_logits if own else self._logits)(parameters, inputs)
 
     def examples(self, step: int) -> tuple[Tensor, Tensor]:
-        """Inputs and labels of a step: (n, …) and (n,), or (m, n, …) and (m, n).
+        """Inputs and labels of a step: (n, …) and (n,), or (m, n, …) and (m, n) if members have their own examples.
 
         Raises ValueError if the batch is larger than the data.
         """
@@ -170,7 +175,7 @@ class Ensemble:
     def gradients(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """Gradients (m, d) of the members' mean losses with respect to their coordinates; tangential on a sphere.
 
-        inputs, labels: one batch (n, …) for all members, or one for each, (m, n, …).
+        `inputs` and `labels` are one batch (n, …) for all members, or one for each member, (m, n, …).
         """
         return torch.cat([part.flatten(1) for part in self._gradients(inputs, labels)[0]], 1)
 
@@ -179,9 +184,9 @@ class Ensemble:
         return self.rates if self.options.rate_at is None else self.rates * self.options.rate_at(step)
 
     def _gradients(self, inputs: Tensor, labels: Tensor, loss: Loss | None = None) -> tuple[list[Tensor], Tensor]:
-        """`gradients`, split as in `Subset.parts`, and the members' mean losses (m,).
+        """Gradients as in `gradients`, but split as in `Subset.parts`, and the members' mean losses (m,).
 
-        The loss is the problem's unless another is given.
+        The loss is the problem's unless `loss` is given.
         """
         behind = self.first_layer.behind(inputs) if self.first_layer else None
         subset = behind or self.subset
@@ -195,7 +200,7 @@ class Ensemble:
 
     @kernels.flushing()
     def step(self, number: int, inputs: Tensor, labels: Tensor) -> list[Tensor]:
-        """Take step `number` with all members on a batch of the shapes that `gradients` accepts.
+        """Take step `number` with all members, on a batch of the shapes that `gradients` accepts.
 
         Returns the steps of the coordinates, split as in `Subset.parts`, each divided by its member's learning rate.
         These arrays are overwritten two steps later. Subnormal numbers count as zero.
@@ -211,7 +216,7 @@ class Ensemble:
                 gradient *= signs
         radii, places, rates = self.subset.norms, self.subset.parts(self.coordinates), self.rates_at(number)
         with torch.no_grad():
-            # `Progress` compares with the last step, so its buffers must stay intact.
+            # `Progress` compares each step with the last one, whose arrays must stay intact.
             made, self._made = self._made, self._steps
             self._steps = made
             for part in made:
@@ -224,24 +229,24 @@ class Ensemble:
                 # A step whose length overflows cannot be projected back to the sphere.
                 factors = torch.where(torch.isfinite(lengths), radii / lengths, math.nan)
                 self.coordinates *= factors[:, None]
-                # From x to k (x + s) is s + (1 − 1/k) k (x + s).
+                # The whole step, from x to k (x + s), is s + (1 − 1/k) k (x + s).
                 for place, part in zip(places, made):
                     part.addcmul_(place, by_member((1 - 1 / factors) / rates, part))
         return made
 
     def _signs(self, number: int) -> Tensor:
-        """Random signs (m, d), or (1, d) that all members share."""
+        """Random signs (m, d) of a step, or (1, d) if all members share one random stream."""
         size = self.coordinates.shape[1]
         bits = [stream(*name, "signs", number).bytes(-(-size // 8)) for name in self.shuffles]
         signs = np.stack([np.unpackbits(np.frombuffer(each, np.uint8))[:size] for each in bits])
         return torch.as_tensor(signs, device=self.coordinates.device).to(self.coordinates.dtype) * 2 - 1
 
     def at_rest(self, made: list[Tensor]) -> Tensor:
-        """Mask (m,) of the members that no further step would change, from the steps just `made`.
+        """Mask (m,) of the members that no further step would change, given the steps `made` last.
 
-        Members are at rest if they have diverged or stopped, or if their step was zero and steps depend only on the
-        coordinates. In a constrained subset no member counts as at rest: members share matrix products there, and
-        leaving some out would change the rounding of the others.
+        Members are at rest if they have diverged or stopped. They also are if their step was zero and steps depend only
+        on the coordinates. In a constrained subset no member counts as at rest: members share matrix products there,
+        and leaving some out would change the rounding of the others.
         """
         if not self.subset.is_free:
             return torch.zeros_like(self.rates, dtype=torch.bool)
@@ -252,7 +257,7 @@ class Ensemble:
         return resting
 
     def select(self, members: Tensor) -> "Ensemble":
-        """The ensemble of some of the members (m',), in their current state."""
+        """The ensemble of some of the members, given by their indices (m',), in their current state."""
         result = copy.copy(self)
         result.problem = replace(self.problem, loss=self.problem.loss.select(members))
         result.subset, result.coordinates = self.subset.select(members), self.coordinates[members]
@@ -282,7 +287,11 @@ class Ensemble:
 
 
 def over_members(logits: Callable[[list[Tensor], Tensor], Tensor], *, shared: bool) -> Callable:
-    """Map from parameter arrays (m, …) and inputs, `shared` (n, …) or per member (m, n, …), to logits (m, n, k)."""
+    """Vectorise `logits`, a function of one member's parameters and inputs, over the members of an ensemble.
+
+    The result maps parameter arrays (m, …) and inputs to logits (m, n, k). Inputs are (n, …) if `shared`,
+    else (m, n, …).
+    """
     together = vmap(logits, in_dims=(0, None if shared else 0))
 
     def either(arrays: list[Tensor], inputs: Tensor) -> Tensor:

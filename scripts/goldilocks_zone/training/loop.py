@@ -14,15 +14,15 @@ from goldilocks_zone.storage import files
 from goldilocks_zone.training import ensembles, observations
 
 Observe = Callable[[int, ensembles.Ensemble], Mapping[str, Tensor]]
-SHARE_OF_CHECKPOINTS = 0.05  # upper bound on the share of time spent writing them
+SHARE_OF_CHECKPOINTS = 0.05  # upper bound on the share of time spent writing checkpoints
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """A file from which training with the same `key` resumes.
 
-    It is written every `seconds`, or less often if writing is slow, when `asked` returns True, which stops training,
-    and at the end.
+    It is written every `seconds`, or less often if writing is slow, and at the end. It is also written when `asked`
+    returns True, which stops training.
     """
 
     path: Path
@@ -38,16 +38,17 @@ class Stopped(Exception):
 def train(
     ensemble: ensembles.Ensemble, log_at: Sequence[int], observe: Observe, checkpoint: Checkpoint | None = None
 ) -> dict[str, np.ndarray]:
-    """Train on the examples of the ensemble's problem, and return the observations after each step of `log_at`.
+    """Train an ensemble, and return its observations after each step of `log_at`.
 
     Step 0 is the start. `observe`(step, ensemble) returns arrays by name, with one row for each member of the ensemble
-    it is given; those of all m members are stacked to (t, m, …) over the t logged steps. Two summaries (t, m) of all
-    steps so far are added: path_square, the sum of the squared step lengths, and step_cosine, the mean cosine of
-    successive steps. Members at rest at a logged step are left out of later steps and keep their last observations.
-    With a `checkpoint`, a killed run resumes from it, and a finished run is not repeated.
+    that it is given. The results have a row for each of the m members, and are stacked to (t, m, …) over the t logged
+    steps. Two summaries (t, m) of all steps so far are added: path_square, the sum of the squared step lengths, and
+    step_cosine, the mean cosine of the angle between successive steps. Members that are at rest at a logged step (see
+    `Ensemble.at_rest`) are left out of later steps and keep their last observations. With a `checkpoint`, a killed run
+    resumes from it, and a finished run is not repeated.
 
-    Raises ValueError if the batch is larger than the data or the checkpoint is damaged, and Stopped if asked to stop,
-    after writing the checkpoint.
+    Raises ValueError if the batch is larger than the data or the checkpoint is damaged. Raises Stopped, after writing
+    the checkpoint, if asked to stop.
     """
     options, run, logged = ensemble.options, _Run(ensemble), set(log_at)
     saving = _Saving(checkpoint, run)
@@ -70,7 +71,7 @@ def train(
 
 
 class _Saving:
-    """Writer of the checkpoints of a run; does nothing without a `checkpoint`."""
+    """Reads and writes the checkpoints of a run; does nothing without a `checkpoint`."""
 
     def __init__(self, checkpoint: Checkpoint | None, run: "_Run"):
         self._checkpoint, self._run = checkpoint, run
@@ -114,7 +115,11 @@ def _saved(path: Path, device: torch.device) -> dict:
 
 
 class _Run:
-    """State of a training run: the records of all members, and the ensemble of the `working` ones, not yet at rest."""
+    """State of a training run.
+
+    records: observations of all members. working: the ensemble of the members that are not yet at rest; members: their
+    indices in the whole ensemble.
+    """
 
     def __init__(self, ensemble: ensembles.Ensemble):
         self.ensemble, self.working, self.progress = ensemble, ensemble, observations.Progress(ensemble.coordinates)

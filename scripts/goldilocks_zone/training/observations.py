@@ -10,13 +10,15 @@ from goldilocks_zone.training import ensembles
 
 
 def snapshot(ensemble: ensembles.Ensemble, **evaluated: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-    """Measurements (m,) of each member by name, with loss and accuracy on each set of `evaluated` examples.
+    """Measurements (m,) of each member, by name.
 
-    With a member's parameters x, and x_0 at the start: norm, |x|; tensor_norm (m, t), the norm of each of the t
-    parameter tensors; distance, |x − x_0|; start_cosine, the cosine of x and x_0. On the first evaluated set:
-    gradient_norm, the norm of the gradient of the loss within the subset; gradient_cosine, the cosine of this gradient
-    and the coordinates (x itself in the whole space), NaN if either is zero; zero_logits, the share of logits that are
-    exactly zero.
+    Each set of examples in `evaluated`, (inputs, labels) by name, gives <name>_loss and <name>_accuracy. With a
+    member's parameters x, and x_0 at the start: norm, |x|; tensor_norm (m, t), the norm of each of the t parameter
+    tensors; distance, |x − x_0|; start_cosine, the cosine of the angle between x and x_0.
+
+    The first set in `evaluated` also gives: zero_logits, the share of logits that are exactly zero; gradient_norm, the
+    norm of the gradient of the loss within the subset; gradient_cosine, the cosine of the angle between this gradient
+    and the coordinates (x itself in the whole space), NaN if either is zero.
     """
     found = {}
     for name, (inputs, labels) in reversed(evaluated.items()):
@@ -33,19 +35,19 @@ def snapshot(ensemble: ensembles.Ensemble, **evaluated: tuple[Tensor, Tensor]) -
     found["gradient_norm"] = torch.linalg.vector_norm(gradients, dim=1).double()
     across = torch.linalg.vecdot(gradients, ensemble.coordinates).double()
     lengths = found["gradient_norm"] * torch.linalg.vector_norm(ensemble.coordinates, dim=1).double()
-    # NaN at the origin of a plane, and where the gradient vanishes: no angle is defined.
+    # NaN where an angle is undefined: at the origin of a plane, and where the gradient vanishes.
     return {**found, "gradient_cosine": across / lengths}
 
 
 class Progress:
-    """Running sums over the steps so far, per member."""
+    """Running sums over the steps so far, for each member: squared step lengths, and cosines of successive steps."""
 
     def __init__(self, like: Tensor):
         self._square, self._cosine = (torch.zeros(len(like), dtype=torch.float64) for _ in range(2))
         self._last, self._norm, self._count = None, None, 0
 
     def add(self, made: list[Tensor], rates: Tensor) -> None:
-        """Add one step of each member: its parts `made`, each (m, …), already divided by the learning rates (m,).
+        """Add one step of each member, given by its parts `made` (m, …), divided by the learning `rates` (m,).
 
         Keeps a reference to `made`, which must stay unchanged until the next call has returned.
         """
@@ -56,13 +58,13 @@ class Progress:
         self._last, self._norm, self._count = made, norm, self._count + 1
 
     def found(self) -> dict[str, Tensor]:
-        """path_square and step_cosine (m,), as in `loop.train`."""
+        """path_square and step_cosine, each (m,), as `loop.train` defines them."""
         pairs = max(self._count - 1, 0)
         cosine = self._cosine / pairs if pairs else torch.full_like(self._cosine, math.nan)
         return {"path_square": self._square.clone(), "step_cosine": cosine}
 
     def select(self, members: Tensor) -> None:
-        """Restrict to some of the members (m',)."""
+        """Keep only some of the members, given by their indices (m',)."""
         self._square, self._cosine = (each[members.cpu()] for each in (self._square, self._cosine))
         if self._last is not None:
             self._last, self._norm = [part[members] for part in self._last], self._norm[members]
@@ -77,7 +79,10 @@ class Progress:
 
 
 def classified(ensemble: ensembles.Ensemble, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Accuracy, mean loss and share of zero logits of each member (m,), in double precision, at its own temperature."""
+    """Accuracy, mean loss and share of zero logits, each (m,), of all members, at each member's temperature.
+
+    `inputs` and `labels` are (n, …), or (m, n, …) if each member has examples of its own. Computed in double precision.
+    """
     parameters, loss, hits, total, zeros = ensemble.parameters(), ensemble.problem.loss, 0.0, 0.0, 0.0
     axis = int(inputs.ndim > ensemble.inputs.ndim - ensemble.options.own_examples)
     step = inputs.shape[axis] if loss.couples_examples else ensembles.EXAMPLES_AT_ONCE

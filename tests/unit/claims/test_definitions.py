@@ -213,7 +213,7 @@ def test_an_expectation_is_a_test(expected, test):
     ("claim", "message"),
     [
         ("caes: {}", "a.yaml, a1: unknown key 'caes'; did you mean cases?"),
-        ("work: B", "a.yaml, a1: a claim has the work of its file, A; one of another work is in its own file"),
+        ("work: B", "a.yaml, a1: a claim cannot have the key 'work', because all claims of a file are of its work, A"),
         ("cases: {p: {quantitty: x}}", "a.yaml, a1.p: unknown key 'quantitty'; did you mean quantity?"),
         ("cases: {p: {quantity: made_uq}}", "a.yaml, a1.p: quantity 'made_uq' is unknown; did you mean made_up?"),
         ("cases: {p: {test: location}}", "a.yaml, a1.p: unknown key 'test'; "),
@@ -222,7 +222,7 @@ def test_an_expectation_is_a_test(expected, test):
         ("cases: {p: {unit: null}}", "a.yaml, a1.p: the key 'unit' is missing"),
         (
             "cases: {p: {expect: {abve: 1}}}",
-            "a.yaml, a1.p.expect: {'abve': 1} is no expectation; see config/claims/README",
+            "a.yaml, a1.p.expect: {'abve': 1} is no expectation of a known form; config/claims/README",
         ),
         ("cases: {p: {expect: {above: 1, within: 2}}}", "is no expectation"),
         ("cases: {p: {expect: {at: rX, within: 2}}}", "is no expectation"),
@@ -235,7 +235,7 @@ def test_an_expectation_is_a_test(expected, test):
             "a.yaml, a1.p: the key 'like' leads in a circle, p → q → p; take it out of one of these",
         ),
         ("for: [p]\ncases: {'{for}': {unit: '{fro}'}}", "a.yaml, a1.p: unknown placeholder {fro}; did you mean for?"),
-        ("cases: {'{for}': {}}", "a.yaml, a1.{for}: unknown placeholder {for}; there is no for"),
+        ("cases: {'{for}': {}}", "a.yaml, a1.{for}: unknown placeholder {for}; define it under the key 'for'"),
         ("for: [p]\ncases: {p: {}, '{for}': {}}", "a.yaml, a1.p: there are two cases of this name; give each its own"),
     ],
 )

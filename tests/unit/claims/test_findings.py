@@ -104,7 +104,7 @@ def test_mistakes_are_named(change, part, path):
 
 
 def test_a_question_has_no_other_keys(path):
-    with pytest.raises(findings.FindingsError, match="has the keys question and answer"):
+    with pytest.raises(findings.FindingsError, match="must have the keys question and answer"):
         findings.read(path(ENTRY, says="x"), rows(evaluate.REPRODUCED))
 
 
@@ -131,3 +131,17 @@ def test_findings_rest_on_claims_that_are_tested_and_on_no_controls():
             claim, _, case = name.partition(".")
             cases = DEFINITIONS[claim]["cases"]
             assert not cases[case].get("control") if case else cases, name
+
+
+def test_an_open_clause_leaves_out_remarks_on_estimates_that_the_run_lacks(path):
+    entry = {**ENTRY, "claims": ["fs1"], "open": "whether (as is said) it holds (Tr(H) is {fs1.band}, not {by1.outer})"}
+    known = rows(evaluate.INCONCLUSIVE)
+    assert findings.read(path(entry), known)[0].sentences[0].text.endswith(")")
+    known = [{**each, "estimate": ""} if each["id"] == "by1.outer" else each for each in known]
+    assert findings.read(path(entry), known)[0].sentences[0].text == "whether (as is said) it holds"
+
+
+def test_no_open_clause_of_the_projects_findings_prints_a_missing_estimate():
+    known = [{**each, "estimate": ""} for each in of_all_claims(evaluate.NOT_TESTED)]
+    for answer in findings.read(FILE, known):
+        assert "leaves open" in answer.text and "not computed" not in answer.text

@@ -37,7 +37,7 @@ def test_a_case_out_of_reach_is_named_and_asks_for_nothing():
     rows = [row("a.above", 0.5, 0.1, 20, 0.1), row("a.out-of-reach", 0.12, 0.2, 20, 0.1)]
     assert draws.asked(CLAIMS, rows)["one"] == draws.Asked(draws.FEWEST, "a.above", ["a.out-of-reach"])
     rows = [row("a.out-of-reach", 0.12, float("inf"), 20, 0.1)]
-    assert draws.asked(CLAIMS, rows)["one"] == draws.Asked(draws.FEWEST, "a.out-of-reach", ["a.out-of-reach"])
+    assert draws.asked(CLAIMS, rows)["one"] == draws.Asked(draws.FEWEST, "none", ["a.out-of-reach"])
 
 
 def test_with_the_draws_asked_for_the_interval_reaches_half_way():

@@ -36,7 +36,7 @@ def test_a_finished_run_misses_nothing(quick):
     assert f"run quick: blocks {blocks} done; no run is at work in this folder" in lines
     assert not [line for line in lines if "missing" in line]
     # CIFAR-10's own study goes, and with it what it alone is drawn for.
-    assert "cifar10: left out with cifar10" in lines and f"left out: {REASON}" in lines
+    assert "cifar10: left out, for lack of cifar10" in lines and f"left out: {REASON}" in lines
     (figures,) = [line for line in lines if line.startswith("figures: ")]
     assert figures.startswith(f"figures: {len(config.figures)} of {len(config.figures)} drawn; left out: ")
     assert set(figures.split("left out: ")[1].split(", ")) == set(complete.figures) - set(config.figures)

@@ -121,7 +121,7 @@ MISTAKES = [
     ("studies.planes.rate", 0, ["studies.planes.rate", "greater than 0"]),
     ("studies.planes.radii", [0.0, 1], ["studies.planes.radii.0", "greater than 0"]),
     ("studies.planes.radii", [-2], ["studies.planes.radii.0", "greater than 0"]),
-    ("studies.planes.batch", 60_000, ["studies.planes.batch", "mnist has 59500 training examples left"]),
+    ("studies.planes.batch", 60_000, ["studies.planes.batch", "training uses 59500 examples of mnist"]),
     ("studies.planes.batch", 0, ["studies.planes.batch", "at least 1"]),
     ("studies.planes.vary.batch", [64, 60_000], ["studies.planes.vary.batch", "60000", "59500"]),
     ("studies.planes.classes", 11, ["studies.planes.classes: 11 is impossible; mnist has 10 classes"]),
@@ -140,8 +140,8 @@ MISTAKES = [
     ("studies.planes.outputs_examples", 501, ["studies.planes.outputs_examples", "501", "500 examples are held out"]),
     ("studies.geometry_classes.outputs_examples", 10, ["studies.geometry_classes.outputs_examples", "no common axis"]),
     ("studies.geometry_sizes.validation", 1000, ["studies.geometry_sizes.geometry_examples", "2000", "10000 and 1000"]),
-    ("studies.equivalence.geometry_examples", 10, ["studies.equivalence.temperature_rule", "fixed alone"]),
-    ("studies.rate_temperature.geometry_examples", 10, ["studies.rate_temperature.temperature", "1 alone"]),
+    ("studies.equivalence.geometry_examples", 10, ["studies.equivalence.temperature_rule", "temperature_rule: fixed"]),
+    ("studies.rate_temperature.geometry_examples", 10, ["studies.rate_temperature.temperature", "temperature: 1"]),
     ("studies.planes.labels", "groups_of_three", ["studies.planes.labels", "did you mean groups_of_t"]),
     ("studies.planes.optimiser", "adma", ["studies.planes.optimiser", "did you mean adam"]),
     (
@@ -170,7 +170,7 @@ MISTAKES = [
     ),
     ("cuts.dataset", "pie_4_2", ["cuts.dataset", "pie_4_2 is drawn anew"]),
     ("datasets.gauss", {"path": "mine.npz"}, ["datasets.gauss", "belongs to an official dataset"]),
-    ("studies.curvature.datasets", ["ring"], ["datasets.0", "ring is drawn anew for each initialisation, in studies"]),
+    ("studies.curvature.datasets", ["ring"], ["datasets.0", "ring is drawn anew for each initialisation, which"]),
     ("studies.boundary.datasets", ["rings_8"], ["studies.boundary.datasets.0", "rings_8 is drawn anew"]),
     ("studies.boundary.datasets", ["rings_17"], ["studies.boundary.datasets.0", "'rings_17' is unknown"]),
     ("studies.curvature.datasets", ["two_room"], ["datasets.0", "did you mean two_rooms"]),
@@ -190,7 +190,7 @@ MISTAKES = [
     ("studies.boundary_mnist.examples", KeyError, ["boundary_mnist.examples", "say how many images of mnist"]),
     ("studies.boundary_mnist.examples", 60000, ["boundary_mnist.examples", "60000 is impossible"]),
     ("studies.boundary.softmax", ["entropy-0"], ["studies.boundary.softmax.0", "entropy-<nats>"]),
-    ("studies.boundary_measure.scalings", ["2-3-1"], ["boundary_measure.scalings.0", "of product 1"]),
+    ("studies.boundary_measure.scalings", ["2-3-1"], ["boundary_measure.scalings.0", "with product 1"]),
 ]
 
 

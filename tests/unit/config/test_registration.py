@@ -132,4 +132,4 @@ def test_a_kind_that_draws_worlds_takes_them_and_no_points_in_the_plane(copy):
     assert "numbers.datasets.1: gauss is drawn anew" in run(copy, "numbers", "mine.yaml").stderr
     (copy / "mine.yaml").write_text("studies: {curvature: {datasets: [ring]}}")
     refused = run(copy, "numbers", "mine.yaml").stderr
-    assert "ring is drawn anew for each initialisation, in studies of kind " in refused and "counting" in refused
+    assert "ring is drawn anew for each initialisation, which only studies of " in refused and "counting" in refused

@@ -46,7 +46,7 @@ def test_a_record_is_named_by_its_text_and_unpacks_to_it(tiny):
 
 def test_a_job_takes_the_record_that_its_run_has_written(tiny):
     place = "settings/claims.yaml"
-    with pytest.raises(ValueError, match="the run that this job belongs to has left no such record: start it again"):
+    with pytest.raises(ValueError, match="the run that started this job did not leave exactly one such record: start"):
         tiny.path_of(place, started=True)
     written = records.write(f"results/tiny/{place}", "another text")
     assert tiny.path_of(place, started=True) == str(written) != tiny.path_of(place)

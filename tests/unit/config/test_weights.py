@@ -91,7 +91,7 @@ def test_a_run_gives_jobs_the_files_and_records_what_is_in_them(files, tmp_path,
         ([], f"{STUDY}.weights: the list is empty"),
         (3, f"{STUDY}.weights: 3 is no file; name a file of weights, or a list of files"),
         ([3], f"{STUDY}.weights: [3] is no file"),
-        (["none", "none"], f"{STUDY}.weights: ['none', 'none'] names something twice"),
+        (["none", "none"], f"{STUDY}.weights: ['none', 'none'] contains a file twice"),
         ([{"file": "a.pt"}], f"{STUDY}.weights"),
     ],
 )

@@ -482,6 +482,19 @@ def test_what_a_trace_does_not_see_is_not_traced(spoiler):
         assert_is_seen(Random(number, spoiler))
 
 
+def test_the_log_names_operations_without_a_rule(caplog):
+    class Other(nn.Linear):
+        def forward(self, x):
+            return torch.cumprod(super().forward(x), 1)
+
+    caplog.set_level("INFO")
+    assert_right(nn.Sequential(nn.Linear(4, 5), nn.Tanh(), Other(5, CLASSES)), draw(N, 4))
+    assert caplog.messages == ["operations without a rule of their own, differentiated by torch: aten.cumprod.default"]
+    caplog.clear()
+    assert_right(nn.Sequential(nn.Linear(4, 5), nn.GELU(), nn.Linear(5, CLASSES)), draw(N, 4))
+    assert not caplog.messages
+
+
 def test_chance_is_refused():
     random.seed(0)
     module = Random(0, "dropped").double()

@@ -241,7 +241,7 @@ def test_directions_that_span_no_plane_are_refused(path):
 @pytest.mark.parametrize(
     "changed, message",
     [
-        ({"examples": [31]}, "31 examples asked for and 30 given"),
+        ({"examples": [31]}, "31 examples were asked for, and 30 given"),
         ({"examples": [3, 0]}, "no examples"),
         ({"examples": []}, "no examples"),
         ({"inputs": torch.zeros(0, 8), "labels": torch.zeros(0, dtype=torch.int64)}, "no examples"),

@@ -317,7 +317,7 @@ STATISTICS = (
     r"mixes the examples of a batch, so that it has no loss per example: put its batch normalisation core.1 into "
     r"evaluation mode by network.eval\(\)"
 )
-BATCH = "mixes the examples of a batch, .*: let the logits of one depend on no other"
+BATCH = "mixes the examples of a batch, .*: let the logits of one example depend on no other"
 CHECKPOINT = "computes activations again .* without the given parameters: switch checkpointing off"
 SAME = "these numbers must be the same"
 SEQUENCE = (3, 4)
@@ -367,7 +367,7 @@ ROWS = {
     ),
     "one logit": refused(
         lambda: Network(nn.Linear(4, 5), classes=1),
-        "one logit, whose softmax is 1 and cross-entropy 0 .*: give it one for each of two classes, or the loss",
+        "one logit, whose softmax is 1 and cross-entropy 0 .*: give it two logits, one for each class, or use the loss",
     ),
     # Inputs.
     "token ids": of(with_core(lambda: nn.Embedding(6, 5), nn.Tanh), shape="tokens"),
@@ -393,9 +393,9 @@ ROWS = {
     "sparse inputs": given(inputs=lambda x: x.to_sparse()),
     "complex inputs": given("inputs are complex, of type torch.complex128: give real and", inputs=lambda x: x + 0j),
     "no inputs": given(
-        "no examples was asked for: give and ask for one", inputs=lambda x: x[:0], labels=lambda y: y[:0]
+        "no examples to average over: give at least one", inputs=lambda x: x[:0], labels=lambda y: y[:0]
     ),
-    "one number as inputs": given("no examples was asked for", inputs=lambda x: x[0, 0]),
+    "one number as inputs": given("no examples to average over", inputs=lambda x: x[0, 0]),
     "a NaN in inputs": given("input 2 is not finite: find out where", inputs=at((2, 1), torch.nan)),
     "an infinite input": given("input 6 is not finite: find out where", inputs=at((6, 0), torch.inf)),
     "inputs of another width": given(
@@ -434,9 +434,9 @@ ROWS = {
     "complex directions": given("(directions|vectors) are complex", rows=lambda v: v + 0j),
     "directions beyond the parameters": given(SAME, rows=lambda v: torch.cat([v, v], 1)),
     "one direction alone": given(
-        r"(directions|vectors) have the shape \(43,\): give one row for each", rows=lambda v: v[0]
+        r"(directions|vectors) have the shape \(43,\): give an array \(d, D\)", rows=lambda v: v[0]
     ),
-    "no direction": given(r"have the shape \(0, 43\): give one row for each", rows=lambda v: v[:0]),
+    "no direction": given(r"have the shape \(0, 43\): give an array \(d, D\)", rows=lambda v: v[:0]),
     "a NaN in directions": given("(direction|vector) 1.* is not finite", rows=at((1, 3), torch.nan)),
     "an infinite direction": given("(direction|vector) 2.* is not finite", rows=at((2, 0), torch.inf)),
     # Networks whose kernels are fused.
@@ -476,7 +476,7 @@ ROWS = {
     "spread over devices": of(lambda: nn.DataParallel(plain()), plain),
     "function differentiable once": refused(
         applied(OnceDifferentiable.apply),
-        "a function of its own that is differentiable once, .*: write its backward in torch's operations",
+        "a torch.autograd.Function that can be differentiated only once, .*: write its backward in torch's operations",
     ),
     "function without derivatives": refused(
         applied(lambda z: torch.special.zeta(z.square() + 2, z.square() + 1)),
@@ -666,7 +666,7 @@ MISTAKES = {
     "NaN in parameters": ({"parameters": at(4, torch.nan)}, "parameter 4 is not finite", ("sharpness",)),
     "complex parameters": ({"parameters": lambda p: p + 0j}, "parameters are complex", ()),
     "NaN in inputs": ({"inputs": at((2, 1), torch.nan)}, "input 2 is not finite", ()),
-    "no inputs": ({"inputs": lambda x: x[:0], "labels": lambda y: y[:0]}, "no examples was asked for", ()),
+    "no inputs": ({"inputs": lambda x: x[:0], "labels": lambda y: y[:0]}, "no examples to average over", ()),
     "width of inputs": ({"inputs": lambda x: x[:, :3]}, r"fails on inputs of shape \(7, 3\)", ()),
     "batch normalisation": ({"module": lambda m: nn.Sequential(m, nn.BatchNorm1d(3, affine=False))}, "mixes the", ()),
     "outputs": (
@@ -744,7 +744,7 @@ IDENTITY = np.eye(4)
     [
         (
             lambda: summaries.nested_eigenvalues(IDENTITY, [2, 5]),
-            r"dimensions \[2, 5\] of a plane of 4: ask for 1 to 4",
+            r"dimensions \[2, 5\] do not fit a plane of 4: ask for 1 to 4",
         ),
         (lambda: summaries.nested_eigenvalues(IDENTITY, [0]), "ask for 1 to 4"),
         (lambda: summaries.nested_eigenvalues(IDENTITY[:3], [2]), r"the Hessian has the shape \(3, 4\): give a square"),
@@ -767,7 +767,7 @@ IDENTITY = np.eye(4)
         ),
         (lambda: lanczos.top_eigenpairs(lambda v: v * 1j, 4, 1), "complex: give a real symmetric"),
         (lambda: lanczos.lanczos(lambda v: v, IDENTITY[0], 2), r"probes of shape \(4,\) .*: give real rows"),
-        (lambda: logit_gradients.gauss_newton(some_gradients(), None, 1), "the loss has no factor"),
+        (lambda: logit_gradients.gauss_newton(some_gradients(), None, 1), "by the outputs has a negative eigenvalue"),
         (
             lambda: logit_gradient_pairs.frobenius_norm(some_gradients(), SoftmaxFactor(torch.ones(5, 2) / 2)),
             r"outputs have \(5, 2\) examples and classes and gradients \(6, 2\)",

@@ -171,6 +171,26 @@ def test_the_way_taken_is_told_for_what_a_network_does():
         softened_relu.softened(Problem(replaced, inputs), theta, 10.0)
 
 
+def test_each_relu_is_softened_by_the_size_of_its_own_inputs():
+    """Against a forward pass by hand, where the ReLU inside a block is called before the one beside the block."""
+    inner = nn.Sequential(nn.Linear(INPUTS, 6), nn.ReLU(), nn.Linear(6, INPUTS))
+    module = nn.Sequential(nn.Identity(), networks.Residual(inner), nn.ReLU(), nn.Linear(INPUTS, CLASSES)).double()
+    theta, _, inputs, _ = problem(module)
+    softer = softened_relu.softened(Problem(module, inputs), theta, 10.0).network
+    nn.utils.vector_to_parameters(theta, module.parameters())
+    first, second = module[1].inner[0](inputs), module[1](inputs)
+    for found, taken in ((softer[1].inner[1], first), (softer[2], second)):
+        assert found.beta == pytest.approx(10 / float(taken.square().mean().sqrt()), rel=1e-12)
+
+
+def test_networks_with_another_activation_are_not_softened():
+    for other in (nn.Sigmoid(), nn.Softplus(), networks.CentredSoftplus(3.0)):
+        module = nn.Sequential(nn.Linear(INPUTS, 5), nn.ReLU(), nn.Linear(5, 5), other, nn.Linear(5, CLASSES)).double()
+        theta, _, inputs, _ = problem(module)
+        with pytest.raises(ValueError, match="kinks can be softened only"):
+            softened_relu.softened(Problem(module, inputs), theta, 10.0)
+
+
 @pytest.mark.parametrize("label", ["fc-9x3-relu", "conv-3x2-leakyrelu", "fc-9x3-tanh-res", "lenet5-softplus"])
 @pytest.mark.parametrize("radius", [1e-3, 1.0, 1e3])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])

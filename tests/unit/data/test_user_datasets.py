@@ -234,7 +234,7 @@ def test_what_was_verified_serves_on_when_its_files_are_gone(tmp_path, caplog):
     path.unlink()
     card.unlink()
     read_in(entries, place, code="newer code")
-    assert path.read_bytes() == expected and f"there is nothing at {source}: what was read from it" in caplog.text
+    assert path.read_bytes() == expected and f"there is nothing at {source}: the copy that was read" in caplog.text
     # Not for another place, and not where it is damaged.
     path.unlink()
     with pytest.raises(FileNotFoundError, match="there is nothing at nowhere"):
@@ -445,11 +445,11 @@ MALFORMED = {
     ),
     "images of two sizes": (
         lambda f: write_zip(f, members(**{"train/dog/1.png": image_bytes(np.zeros((6, 6), np.uint8))})),
-        "has 6×6 pixels and others 5×4",
+        "has 6×6 pixels, but images before it 5×4",
     ),
     "an image too large": (
         lambda f: write_zip(f, {"train/cat/0.png": image_bytes(np.zeros((2000, 2000), np.uint8))}),
-        "has 2000×2000 pixels, beyond the limit of 4 MiB",
+        "has 2000×2000 pixels, which take memory beyond the limit of 4 MiB",
     ),
     "transparency": (
         lambda f: write_zip(f, members(**{"train/cat/0.png": image_bytes(np.zeros((4, 5, 4), np.uint8))})),
@@ -477,7 +477,7 @@ MALFORMED = {
     ),
     "classes told apart by capitals": (
         lambda f: write_zip(f, members(**{"train/Cat/1.png": members()["test/dog/1.png"]})),
-        "is there twice, perhaps in capitals",
+        "if case is ignored; rename one of them",
     ),
     "sixteen bits": (
         lambda f: write_zip(f, members(**{"train/cat/0.png": image_bytes(np.full((4, 5), 300, np.uint16))})),
@@ -569,7 +569,7 @@ def network(body, forward="return self.layer(x.flatten(1))", name="Mine"):
 
 BAD_NETWORKS = {
     "not Python": ("class Mine(", "is not valid Python"),
-    "another name": (network(LINEAR, name="Yours"), "defines no class or function 'Mine': it has Yours"),
+    "another name": (network(LINEAR, name="Yours"), "function 'Mine': correct the name; it defines Yours"),
     "fails on import": (network(LINEAR) + "\n1 / 0\n", "fails when it is run (ZeroDivisionError"),
     "cannot be built": (
         network("        self.layer = nn.Linear(-1, classes)\n"),

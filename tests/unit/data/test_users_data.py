@@ -147,7 +147,7 @@ def test_unit_intervals_end_at_one(tmp_path):
 def test_what_is_taken_for_granted_is_said(tmp_path, caplog):
     read(write_npz(tmp_path, labels=LABELS + 1, split=SPLIT.astype(bool)))
     assert "labels go from 1 to 3: class 1 is taken for the first of 3" in caplog.text
-    assert "split is True for 6 of 18 examples, which are taken for test" in caplog.text
+    assert "split is boolean: True marks 6 of 18 examples, the test set" in caplog.text
     read(parts(*MEDMNIST)(tmp_path))
     assert "6 examples for validation are taken as training examples, of which the studies hold some out" in caplog.text
     read(parts(KERAS[0], KERAS[1], None)(tmp_path))
@@ -203,6 +203,7 @@ IMAGES = {
     "a palette": (palette(4), np.stack([REDS, 0 * REDS, 255 - REDS])),
     "1 bit": (saved(Image.fromarray(FLAT > 99)), np.where(FLAT > 99, 255, 0)[None]),
     "a palette of greys": (saved(Image.fromarray(FLAT).convert("P")), FLAT[None]),
+    "an opaque palette of greys": (saved(Image.fromarray(FLAT).convert("P"), transparency=b"\xff" * 256), FLAT[None]),
 }
 
 
@@ -345,13 +346,13 @@ REFUSED = {
     "0 and 1": (npz(images=(GREY > 99) * 1), {}, "has no value above 1, so 255 is hardly white; say which value is"),
     "0 to 16 as floats": (npz(images=GREY // 16 * 1.0), {}, "as white: 1 or white: 15"),
     "floats from 0 to 1": (npz(images=GREY / 255), {}, "as white: 1, or scale to uint8 first"),
-    "more than white": (npz(images=GREY), {"white": 100}, "outside of 0 to 100, the configured white; correct white"),
+    "more than white": (npz(images=GREY), {"white": 100}, "outside of 0 to 100, the range that the key white sets"),
     "dark images in folders": (
         lambda f: write_folder(f, {name: image_bytes(FLAT // 100) for name in MEMBERS}),
         {},
         "has no value above 2, so 255 is hardly white",
     ),
-    "several labels an example": (npz(labels=1 - ONE_HOT), {}, "not with one 1 in each row; name one class each"),
+    "several labels an example": (npz(labels=1 - ONE_HOT), {}, "its rows are not one-hot, one 1 among zeros"),
     "labels with fractions": (npz(labels=LABELS + 0.5), {}, "labels has values that are no whole numbers"),
     "splits of two sizes": (
         lambda f: write_npz(f, images=None, labels=None, split=None, x_train=GREY, y_train=LABELS, x_test=COLOUR),
@@ -390,7 +391,7 @@ CONVERTED = {
     "TIFF": ("train/cat/0.tif", saved(Image.fromarray(FLAT), "TIFF"), "'train/cat/0.tif' is a TIFF"),
     "WebP": ("train/cat/0.webp", saved(Image.fromarray(FLAT), "WEBP", lossless=True), "'train/cat/0.webp' is a WebP"),
     "GIF": ("train/cat/0.gif", saved(Image.fromarray(FLAT), "GIF"), "'train/cat/0.gif' is a GIF"),
-    "another size": ("train/cat/1.png", image_bytes(np.tile(FLAT, (2, 3))), "has 15×8 pixels and others 5×4"),
+    "another size": ("train/cat/1.png", image_bytes(np.tile(FLAT, (2, 3))), "15×8 pixels, but images before it 5×4"),
     "transparency": ("train/cat/1.png", saved(Image.new("RGBA", (5, 4), (9, 9, 9, 99))), "is transparent in places"),
     "16 bits": (FIRST, saved(Image.fromarray(FLAT.astype(np.uint16) * 257)), "has the colour mode I;16, 16 bits"),
     "4 bits": ("train/cat/1.png", four_bits(), "has the colour mode L, 4 bits"),
@@ -434,7 +435,7 @@ def test_validation_that_leaves_nothing_is_named_by_a_job(tmp_path):
     netcdf.write_dataset(read(write_npz(tmp_path)), tmp_path / "own.nc")
     with pytest.raises(ValueError, match="validation: 12 leaves none of the 12 training examples of own: hold"):
         datasets.load(tmp_path / "own.nc", "own", 1, "standardised", "original", 12, 1)
-    with pytest.raises(ValueError, match="3 examples asked of own, which has 2 for training beside 10 for validation"):
+    with pytest.raises(ValueError, match="3 examples of own are asked for, but it has 2 for training beside 10 for"):
         datasets.load(tmp_path / "own.nc", "own", 3, "standardised", "original", 10, 1)
 
 

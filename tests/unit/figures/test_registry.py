@@ -98,7 +98,7 @@ def test_a_configuration_changes_and_leaves_out_figures():
         ("def draw(:", {}, ["figures.mine", "my_figure.py is not valid Python"]),
         ("X = 1\n", {}, ["figures.mine", "defines no function draw(studies, settings, published): add it"]),
         (DRAWS, {"studies": ["curvatur"]}, ["figures.mine.studies.0", "did you mean curvature?"]),
-        (DRAWS, {}, ["figures.mine: name the studies"]),
+        (DRAWS, {}, ["figures.mine: the key studies is missing or empty; name the studies"]),
         (DRAWS, {"file": 3}, ["figures.mine.file: 3 has the wrong type"]),
         (
             DRAWS,
@@ -110,7 +110,7 @@ def test_a_configuration_changes_and_leaves_out_figures():
         (
             f"FIGURE = {{'axis': 'scale', 'studies': ['curvature']}}\n{DRAWS}",
             {},
-            ["figures.mine.studies.0: curvature has no radius_unit: init_scale"],
+            ["figures.mine.studies.0: this figure needs a study with radius_unit: init_scale, unlike curvature"],
         ),
     ],
 )

@@ -40,13 +40,13 @@ UNSAID = "2026-01-01 10:00:00,000 draw 1 measured\n"
         (UNSAID, "died with <Signals.SIGKILL: 9>", None, "killed (SIGKILL) without a message, perhaps because"),
         (None, "returned non-zero exit status 137", None, "killed (SIGKILL) without a message, perhaps because"),
         (UNSAID, "died with <Signals.SIGSEGV: 11>", None, "ended by SIGSEGV without giving a reason; run again"),
-        (None, "returned non-zero exit status 127", None, "ended with status 127 without giving a reason: its message"),
-        (None, "", None, "ended without giving a reason: its message stands above"),
+        (None, "returned non-zero exit status 127", None, "ended with status 127 without a reason in its log: see the"),
+        (None, "", None, "ended without a reason in its log: see the output above"),
         (
             UNSAID,
             "",
             "SLURM-job '7' failed, SLURM status is: 'OUT_OF_MEMORY'. x",
-            "SLURM says OUT_OF_MEMORY, and the job",
+            "SLURM reports OUT_OF_MEMORY, and the job",
         ),
     ],
 )

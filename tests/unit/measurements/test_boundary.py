@@ -228,7 +228,7 @@ def test_degenerate_networks_are_recorded_as_such(tmp_path, monkeypatch):
     [
         ({"minima": ["worst"]}, "use normal, untrained, wide_margin, adversarial-<steps> or large_norm-<steps>"),
         ({"softmax": ["entropy"]}, "use temperature-<T>, entropy-<nats>, uniform or permuted"),
-        ({"scalings": ["2-2-2"]}, "a factor for each layer of product 1"),
+        ({"scalings": ["2-2-2"]}, "a factor for each layer, with product 1"),
     ],
 )
 def test_labels_that_are_none(changed, sentence):

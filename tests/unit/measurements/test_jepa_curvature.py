@@ -256,11 +256,11 @@ def refused(**changed):
     ("changed", "message"),
     [
         ({"networks": ["fc-9x2-tanh"], "edges": ["vicreg"]}, "needs homogeneous outputs"),
-        ({"predictor": True, "collapse": True}, "leave out the predictor"),
+        ({"predictor": True, "collapse": True}, "set predictor: false"),
         ({"networks": ["conv-3x2-relu"]}, "use an encoder fc-"),
         ({"subspaces": ["plane-37-dense"]}, "the last layer of fc-9x2-relu-nobias has 36 weights"),
-        ({"embedding": 3, "criteria": ["cross_entropy"]}, "needs as many outputs"),
-        ({"classes": 2}, "leave it out"),
+        ({"embedding": 3, "criteria": ["cross_entropy"]}, "needs 4 outputs at least"),
+        ({"classes": 2}, "leave this key out"),
     ],
 )
 def test_studies_that_are_not_defined_are_refused(changed, message):

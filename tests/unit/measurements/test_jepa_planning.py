@@ -323,14 +323,14 @@ def test_a_block_of_one_level_that_overflows_is_whole(tmp_path):
 @pytest.mark.parametrize(
     ("dataset", "changed", "message"),
     [
-        ("ring", {"planners": ["hierarchical"]}, "planners act in two rooms, every 4 steps; set span: 4 there"),
-        ("two_rooms", {"span": 8}, "set span: 4 there"),
+        ("ring", {"planners": ["hierarchical"]}, "planners act in two_rooms alone, every 4 steps; set datasets"),
+        ("two_rooms", {"span": 8}, "set datasets: [two_rooms] and span: 4"),
         (
             "two_rooms",
             {"same_room": ["hierarchical-true"]},
             "same_room.0: hierarchical-true is impossible; choose from",
         ),
-        ("two_rooms", {"noise": 0.1}, "noise and reach are options of ring world"),
+        ("two_rooms", {"noise": 0.1}, "noise and reach are options of the dataset ring alone"),
         ("ring", {"datasets": ["ring", "two_rooms"]}, "give each a study of its own"),
         ("ring", {"networks": ["lenet5"]}, "networks: lenet5 is impossible; use an encoder fc-<widths>-<activation>"),
     ],

@@ -193,7 +193,7 @@ def test_weights_of_another_network_are_refused_with_file_and_key(form, folder, 
     file = str(folder / f"epoch_1.{form}")
     with pytest.raises(ValueError) as refusal:
         measured(folder, tmp_path, network="fc-5x1-relu", weights=file)
-    said = f"{file}, as weights of the network fc-5x1-relu: 1.weight is missing, which the network has"
+    said = f"{file}, as weights of the network fc-5x1-relu: the network's tensor 1.weight is missing"
     assert said in str(refusal.value)
 
 

@@ -105,7 +105,7 @@ def test_nested_lists_of_numbers_are_one_batch():
             {"inputs": iter([1])},
             "batches come from an iterator, which ends after one pass: give a list or a DataLoader",
         ),
-        ({"inputs": [], "labels": []}, "a mean over no examples was asked for: give and ask for one at least"),
+        ({"inputs": [], "labels": []}, "no examples to average over: give at least one, and ask for at least one"),
         ({"labels": [torch.zeros(10, dtype=int)]}, "not as many batches of labels as of inputs: give one for each"),
         ({"labels": [torch.zeros(9, dtype=int)] * 3}, "9 labels and 10 inputs were given: give one label"),
         ({"labels": None}, "the loss cross_entropy needs labels, and none are given"),
@@ -125,7 +125,7 @@ def test_problems_that_cannot_be_are_refused_in_one_sentence(change, message):
 def test_more_examples_than_all_batches_have_are_refused():
     network = model("fc-9x2-relu", examples=30)
     problem = Problem(network.module, network.inputs.split(10), network.targets.split(10))
-    with pytest.raises(ValueError, match="31 examples asked for and 30 given: ask for fewer"):
+    with pytest.raises(ValueError, match="31 examples were asked for, and 30 given: ask for 30 at most"):
         hessian.curvature_at(
             problem, network.initialisation(0, 1), [(1.0, 1.0)], network.directions(3), hessian.Options([31])
         )

@@ -77,7 +77,7 @@ def test_nothing_in_a_file_is_run(name, content, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("content", [{}, [torch.ones(2)], {"epoch": 3}, torch.ones(3)])
 def test_a_file_without_a_state_dictionary_is_refused(content, tmp_path):
-    with pytest.raises(ValueError, match="it holds no state dictionary"):
+    with pytest.raises(ValueError, match="the checkpoint holds no state dictionary"):
         weights.read(saved(tmp_path / "a.pt", content))
 
 
@@ -93,11 +93,11 @@ def test_a_file_that_is_not_there_or_has_changed_is_refused(tmp_path):
 
 STATE = network(1).state_dict()
 MISFITS = {
-    "missing": ({key: STATE[key] for key in STATE if key != "last.bias"}, "last.bias is missing"),
-    "superfluous": ({**STATE, "head.bias": torch.ones(2)}, "head.bias is not in the network"),
+    "missing": ({key: STATE[key] for key in STATE if key != "last.bias"}, "the network's tensor last.bias is missing"),
+    "superfluous": ({**STATE, "head.bias": torch.ones(2)}, "the network has no tensor head.bias"),
     "shape": (
         {**STATE, "last.weight": torch.ones(5, 5)},
-        "last.weight has the shape (5, 5), and in the network (4, 5)",
+        "last.weight has the shape (5, 5), but in the network (4, 5)",
     ),
     "shape of a buffer": ({**STATE, "norm.running_var": torch.ones(4)}, "norm.running_var has the shape (4,)"),
     "whole numbers": ({**STATE, "last.bias": torch.ones(4, dtype=torch.int64)}, "last.bias is of type torch.int64"),
@@ -106,7 +106,7 @@ MISFITS = {
         "last.bias has entries that are not fin",
     ),
     "no tensor": ({**STATE, "last.bias": 3.0}, "last.bias is a float"),
-    "untied": ({**STATE, "again.weight": torch.ones(5, 5)}, "inner.weight, again.weight differ, and are one tensor"),
+    "untied": ({**STATE, "again.weight": torch.ones(5, 5)}, "inner.weight, again.weight differ, but are one tensor"),
 }
 
 

@@ -97,7 +97,7 @@ def test_checkpoints_come_from_files_and_are_refused_in_a_sentence(tmp_path):
     for given, words in (
         ([tmp_path / "whole.pt"], "cannot be read as tensors alone"),
         ([tmp_path / "none.pt"], "cannot be read"),
-        ({"other": nn.Linear(2, 2).state_dict()}, "the checkpoint other: 0.weight is missing, which the network has"),
+        ({"other": nn.Linear(2, 2).state_dict()}, "the checkpoint other: the network's tensor 0.weight is missing"),
     ):
         with pytest.raises(ValueError, match=words):
             goldilocks_zone.report(module, "cross_entropy", data, given, SMALL)

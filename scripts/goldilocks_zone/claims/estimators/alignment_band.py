@@ -1,9 +1,9 @@
 """Estimators for the band of radii in which the Hessian's top eigenvectors span the normals of the decision boundary.
 
-E is the share of the normals in the span of the first C − 1 eigenvectors of the Hessian or of its Gauss–Newton part G,
-for C classes, as a curve over x = log10(r²/r_X²). H′ is the residual part. On either side, the edge of the band is the
-first point away from the maximum of E at which E falls to half this maximum. Where G vanishes, E is missing, and the
-edge is only known to lie between two radii.
+E is the mean share of the normals' squared norms in the span of the first C − 1 eigenvectors of the Hessian or of its
+Gauss–Newton part G, for C classes, as a curve over x = log10(r²/r_X²). H′ is the residual part of the Hessian. The
+inner and outer edges of the band are the points nearest to the maximum of E, towards smaller and larger x, at which E
+falls to half its maximum. Where G vanishes, E is missing, and an edge there is only known to lie between two radii.
 """
 
 import math
@@ -17,15 +17,15 @@ from goldilocks_zone.claims.curves import Window
 from goldilocks_zone.statistics import estimates
 from goldilocks_zone.statistics.estimates import Estimate
 
-LEAST_SHARE = 0.5  # of the draws that must have eigenvectors and a boundary
+LEAST_SHARE = 0.5  # of the draws; so many must have eigenvectors and a boundary
 OUTER = "the outer edge of a draw lies beyond this run's radii"
 INNER = "an edge of a draw lies beyond this run's radii"
 
 
 def _at_minimum(cell: Cell, minimum: str) -> Cell:
-    """The cell at a minimum, after the last epoch and with the first scaling.
+    """The part of a cell at a minimum, after the last epoch and with the first scaling.
 
-    Raises NotTested if the radii are not in units of r_X or the minimum is missing.
+    Raises NotTested if the radii are not in units of r_X or if the cell lacks the minimum.
     """
     if "x" not in cell.coords:
         raise NotTested("the study's radii are not in units of r_X")
@@ -34,7 +34,7 @@ def _at_minimum(cell: Cell, minimum: str) -> Cell:
 
 
 def shares(cell: Cell, variable: str) -> np.ndarray:
-    """E (draw, radius) from a variable, for its first C − 1 eigenvectors; NaN where missing.
+    """E (draw, radius), which is a `variable` of captured shares at the rank C − 1; NaN where missing.
 
     Raises NotTested if the run has no such variable or too few eigenvectors.
     """
@@ -57,7 +57,11 @@ def _known(*values: np.ndarray) -> np.ndarray:
 
 
 def edge_of_band(x: np.ndarray, curve: np.ndarray, outer: bool) -> np.ndarray:
-    """The inner or outer edge of the band with its bounds, (3,), from a curve E (r,)."""
+    """Reading (3,) of the inner or outer edge of the band, from a curve E (r,) over x (r,).
+
+    If E does not fall to half its maximum, the edge lies between the last radius with a known E and the next one, where
+    E is missing. If there is no next one, the edge is censored beyond the grid.
+    """
     top, step = int(np.nanargmax(curve)), 1 if outer else -1
     place = curves.crossing_from(top, x, curve, curve[top] / 2, outer)
     if np.isfinite(place):
@@ -72,9 +76,10 @@ def edge_of_band(x: np.ndarray, curve: np.ndarray, outer: bool) -> np.ndarray:
 
 
 def _balance(x: np.ndarray, ratios: np.ndarray, top: int) -> np.ndarray:
-    """Reading (3,) of the x where log ‖G‖₂/‖H′‖₂ crosses 0, going inwards from point `top`.
+    """Reading (3,) of the x at which log ‖G‖₂/‖H′‖₂ crosses 0, on the way from the grid point `top` to smaller x.
 
-    `ratios` (r,) are these logarithms. The grid point `top` if the logarithm is not positive there.
+    `ratios` (r,) are these logarithms. It is the grid point `top` itself if its logarithm is not positive, and censored
+    below the grid if there is no crossing.
     """
     if not ratios[top] > 0:
         return np.clip(estimates.point_of_grid(x, top, top), x[0], x[-1])
@@ -83,7 +88,10 @@ def _balance(x: np.ndarray, ratios: np.ndarray, top: int) -> np.ndarray:
 
 
 def inner_edge_gap(cell: Cell, minimum: str) -> list[Estimate]:
-    """Difference of two x, draw by draw: where ‖G‖₂/‖H′‖₂ crosses 1, minus the inner edge of E of the Hessian."""
+    """The x at which ‖G‖₂/‖H′‖₂ crosses 1, minus the x of the inner edge of the Hessian's band, draw by draw.
+
+    The crossing is the first one inwards from the maximum of E.
+    """
     here = _at_minimum(cell, minimum)
     x, share = here["x"].values, shares(here, "captured_by_hessian")
     ratio: xr.DataArray = here["gauss_newton_top_eigenvalue"].sel(hessian_rank=1) / here["residual_spectral_norm"]
@@ -95,7 +103,7 @@ def inner_edge_gap(cell: Cell, minimum: str) -> list[Estimate]:
 
 
 def height_inside(cell: Cell, minimum: str, window: Window) -> list[Estimate]:
-    """E of G, relative to its maximum over all radii in the same draw, at each radius of the window."""
+    """E of G divided by its maximum over all radii of the same draw, at each radius of the window."""
     here = _at_minimum(cell, minimum)
     share = shares(here, "captured_by_gauss_newton")
     share = share[_known(share)]
@@ -105,7 +113,10 @@ def height_inside(cell: Cell, minimum: str, window: Window) -> list[Estimate]:
 
 
 def outer_half_height_shift(cell: Cell, minimum: str) -> list[Estimate]:
-    """Outer edge of E of the Hessian minus the one in the study `beside` (`other_captured`), in x, draw by draw."""
+    """x of the outer edge of the Hessian's band, minus that of the band in the study `beside`, draw by draw.
+
+    The other E is read from the variable other_captured.
+    """
     here = _at_minimum(cell, minimum)
     pair = [shares(here, variable) for variable in ("captured_by_hessian", "other_captured")]
     known, x = _known(*pair), here["x"].values

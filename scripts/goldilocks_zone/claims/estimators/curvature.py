@@ -1,7 +1,8 @@
 """Estimators for claims about the curvature on random planes, over radii, dimensions and numbers of examples.
 
 A claim about every radius of a window has one estimate per radius. x stands for log10(r²/r_X²), σ_z for the standard
-deviation of the logits, N for the number of examples. Names such as by1 are ids of claims.
+deviation of the logits, N for the number of examples, κ_d for Tr(H)/‖H‖ on planes of dimension d. Names such as by1 are
+ids of claims.
 """
 
 from collections.abc import Sequence
@@ -24,12 +25,12 @@ def _selected(cell: Cell, dimension: int, window: Window, least: int = 1) -> Cel
 
 
 def _resolution(cell: Cell, variable: str, dimension: int) -> float:
-    """The step between possible values of a fraction of eigenvalues, 1/(d · planes); 0 for other variables."""
+    """Step 1/(d · planes) between possible values of a fraction of positive eigenvalues; 0 for other variables."""
     return 1 / (dimension * int(cell.attrs["planes"])) if variable == "fraction_positive" else 0.0
 
 
 def at_every_radius(cell: Cell, variable: str, dimension: int, window: Window) -> list[Estimate]:
-    """A variable at each radius of the window."""
+    """Mean of a variable over draws, at each radius of the window."""
     values = _selected(cell, dimension, window)[variable]
     return [estimates.mean(row, _resolution(cell, variable, dimension)) for row in curves.by_radius(values)]
 
@@ -49,9 +50,10 @@ def difference_over_dimensions(cell: Cell, variable: str, dimensions: Sequence[i
 
 
 def finite_dimension_error(cell: Cell, dimension: int, window: Window) -> list[Estimate]:
-    """Relative error of κ_d, measured over predicted minus 1; mean over the window.
+    """Relative error of `finite_dimension_law`: measured over predicted κ_d, minus 1, averaged over the window's radii.
 
-    The prediction is the finite-d law at each θ's own full-space ratio. Raises NotTested without full-space probes.
+    The prediction for each initialisation θ is made from its own Tr(H)/‖H‖ in full space. Raises NotTested without
+    full-space probes.
     """
     here = _selected(cell, dimension, window)
     if "full_trace" not in here:
@@ -69,8 +71,9 @@ def peak_location(cell: Cell, variable: str, dimension: int, window: Window, nam
 def coefficient_of_variation(cell: Cell, variable: str, dimension: int, window: Window, part: str) -> list[Estimate]:
     """Coefficient of variation of a variable over draws, at each radius.
 
-    `part` is "total" for values on one plane per draw, "theta" for the part due to the initialisation θ alone. Raises
-    NotTested if the study has one plane per initialisation, because the parts cannot be separated then.
+    `part` is "total" for the variation of values on single planes, or "theta" for the part of it that is due to the
+    initialisation θ. Raises NotTested if the study has one plane per initialisation, because the parts cannot be
+    separated then.
     """
     here = _selected(cell, dimension, window)
     planes = int(here.attrs["planes"])
@@ -86,7 +89,7 @@ def loss_exponent(cell: Cell, window: Window) -> list[Estimate]:
 
 
 def loss_exponent_error(cell: Cell, window: Window) -> list[Estimate]:
-    """Slope of log10 loss over log10 r in the window minus the number of weight layers, draw by draw."""
+    """`loss_exponent` minus the number of weight layers, draw by draw."""
     return [estimates.mean(_loss_slopes(cell, window) - _depth(cell))]
 
 
@@ -96,10 +99,10 @@ def _loss_slopes(cell: Cell, window: Window) -> np.ndarray:
 
 
 def relative_trace_slope(cell: Cell, dimension: int, window: Window, least_effective_examples: int) -> list[Estimate]:
-    """Slope of Tr(H)/r over ln r, relative to the mean of Tr(H)/r: 0 if Tr(H) ∝ r, about 1 if Tr(H) ∝ r².
+    """Slope of Tr(H)/r over ln r, divided by the mean of Tr(H)/r: 0 if Tr(H) ∝ r, about 1 if Tr(H) ∝ r².
 
-    Uses only radii at which the mean number of effective examples over draws is at least `least_effective_examples`.
-    Raises NotTested with fewer than 3 such radii.
+    Uses only radii of the window at which the mean number of effective examples over draws is at least
+    `least_effective_examples`. Raises NotTested with fewer than 3 such radii.
     """
     here = _selected(cell, dimension, window)
     carried = here["effective_examples"].mean("draw").values >= least_effective_examples
@@ -114,7 +117,7 @@ def relative_trace_slope(cell: Cell, dimension: int, window: Window, least_effec
 def outer_edge_shift(
     cell: Cell, variable: str, dimension: int, window: Window, examples: Sequence[int], threshold: float
 ) -> list[Estimate]:
-    """Shift of the outer edge in x from the first to the second number of `examples`, draw by draw.
+    """x of the outer edge for the second number of `examples`, minus that for the first number, draw by draw.
 
     The outer edge is the last x at which the variable falls through `threshold`. Raises NotTested if a draw has none.
     """
@@ -137,11 +140,11 @@ def edge_exponent(
     name: str,
     relative_to_depth: bool = False,
 ) -> list[Estimate]:
-    """Slope over log10 N of the x at which the mean curve crosses a threshold, at the inner or outer `edge`.
+    """Slope of the x of an edge over log10 N, where N takes the values `examples`.
 
-    `relative_to_depth`: the slope divided by 2/n, minus 1, with n the number of weight layers (by1). Resampled over
-    whole initialisations, because the curve of a single one is jagged far out. Raises NotTested if some resample has no
-    edge.
+    The edge is as in `edge_place`. It is read from the mean curve over draws, because the curve of a single draw is
+    jagged far out, and the bootstrap resamples initialisations. With `relative_to_depth`, the result is the slope
+    divided by 2/n, minus 1, for n weight layers (by1). Raises NotTested if some resample has no edge.
     """
     require(cell, "examples", *examples)
     here = _selected(cell, dimension, window)[variable].sel(examples=examples)
@@ -159,10 +162,10 @@ def edge_exponent(
 def edge_place(
     cell: Cell, variable: str, dimension: int, window: Window, threshold: float, edge: str, name: str
 ) -> list[Estimate]:
-    """x at which the mean curve of a variable crosses a threshold.
+    """x at which a variable's mean curve over draws crosses a `threshold`.
 
-    `edge` is "outer" for the last fall through the threshold, "inner" for the first rise. `name` is the name of the
-    bootstrap's random stream. Raises NotTested if the mean curve of some resample has no such crossing.
+    `edge` is "outer" for the last fall through the threshold, "inner" for the first rise. `name` names the random
+    stream of the bootstrap. Raises NotTested if the mean curve of some resample has no such crossing.
     """
     here = _selected(cell, dimension, window)[variable]
 
@@ -180,7 +183,7 @@ def _depth(cell: Cell) -> int:
 
 
 def peak_ratio(cell: Cell, variable: str, dimension: int, window: Window, networks: Sequence[str]) -> list[Estimate]:
-    """Ratio of a variable's maxima over the window: first of two networks over the second."""
+    """Ratio of a variable's maximum over the window in the first of two `networks` to that in the second, by draw."""
     here = _selected(cell, dimension, window)[variable]
     require(here, "network", *networks)
     first, second = (here.sel(network=network).max("radius").values for network in networks)
@@ -190,18 +193,18 @@ def peak_ratio(cell: Cell, variable: str, dimension: int, window: Window, networ
 def correlation(
     cell: Cell, variables: Sequence[str], dimension: int, window: Window, name: str, given: Sequence[str] = ()
 ) -> list[Estimate]:
-    """Pearson correlation of two variables over initialisations at one radius; partial, if a third one is `given`."""
+    """Pearson correlation of two `variables` over initialisations at one radius; partial, if others are `given`."""
     here = _selected(cell, dimension, window).isel(radius=0)
     values = curves.for_correlation(*(here[variable].values for variable in (*variables, *given)))
     return [estimates.bootstrapped(curves.partial_correlation, values, name)]
 
 
 def collapse_gain(cell: Cell, variable: str, dimension: int, window: Window, over: Sequence[str]) -> list[Estimate]:
-    """Error of a variable predicted from r/r_X minus its error predicted from σ_z, draw by draw.
+    """Error of predicting a variable from the radius minus the error of predicting it from σ_z, draw by draw.
 
-    There is one curve for each network, or for each value of another axis (`over`). Each curve is predicted by the mean
-    of the others, as a function of x or of log10 σ_z, within the range that all curves cover. Errors are mean absolute
-    errors over the window's radii.
+    There is one curve of the variable for each value along the axis `over`, such as each network. Each curve is
+    predicted by the mean of the others, as a function of x or of log10 σ_z, in the range that all others cover. Errors
+    are mean absolute errors over all curves and the window's radii.
     """
     (axis,) = over
     here = _selected(cell, dimension, window, least=3)
@@ -228,10 +231,11 @@ def explained_share(
     by: Sequence[str],
     less: Sequence[str],
 ) -> list[Estimate]:
-    """Share of a variable's variance explained by the predictors `by`, minus the share explained by `less`; by draw.
+    """Share of a variable's variance explained by predictors `by` minus the share explained by `less`, draw by draw.
 
-    The variance is over networks (or another axis, `over`) and the window's radii. Predictors are `radius` (x) and
-    `logits` (log10 σ_z). A share is the R² of a sum of cubic polynomials, one in each predictor.
+    The variance is over the values along the axis `over`, such as networks, and the window's radii. Predictors are
+    "radius", which is x, and "logits", which is log10 σ_z. A share is the R² of a sum of cubic polynomials, one in each
+    predictor.
     """
     (axis,) = over
     here = _selected(cell, dimension, window, least=3)
@@ -255,17 +259,21 @@ def _share(values: np.ndarray, places: Sequence[np.ndarray]) -> float:
 
 
 def plateau_error(cell: Cell, dimension: int, window: Window) -> list[Estimate]:
-    """κ_d in the window relative to the finite-d law at κ = √(C − 1), minus 1; C is the number of classes (by5)."""
+    """Relative error of κ_d, averaged over the window, against `finite_dimension_law` at κ = √(C − 1), C classes (by5).
+
+    The error is measured over predicted, minus 1.
+    """
     here = _selected(cell, dimension, window)
     predicted = finite_dimension_law(np.sqrt(cell["class_count"].item() - 1), dimension)
     return [estimates.mean(here["trace_over_norm"].mean("radius").values / predicted - 1)]
 
 
 def layer_trace_error(cell: Cell, window: Window, name: str) -> list[Estimate]:
-    """σ_l² E Tr H_ll over E[Σ_k p_k z_k − z_y], minus 1, for each layer and radius, as ratios of means (by6).
+    """σ_l² E Tr H_ll divided by E[Σ_k p_k z_k − z_y], minus 1, for each layer l and radius of the window (by6).
 
-    z are the logits, p their softmax, y the label, and σ_l the standard deviation of the initial weights of layer l.
-    Raises NotTested without layer-wise probes.
+    H_ll is the block of layer l in the Hessian, σ_l the standard deviation of its initial weights, z the logits, p
+    their softmax, and y the label. Means over draws are taken before the ratio. Raises NotTested without layer-wise
+    probes.
     """
     here = curves.in_x(cell, window)
     if "layer_trace" not in here:
@@ -280,7 +288,10 @@ def layer_trace_error(cell: Cell, window: Window, name: str) -> list[Estimate]:
 def ratio_along(
     cell: Cell, variable: str, dimension: int, window: Window, over: Sequence[str], values: Sequence, name: str
 ) -> list[Estimate]:
-    """Ratio of a variable at two values along an axis, first over second, minus 1, at each radius; a ratio of means."""
+    """Ratio of a variable's mean over draws at the first of two `values` along an axis to that at the second, minus 1.
+
+    There is one estimate for each radius of the window. `over` names the axis.
+    """
     (axis,) = over
     here = _selected(cell, dimension, window)[variable]
     require(here, axis, *values)

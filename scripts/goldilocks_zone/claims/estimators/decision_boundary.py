@@ -2,7 +2,8 @@
 
 Cells have the axes minimum, epoch, scaling, softmax, radius and draw. The unit is a draw, with its own data, weights
 and batches; comparisons are paired over draws, and draws with missing values are left out. A Reading specifies which
-values of a cell are used; case keys such as `of` and `less` hold its fields.
+values of a cell are used. Case keys hold its fields: `of` those that differ from the defaults, and other keys, such as
+`less`, those that differ from `of`.
 """
 
 import json
@@ -23,11 +24,11 @@ from goldilocks_zone.statistics.estimates import LEVEL, Estimate, student
 LEAST_SHARE = 0.5  # of the draws; fewer would be a biased selection
 LEAST_MINIMA, LEAST_DESIGNS = 5, 3
 LEAST_STEPS = 6000  # of the margin estimate
-REACHED = 1.01  # tolerance: the stopping rule evaluates the loss in single precision
+REACHED = 1.01  # of the stopping loss; a tolerance, because the stopping rule evaluates the loss in single precision
 COUNTS = ("outliers", "outliers_by_gap", "boundary_dimension")
 EACH = "each"  # one estimate for each scaling except none, or for each trained minimum
 EVERY = "every"  # all trained minima at once
-# The condition that a draw fails where a variable is missing, as worded in messages.
+# For messages: the condition on a draw without which a variable is missing.
 HAVE = {
     "specificity_index": "the boundary has two dimensions or more",
     "border_rank": "the boundary has two dimensions or more",
@@ -40,9 +41,10 @@ Given = dict[str, object]
 class Reading:
     """A variable at one place of a cell, for each draw.
 
-    softmax, scaling, precision, dataset: values along these axes, if the variable has them. minimum: a label, or a kind
-    such as adversarial, averaged over its strengths. epoch: the last by default. rank: the number of an eigenvector, or
-    "C" for the number of classes. log: take the natural logarithm of positive values. times: a factor.
+    softmax, scaling, precision, dataset: values along these axes, if the variable has them. minimum: the label of a
+    minimum, or a kind of minima, such as adversarial, over whose strengths the variable is averaged. epoch: the last by
+    default. rank: the number of an eigenvector, or "C" for the number of classes; by default, all. log: take the
+    natural logarithm of positive values; others are missing. times: a factor.
     """
 
     variable: str
@@ -57,7 +59,7 @@ class Reading:
     times: float = 1.0
 
     def of(self, cell: Cell) -> xr.DataArray:
-        """The values (draw, …); with an additional axis of minima if the minimum is `every`.
+        """The values (draw, …), with an axis of all trained minima if `minimum` is "every".
 
         Raises NotTested if the run lacks the variable or the place, or has several radii.
         """
@@ -94,9 +96,11 @@ def settings(cell: Cell) -> dict:
 
 
 def _variable(cell: Cell, name: str) -> xr.DataArray:
-    """A variable, NaN where training did not reach its stopping loss or a descent has not converged.
+    """A variable of a cell, NaN where training did not reach its stopping loss.
 
-    Raises NotTested if the run has not measured the variable, or cannot judge the descent of a margin estimate.
+    test_error is 1 − test_accuracy. margin_estimate is the mean over the starts of its descent, NaN where a descent has
+    not converged. Raises NotTested if the run has not measured the variable, or if the convergence of the descents
+    cannot be judged.
     """
     if name == "test_error":
         values = 1 - cell["test_accuracy"]
@@ -114,7 +118,7 @@ def _variable(cell: Cell, name: str) -> xr.DataArray:
 
 
 def _whole(cell: Cell, *readings: Given) -> list[np.ndarray]:
-    """Values of readings (…, draw), restricted to the draws in which all of them are finite.
+    """Values (…, draw) of each of the `readings`, restricted to the draws in which all of them are finite.
 
     Raises NotTested if too few draws remain.
     """
@@ -129,7 +133,7 @@ def _whole(cell: Cell, *readings: Given) -> list[np.ndarray]:
 
 
 def _each(cell: Cell, of: Given) -> Iterator[Given]:
-    """Yield the reading, once for each scaling or minimum if it asks for `each`."""
+    """Yield the reading `of`, once for each scaling but none, or for each trained minimum, if this field is "each"."""
     axis = next((name for name in ("scaling", "minimum") if of.get(name) == EACH), None)
     if axis is None:
         yield of
@@ -141,7 +145,7 @@ def _each(cell: Cell, of: Given) -> Iterator[Given]:
 
 
 def _resolution(cell: Cell, of: Given) -> float:
-    """The step between possible values of a count, averaged over the minima of a kind; 0 for other variables."""
+    """Step between possible values of a count after averaging over the minima of a kind; 0 for other variables."""
     if of["variable"] not in COUNTS:
         return 0.0
     kinds = [label.rpartition("-")[0] for label in cell["minimum"].values.tolist()]
@@ -149,14 +153,15 @@ def _resolution(cell: Cell, of: Given) -> float:
 
 
 def boundary_value(cell: Cell, of: Given) -> list[Estimate]:
-    """A variable at one place."""
+    """Mean over draws of the reading `of`."""
     return [estimates.mean(_whole(cell, each)[0], _resolution(cell, of)) for each in _each(cell, of)]
 
 
 def boundary_contrast(cell: Cell, of: Given, less: Given, against: Given | None = None) -> list[Estimate]:
-    """The reading `of`, minus the reading in which the fields `less` replace its own, draw by draw.
+    """The reading `of` minus the same reading with the fields `less` in place of its own, draw by draw.
 
-    With `against`, the same difference is subtracted for readings in which the fields `against` replace their own.
+    With `against`, a second difference is subtracted from this one: that of the same two readings, with the fields
+    `against` in place of their own.
     """
     found = []
     for each in _each(cell, of):
@@ -169,7 +174,7 @@ def boundary_contrast(cell: Cell, of: Given, less: Given, against: Given | None 
 
 
 def largest_error(cell: Cell, of: Given) -> list[Estimate]:
-    """The largest error of an identity in each draw."""
+    """The largest error of an identity over draws and all values of the reading `of`."""
     found = (_whole(cell, each)[0] for each in _each(cell, of))
     return [estimates.largest(each.reshape(-1, each.shape[-1]).max(0)) for each in found]
 
@@ -193,10 +198,11 @@ CORRELATIONS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {"kendall":
 def minima_order(
     cell: Cell, of: Given, with_: Given, rival: Given | None = None, absolute: bool = True, by: str = "kendall"
 ) -> list[Estimate]:
-    """Correlation of the readings `of` and `with_` over the trained minima of each draw, by "kendall" or "spearman".
+    """Correlation of the readings `of` and `with_` over the trained minima of each draw; `by` "kendall" or "spearman".
 
-    With a reading `rival`, minus the correlation of `rival` with `with_`, in absolute value if `absolute`. Raises
-    NotTested with fewer than LEAST_MINIMA minima, or if too few draws have varying values.
+    With a reading `rival`, the correlation of `rival` with `with_` is subtracted, or its absolute value if `absolute`
+    is True. `with_` and `rival` hold the fields that replace those of `of`. Raises NotTested with fewer than
+    LEAST_MINIMA minima, or if too few draws have varying values.
     """
     readings = [{**of, **each, "minimum": EVERY} for each in ({}, with_, *([rival] if rival else []))]
     values = _whole(cell, *readings)
@@ -213,20 +219,24 @@ def minima_order(
 
 
 def pooled_correlation(cell: Cell, of: Given, with_: Given, name: str) -> list[Estimate]:
-    """Spearman correlation of two readings, pooled over all trained minima of all draws; resampled over draws."""
+    """Spearman correlation of the readings `of` and `with_`, pooled over all trained minima of all draws.
+
+    `with_` holds the fields that replace those of `of`. The bootstrap resamples draws; `name` names its random stream.
+    """
     pair = np.stack(_whole(cell, *({**of, **each, "minimum": EVERY} for each in ({}, with_))))
     estimate = estimates.bootstrapped(lambda sample: spearman(*sample.reshape(2, -1)), pair, name)
     return [estimates.of_ranks(estimate, pair[0].size)]
 
 
 def share_of_effect(cell: Cell, of: Given, less: Given, effect: Given) -> list[Estimate]:
-    """A contrast as a share of an `effect`: a ratio of means with Fieller's interval.
+    """Ratio of a contrast to an effect: the ratio of their means over draws, with Fieller's interval.
 
-    The contrast is the reading `of` minus the same reading with the fields `less`. The effect is the reading `of` with
-    scaling none and the fields `effect`, minus the same at the minimum `normal`. If the effect is positive, the
-    interval of level 1 − 2p lies within ±s if and only if both one-sided tests of level p over draws succeed:
-    contrast − s · effect is below 0, and contrast + s · effect above 0. Raises NotTested if the effect is not
-    significantly different from 0.
+    The contrast is the reading `of` minus the same reading with the fields `less` in place of its own. The effect is
+    the reading `of` at the scaling "none" with the fields `effect` in place of its own, minus the same reading at the
+    minimum "normal". Raises NotTested if the effect is not significantly different from 0.
+
+    If the effect is positive, the interval of level 1 − 2p lies within ±s if and only if two one-sided tests of level p
+    over draws both succeed: that contrast − s · effect is below 0, and that contrast + s · effect is above 0.
     """
     found = []
     for each in _each(cell, of):
@@ -261,8 +271,8 @@ def _fieller(changes: np.ndarray, effects: np.ndarray) -> Estimate:
 def rank_bound(cell: Cell) -> float:
     """Upper bound (2(p₁ + p₃) + n(C − 1))/p on rank(H)/p of the Hessian H, for ReLU networks of three weight layers.
 
-    p_l are the parameters of layer l, p all parameters, n the examples, C the classes. Raises NotTested for networks of
-    another kind or without biases, and for inputs outside the plane.
+    p_l is the number of parameters of layer l, p that of all layers, n the number of examples, and C that of classes.
+    Raises NotTested for networks of another kind or without biases, and for datasets whose inputs are not in the plane.
     """
     network, dataset = parse_network(cell["network"].item()), planar_shapes.of(cell["dataset"].item())
     if dataset is None or network.activation != "relu" or network.depth != 3 or not network.biases:
@@ -274,20 +284,21 @@ def rank_bound(cell: Cell) -> float:
 
 
 def above_rank_bound(cell: Cell, of: Given) -> list[Estimate]:
-    """A share of eigenvectors minus `rank_bound`."""
+    """A share of eigenvectors, the reading `of`, minus `rank_bound`; mean over draws."""
     return [estimates.mean(_whole(cell, of)[0] - rank_bound(cell))]
 
 
 def rank_bound_excess(cell: Cell, of: Given) -> list[Estimate]:
-    """Largest excess over draws of a share of eigenvectors over `rank_bound`; 0 if no share exceeds the bound."""
+    """Largest amount, over draws, by which a share of eigenvectors exceeds `rank_bound`; 0 if none exceeds it."""
     return [estimates.largest(np.maximum(_whole(cell, of)[0] - rank_bound(cell), 0.0))]
 
 
 def section_slope(cell: Cell, of: Given, designs: str, coefficients: tuple[float, float]) -> list[Estimate]:
-    """Weighted sum of the slopes of a count over the number of sections m and over C − 1, with weights `coefficients`.
+    """Weighted sum of two slopes of a count: over the number of sections m and over C − 1, weighted by `coefficients`.
 
-    Least squares in each draw, over the designs of a kind (`designs`: pie or stripes) whose count is finite in this
-    draw. Raises NotTested if there are too few designs or draws.
+    Both slopes are fitted together by least squares in each draw, over those datasets of the design `designs`, "pie" or
+    "stripes", whose count (the reading `of`) is finite in this draw. Raises NotTested if there are too few such
+    datasets or draws.
     """
     known = {name: planar_shapes.of(name) for name in cell["dataset"].values.tolist()}
     labels = [name for name, design in known.items() if design is not None and design.kind == designs]
@@ -307,9 +318,9 @@ def section_slope(cell: Cell, of: Given, designs: str, coefficients: tuple[float
 
 
 def border_order(cell: Cell, of: Given) -> list[Estimate]:
-    """Kendall's τ between a reading over the designed borders of a draw and their gaps.
+    """Kendall's τ, over the designed borders of a draw, between the reading `of` and the widths of the borders' gaps.
 
-    Designs with equal gaps use the gaps that the same draw has in the unequal design, as labels without meaning.
+    For a design with equal gaps, a control, the gaps are those of the same draw in the design with unequal gaps.
     """
     name, seed = cell["dataset"].item().removeprefix("equal_"), settings(cell)["seed"]
     gaps = {draw: planar.borders(name, seed, draw).gaps for draw in cell["draw"].values.tolist()}

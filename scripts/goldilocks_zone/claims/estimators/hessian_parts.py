@@ -1,8 +1,9 @@
 """Estimators for claims about the Gauss–Newton and residual parts of the Hessian, and about training over the scale α.
 
-In these studies the radius is the scale factor α of the initialisation; windows and places are in log10 α. The zone is
-where κ exceeds ZONE. Points whose κ is below `null_bound`, as of a random matrix without excess positive curvature, are
-outside the zone (Vysogorets et al. 2024).
+In these studies the radius is the scale factor α of the initialisation; windows and places are in log10 α. G and H′ are
+the Gauss–Newton and residual parts of the Hessian H, and κ = Tr(H)/‖H‖. A point is in the zone if κ exceeds ZONE. It is
+outside of the zone if κ is below `null_bound`, a quantile of κ for random matrices without excess positive curvature
+(Vysogorets et al. 2024).
 """
 
 from collections.abc import Sequence
@@ -24,9 +25,10 @@ LAZY, MOSTLY_ZERO = 0.99, 0.5
 
 
 def rescaling_error(cell: Cell, dimension: int, values: Sequence) -> list[Estimate]:
-    """Largest relative difference of κ over radii: between the two `values` of the axis `rescaled`, at each radius.
+    """Largest relative difference of κ over radii and draws, between the two `values` of the axis `rescaled`.
 
-    With a single value, between each radius and the first. Differences are divided by max(1, |κ|).
+    With one value, the differences are between κ at each radius and κ at the first radius. They are divided by
+    max(1, |κ|).
     """
     kappa = cell["trace_over_norm"].sel(dimension=dimension)
     require(kappa, "rescaled", *values)
@@ -39,9 +41,10 @@ def rescaling_error(cell: Cell, dimension: int, values: Sequence) -> list[Estima
 def edges(kappa: xr.DataArray, ratio: xr.DataArray, outer: bool) -> tuple[np.ndarray, np.ndarray]:
     """Readings (3, draw) of two places in log10 α: where κ crosses ZONE, and where `ratio` = log10 ‖G‖/‖H′‖ crosses 0.
 
-    Both are the first crossings outwards (`outer`) or inwards from the peak of κ. The first is NaN if κ does not cross
-    ZONE; the second is censored beyond the end of the grid if `ratio` does not cross 0. In a draw without a zone, the
-    first is the grid point of the peak, and so is the second if `ratio` is not positive there.
+    Both are first crossings on the way from the peak of κ to larger α (`outer`) or to smaller α. The first place is NaN
+    if κ does not cross ZONE. The second is censored beyond the end of the grid if `ratio` does not cross 0. If κ
+    exceeds ZONE at no radius of a draw, the first place is the grid point of the peak, and so is the second if `ratio`
+    is not positive there.
     """
     places = np.log10(kappa["radius"].values)
     beyond, found = ([places[-1], places[-1], np.inf] if outer else [-np.inf, places[0], places[0]]), []
@@ -58,18 +61,17 @@ def edges(kappa: xr.DataArray, ratio: xr.DataArray, outer: bool) -> tuple[np.nda
 
 
 def log_ratio(cell: Cell, norm: str) -> xr.DataArray:
-    """log10 of ‖G‖/‖H′‖ for a norm: spectral_norm or norm (Frobenius)."""
+    """log10 of ‖G‖/‖H′‖, clipped to ±300; `norm` is "spectral_norm", or "norm" for the Frobenius norm."""
     with np.errstate(divide="ignore"):
         parts = [np.log10(cell[f"{part}_{norm}"]) for part in ("gauss_newton", "residual")]
     return (parts[0] - parts[1]).clip(-300, 300)
 
 
 def crossing_gap(cell: Cell, dimension: int, edge: str, norm: str = "spectral_norm") -> list[Estimate]:
-    """Difference of two log10 α, draw by draw: where ‖G‖/‖H′‖ crosses 1, minus where κ crosses ZONE.
+    """log10 of the α at which ‖G‖/‖H′‖ crosses 1, minus log10 of the α at which κ crosses ZONE, draw by draw.
 
-    Both are at the inner or outer `edge`; `norm` is as in `log_ratio`.
-
-    Raises NotTested if κ of a draw does not cross ZONE.
+    Both crossings are those of `edges`; `edge` is "inner" or "outer", and `norm` is as in `log_ratio`. Raises NotTested
+    if κ of a draw does not cross ZONE.
     """
     here = cell.sel(dimension=dimension)
     kappa, crossing = edges(here["trace_over_norm"], log_ratio(here, norm), edge == "outer")
@@ -82,7 +84,7 @@ def crossing_gap(cell: Cell, dimension: int, edge: str, norm: str = "spectral_no
 def scale_exponent(
     cell: Cell, variable: str, dimension: int, window: Window, factor: int, constant: int
 ) -> list[Estimate]:
-    """Slope of log10 of a norm over log10 α in the window, minus `factor` n + `constant`, with n weight layers."""
+    """Slope of log10 of a variable over log10 α in the window, minus `factor` n + `constant` for n weight layers."""
     here = curves.in_scale(cell.sel(dimension=dimension), window, least=3)
     values = np.log10(curves.by_radius(here[variable]))
     slopes = np.polyfit(np.log10(here["radius"].values), values, 1)[0]
@@ -91,9 +93,9 @@ def scale_exponent(
 
 
 def layer_block(cell: Cell) -> list[Estimate]:
-    """Largest |vᵀH′v|/‖H′v‖ over random v that are non-zero in one layer only, over layers, radii and draws.
+    """Largest |vᵀH′v|/‖H′v‖ over layers, radii and draws, for random v that are zero outside of one layer.
 
-    H′ is the residual part of the Hessian. Raises NotTested without layer-wise probes.
+    Raises NotTested without layer-wise probes.
     """
     if "layer_residual" not in cell:
         raise NotTested("the study has no layer-wise probes")
@@ -102,7 +104,7 @@ def layer_block(cell: Cell) -> list[Estimate]:
 
 
 def at_scales(cell: Cell, variable: str, dimension: int, window: Window) -> list[Estimate]:
-    """A variable at each radius of the window."""
+    """Mean of a variable at each radius of the window."""
     here = curves.in_scale(cell.sel(dimension=dimension), window)
     if variable not in here:
         raise NotTested(f"the study does not measure {variable}")
@@ -110,7 +112,7 @@ def at_scales(cell: Cell, variable: str, dimension: int, window: Window) -> list
 
 
 def model_and_measure(cell: Cell, dimension: int, form: str) -> tuple[xr.DataArray, xr.DataArray]:
-    """κ(G) as predicted by the model of random logit gradients, and as measured."""
+    """κ(G) = Tr G/‖G‖ as predicted by `laws.kappa_of_random_gradients` with its argument `form`, and as measured."""
     here = cell.sel(dimension=dimension)
     given = (here[variable] for variable in ("class_gradient", "example_gradient", "softmax_ratio"))
     model = kappa_of_random_gradients(*given, dimension, form)
@@ -118,16 +120,19 @@ def model_and_measure(cell: Cell, dimension: int, form: str) -> tuple[xr.DataArr
 
 
 def model_slope(cell: Cell, dimension: int, window: Window, form: str) -> list[Estimate]:
-    """Slope of a linear fit of measured against modelled κ(G) over the window's radii, draw by draw."""
+    """Slope of the least-squares line of measured over modelled κ(G), across the window's radii, draw by draw.
+
+    The model is as in `model_and_measure`.
+    """
     pair = model_and_measure(curves.in_scale(cell, window, 3), dimension, form)
     model, measured = (each.transpose("draw", "radius").values for each in pair)
     return [estimates.mean(np.array([np.polyfit(x, y, 1)[0] for x, y in zip(model, measured)]))]
 
 
 def model_error(cell: Cell, dimension: int, window: Window, form: str) -> list[Estimate]:
-    """Mean over draws of the median, over the window's radii, of |modelled/measured − 1| for κ(G) = Tr G/‖G‖.
+    """Relative error |modelled/measured − 1| of κ(G): median over the window's radii, then mean over draws.
 
-    The model and its `form` are those of `laws.kappa_of_random_gradients`.
+    The model is as in `model_and_measure`.
     """
     model, measured = model_and_measure(curves.in_scale(cell, window), dimension, form)
     return [estimates.mean(np.abs(model / measured - 1).median("radius").values)]
@@ -136,7 +141,7 @@ def model_error(cell: Cell, dimension: int, window: Window, form: str) -> list[E
 def rank_correlation(
     cell: Cell, variables: Sequence[str], dimension: int, name: str, given: Sequence[str] = ()
 ) -> list[Estimate]:
-    """Spearman correlation of two variables over initialisations at one radius; partial, if a third one is `given`."""
+    """Spearman correlation of two `variables` over initialisations at one radius; partial, if others are `given`."""
     here = cell.sel(dimension=dimension).isel(radius=0)
     rows = curves.for_correlation(*(here[variable].values for variable in (*variables, *given)))
     estimate = estimates.bootstrapped(curves.partial_rank_correlation, rows, name)
@@ -144,9 +149,10 @@ def rank_correlation(
 
 
 def mismatch_slope(cell: Cell, name: str) -> list[Estimate]:
-    """Slope of ‖∇L‖ over the prior mismatch across initialisations, relative to the mean √D σ_C, minus 1.
+    """Slope of ‖∇L‖ over the prior mismatch across initialisations, divided by the mean of √D σ_C, minus 1.
 
-    The prior mismatch is the distance between the class frequencies and the mean output.
+    The prior mismatch is the distance between the class frequencies and the mean output. √D σ_C is the root mean square
+    over classes of the norm of the mean logit gradient.
     """
     here = cell.isel(radius=0)
     names = ("prior_mismatch", "gradient_norm", "class_gradient_norm")
@@ -159,15 +165,16 @@ def mismatch_slope(cell: Cell, name: str) -> list[Estimate]:
 
 
 def forced_share(cell: Cell) -> list[Estimate]:
-    """‖∇L‖ with the mean output forced to the class frequencies, over the unforced ‖∇L‖, draw by draw."""
+    """Ratio of ‖∇L‖ with the mean output forced to the class frequencies to the unforced ‖∇L‖, draw by draw."""
     here = cell.isel(radius=0)
     return [estimates.mean((here["forced_gradient_norm"] / here["gradient_norm"]).values)]
 
 
 def outside_gap(cell: Cell, dimension: int) -> list[Estimate]:
-    """Accuracy at the best radius inside the zone minus that at the best radius outside, paired over draws.
+    """Accuracy at the best radius inside the zone minus accuracy at the best radius outside, paired over draws.
 
-    The mean κ of the study `beside` assigns radii to the two sides. Raises NotTested if either side is empty.
+    A radius is inside if the mean κ over draws exceeds ZONE, and outside if it is below `null_bound`; κ is from the
+    study `beside`. The best radius has the highest mean accuracy. Raises NotTested without radii inside or outside.
     """
     values, kappa = curves.by_radius(accuracy(cell)), cell["kappa"].mean("draw").values
     zone, outside = kappa > ZONE, kappa < null_bound(dimension)
@@ -178,9 +185,9 @@ def outside_gap(cell: Cell, dimension: int) -> list[Estimate]:
 
 
 def regime_outside(cell: Cell, dimension: int, regime: str) -> list[Estimate]:
-    """Share of draws with a radius outside the zone at which training ends in a `regime`: zero, lazy or divergent.
+    """Share of the draws in which training ends in a `regime` (see `regimes`) at any radius outside the zone.
 
-    Raises NotTested if no radius is outside the zone.
+    Radii outside the zone are those of `outside_gap`. Raises NotTested if there are none.
     """
     outside = cell["kappa"].mean("draw").values < null_bound(dimension)
     if not outside.any():
@@ -190,11 +197,11 @@ def regime_outside(cell: Cell, dimension: int, regime: str) -> list[Estimate]:
 
 
 def regimes(cell: Cell) -> dict[str, xr.DataArray]:
-    """Masks of how training ends: divergent, zero, lazy or healthy.
+    """Masks of the runs in which training ends in each regime: zero, divergent, lazy or healthy.
 
-    zero: more than MOSTLY_ZERO of the logits exactly zero, and finite values. divergent: not zero, and values that are
-    not finite or a loss above the initial one. lazy: neither, and cosine between final and initial parameters above
-    LAZY. healthy: none of these.
+    zero: training stayed finite, and more than a share MOSTLY_ZERO of the final logits is exactly zero. divergent: not
+    zero, and training diverged or the final loss is not finite or above the initial one. lazy: neither, and the cosine
+    between final and initial parameters is above LAZY. healthy: none of these.
     """
     start, end = (cell[["training_loss", "zero_logits", "start_cosine"]].isel(step=i) for i in (0, -1))
     losses = end["training_loss"], start["training_loss"]

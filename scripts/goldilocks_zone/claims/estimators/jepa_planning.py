@@ -1,7 +1,7 @@
 """Estimators for claims about prediction and planning on two levels (Dawid & LeCun 2023).
 
 The unit is a draw: a training seed with its own initial weights, data and episodes. All levels and planners share them,
-so that comparisons are paired over draws. Readings work as in `jepa_training`.
+so that comparisons are paired over draws. Readings, such as the arguments `of` and `less`, work as in `jepa_training`.
 """
 
 import json
@@ -20,10 +20,10 @@ SUCCESS = "success"
 
 
 def horizon_contrast(cell: Cell, of: Given, less: Given) -> list[Estimate]:
-    """A reading of R² minus the same reading with the fields `less`; R² below 0 counts as 0.
+    """A reading `of` R² minus the same reading with the fields `less` in place of its own; R² below 0 counts as 0.
 
-    A decoder can always predict the mean. Without the clipping, divergent predictions would dominate the mean over
-    draws.
+    R² is clipped because a decoder can always predict the mean, which has R² = 0. Otherwise divergent predictions would
+    dominate the mean over draws.
     """
     name = of["variable"]
     if name not in cell:
@@ -32,9 +32,10 @@ def horizon_contrast(cell: Cell, of: Given, less: Given) -> list[Estimate]:
 
 
 def planner_advantage(cell: Cell, of: Given, rivals: list[str]) -> list[Estimate]:
-    """Success of a planner minus the success of the best of its rivals, which is chosen on the other draws.
+    """Success rate of a planner minus the success rate of the best of its rivals, paired over draws.
 
-    `rivals` are patterns of planner labels. Raises NotTested with fewer than two rivals.
+    `rivals` are patterns of planner labels. For each draw, the best rival is the one with the highest mean success over
+    all other draws. Raises NotTested with fewer than two rivals.
     """
     if SUCCESS not in cell:
         raise NotTested(f"this run has measured no {SUCCESS}")
@@ -48,12 +49,12 @@ def planner_advantage(cell: Cell, of: Given, rivals: list[str]) -> list[Estimate
 
 
 def planner_contrast(cell: Cell, of: Given, less: Given) -> list[Estimate]:
-    """Success of a planner minus its success with the fields `less`."""
+    """Success rate in the reading `of` minus that with the fields `less` in place of its own, paired over draws."""
     return [_difference(cell, *(Reading.of({"variable": SUCCESS, **of, **each}).values(cell) for each in ({}, less)))]
 
 
 def planner_success(cell: Cell, of: Given) -> list[Estimate]:
-    """Success of a planner."""
+    """Success rate of a planner: the share of the starts from which it reaches the goal, averaged over draws."""
     values = Reading.of({"variable": SUCCESS, **of}).values(cell)
     return [estimates.mean(*_known(values), 1 / _starts(cell))]
 

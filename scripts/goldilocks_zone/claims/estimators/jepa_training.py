@@ -29,9 +29,9 @@ Given = dict[str, object]
 class Reading:
     """A variable at one place of a cell, for each draw.
 
-    at: values along axes. x: the radius as log10(r²/r_X²). best: axes along which each draw takes the best values.
-    These maximise the mean over all other draws of the variable `by`, by default the variable itself. log: take the
-    natural logarithm of positive values. times: a factor.
+    at: values along axes. x: the radius as log10(r²/r_X²). best: axes along which each draw takes the values that are
+    best for the other draws, those with the largest mean over all other draws of the variable `by`. by: by default the
+    variable itself. log: take the natural logarithm of positive values; others are missing. times: a factor.
     """
 
     variable: str
@@ -86,7 +86,7 @@ OWN = {each.name for each in fields(Reading)} - {"at"}
 
 
 def _of_best(values: xr.DataArray, judged: xr.DataArray, axes: list[str]) -> np.ndarray:
-    """Values (draw,) at the place along `axes` at which the mean of `judged` over the other draws is largest.
+    """Values (draw,), each at the place along `axes` where the mean of `judged` over all other draws is largest.
 
     A place counts as the worst if any of the other draws failed there (NaN). Raises NotTested if one of `axes` is
     missing, if another axis has several values, or with fewer than two draws.
@@ -106,7 +106,7 @@ def _of_best(values: xr.DataArray, judged: xr.DataArray, axes: list[str]) -> np.
 
 
 def _whole(cell: Cell, *readings: Given) -> list[np.ndarray]:
-    """Values of readings (draw,), restricted to the draws in which all of them are finite.
+    """Values (draw,) of each of the `readings`, restricted to the draws in which all of them are finite.
 
     Raises NotTested if too few draws remain.
     """
@@ -118,9 +118,9 @@ def _whole(cell: Cell, *readings: Given) -> list[np.ndarray]:
 
 
 def need_most(known: np.ndarray, what: str) -> None:
-    """Raise NotTested if the draws in the mask `known` (draw,) are fewer than two, or than LEAST_SHARE of all draws.
+    """Raise NotTested if the mask `known` (draw,) selects fewer than two draws, or less than LEAST_SHARE of all draws.
 
-    `what` describes these draws in the message.
+    `what` describes the selected draws in the message.
     """
     need(max(2, math.ceil(LEAST_SHARE * len(known))), int(known.sum()), f"of {len(known)} draws {what}")
 
@@ -130,14 +130,15 @@ def _resolution(of: Given) -> float:
 
 
 def embedding_value(cell: Cell, of: Given) -> list[Estimate]:
-    """A variable at one place."""
+    """Mean over draws of the reading `of`."""
     return [estimates.mean(*_whole(cell, of), _resolution(of))]
 
 
 def embedding_contrast(cell: Cell, of: Given, less: Given, against: Given | None = None) -> list[Estimate]:
-    """The reading `of`, minus the reading in which the fields `less` replace its own, draw by draw.
+    """The reading `of` minus the same reading with the fields `less` in place of its own, draw by draw.
 
-    With `against`, the same difference is subtracted for readings in which the fields `against` replace their own.
+    With `against`, a second difference is subtracted from this one: that of the same two readings, with the fields
+    `against` in place of their own.
     """
     first, second = _sides(cell, [of], less, against)
     return [estimates.difference(first[0], second[0], _resolution(of))]
@@ -146,10 +147,11 @@ def embedding_contrast(cell: Cell, of: Given, less: Given, against: Given | None
 def embedding_slope(
     cell: Cell, of: Given, along: dict[str, list], less: Given | None = None, against: Given | None = None
 ) -> list[Estimate]:
-    """Slope of a reading, or of a contrast, over log2 of the values along one axis, by least squares in each draw.
+    """Slope of a reading over log2 of the values along one axis, by least squares in each draw.
 
-    `along` is {axis: values}; a name stands for the number at its end, for example rings_8 for 8. Raises NotTested with
-    fewer than LEAST_PLACES values.
+    `along` is {axis: values}; a name stands for the number at its end, for example rings_8 for 8. With `less`, and
+    possibly `against`, it is the slope of a contrast as in `embedding_contrast`. Raises NotTested with fewer than
+    LEAST_PLACES values.
     """
     ((axis, values),) = along.items()
     need(LEAST_PLACES, len(values), f"values of {axis}")
@@ -163,7 +165,7 @@ def embedding_slope(
 
 
 def embedding_ratio(cell: Cell, of: Given, to: Given) -> list[Estimate]:
-    """A reading divided by the same reading with the fields `to`, in each draw.
+    """The reading `of` divided by the same reading with the fields `to` in place of its own, draw by draw.
 
     Raises NotTested if a denominator is 0.
     """
@@ -174,9 +176,10 @@ def embedding_ratio(cell: Cell, of: Given, to: Given) -> list[Estimate]:
 
 
 def embedding_correlation(cell: Cell, of: Given, with_: Given, name: str) -> list[Estimate]:
-    """Spearman correlation of two readings over draws, resampled over draws.
+    """Spearman correlation over draws of the reading `of` and the same with the fields `with_` in place of its own.
 
-    Raises NotTested with fewer than LEAST_CORRELATED draws, or if a reading is equal in every draw.
+    The bootstrap resamples draws; `name` names its random stream. Raises NotTested with fewer than LEAST_CORRELATED
+    draws, or if a reading is equal in every draw.
     """
     pair = np.stack(_whole(cell, of, {**of, **with_}))
     need(LEAST_CORRELATED, pair.shape[1], "draws whose ranks can be compared")
@@ -188,16 +191,21 @@ def embedding_correlation(cell: Cell, of: Given, with_: Given, name: str) -> lis
 
 
 def embedding_error(cell: Cell, of: Given, less: Given | None = None) -> list[Estimate]:
-    """The largest error of an identity over draws: a reading, or its difference from the same reading with `less`."""
+    """The largest absolute error of an identity over draws.
+
+    The error is the reading `of`. With `less`, it is the difference between this reading and the same with the fields
+    `less` in place of its own.
+    """
     first, *second = _whole(cell, of, *([] if less is None else [{**of, **less}]))
     return [estimates.largest(np.abs(first - (second[0] if second else 0)))]
 
 
 def _sides(cell: Cell, places: list[Given], less: Given, against: Given | None) -> tuple[np.ndarray, np.ndarray]:
-    """Both sides (place, draw) of a contrast of readings; the caller subtracts the second side from the first.
+    """Both sides of a contrast of readings, each (place, draw); the caller subtracts the second side from the first.
 
-    Without `against`: the readings, and the same with the fields `less`. With `against`: the differences of these two,
-    and the same differences with the fields `against`.
+    Without `against`, the first side are the readings `places`, and the second side the same readings with the fields
+    `less` in place of their own. With `against`, the first side is the difference of these two, and the second side is
+    the same difference of readings with the fields `against` in place of their own.
     """
     changes = [{}] if against is None else [{}, against]
     readings = [{**of, **each, **change} for of in places for change in changes for each in ({}, less)]

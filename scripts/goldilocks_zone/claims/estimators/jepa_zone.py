@@ -1,7 +1,8 @@
 """Estimators for claims about the zone of joint embeddings: signs at every radius, layers, and identities.
 
-The unit is an initialisation, with its own pairs of views. A reading is a mapping that names a variable and its place,
-as values along axes of the study; compare `jepa_training`. x stands for log10(r²/r_X²).
+The unit is an initialisation, with its own pairs of views. A reading, the argument `of`, is a mapping that names a
+variable and its place as values along axes of the study, as in `jepa_training` but without the other keys. x stands for
+log10(r²/r_X²).
 """
 
 import numpy as np
@@ -25,17 +26,20 @@ def zone_at_every_radius(cell: Cell, of: Given, window: Window) -> list[Estimate
 
 
 def zone_error(cell: Cell, of: Given, window: Window) -> list[Estimate]:
-    """The largest error of an identity over draws and the radii of the window."""
+    """The largest absolute error, read by `of`, of an identity over draws and the radii of the window."""
     return [estimates.largest(np.abs(_known(cell, of, window)))]
 
 
 def zone_sign_error(cell: Cell, of: Given, window: Window, sign: int) -> list[Estimate]:
-    """Largest |value| of a sign opposite to `sign` (±1), over draws and the radii of the window; 0 if there is none."""
+    """Largest |value| among the values that do not have the `sign` (±1), over draws and the radii of the window.
+
+    0 if all have the sign.
+    """
     return [estimates.largest(np.maximum(0, -sign * _known(cell, of, window)))]
 
 
 def zone_change(cell: Cell, of: Given, window: Window) -> list[Estimate]:
-    """The largest range of a variable over the radii of the window, among draws.
+    """Maximum minus minimum of a variable over the radii of the window; the largest over draws.
 
     Raises NotTested with fewer than two radii, or if a value is missing.
     """
@@ -52,8 +56,8 @@ def zone_layer_ratio(
     """Ratio of E σ_l² Tr H_ll to its value in the last layer, minus 1, for each other layer and radius of the window.
 
     E is the mean over draws, H_ll the block of layer l in the Hessian of `criterion`, and σ_l the standard deviation of
-    the layer's initial weights. The ratio is first divided by the layer's mean of the variable `expected`, if given.
-    `name` labels the random stream of the bootstrap.
+    the layer's initial weights. If `expected` is given, the ratio is divided by the mean of this variable for the layer
+    before 1 is subtracted. `name` names the random stream of the bootstrap.
     """
     traces = _variable(curves.in_x(cell, window), {"variable": "layer_trace", "criterion": criterion})
     traces = traces.dropna("layer", how="all")
@@ -72,12 +76,12 @@ def zone_layer_ratio(
 
 
 def _by_radius(cell: Cell, of: Given, window: Window) -> np.ndarray:
-    """Values (radius, draw) of a reading."""
+    """Values (radius, draw) of a reading at the radii of the window."""
     return curves.by_radius(curves.in_x(_variable(cell, of), window))
 
 
 def _known(cell: Cell, of: Given, window: Window) -> np.ndarray:
-    """All finite values of a reading, flattened.
+    """All finite values of a reading at the radii of the window, flattened.
 
     Raises NotTested if there are none.
     """
@@ -88,9 +92,9 @@ def _known(cell: Cell, of: Given, window: Window) -> np.ndarray:
 
 
 def _variable(cell: Cell, of: Given):
-    """A variable at the reading's values along axes, with axes of length one removed.
+    """The variable of the reading `of` at its values along axes, with the axes radius, draw and layer if present.
 
-    Raises NotTested if the variable or an axis is missing, or if several values of an axis are left.
+    Raises NotTested if the variable, an axis or a value is missing, or if another axis has several values.
     """
     place = {axis: value for axis, value in of.items() if axis != "variable"}
     if of["variable"] not in cell:

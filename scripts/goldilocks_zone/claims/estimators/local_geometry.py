@@ -1,8 +1,8 @@
 """Estimators for claims about the local geometry of the loss during training (Fort & Ganguli 2019).
 
-Cells have the axes draw and step, and one radius. The unit is a draw: one training run with all its checkpoints. C is
-the number of classes, G the Gauss–Newton part of the Hessian, H′ the residual part, λ_max the Hessian's largest
-eigenvalue.
+Cells have the axes draw and step, and one radius. The unit is a draw: one training run with all its checkpoints, the
+steps at which it is measured. C is the number of classes, G the Gauss–Newton part of the Hessian, H′ the residual part,
+and λ_max the Hessian's largest eigenvalue. The argument `stage` names a checkpoint, as in `_stage`.
 """
 
 import contextlib
@@ -19,18 +19,18 @@ from goldilocks_zone.statistics import estimates
 from goldilocks_zone.statistics.estimates import Estimate
 from goldilocks_zone.theory import random_model
 
-# The primary checkpoint is the first with a training loss below LEARNT ln C. Outliers are counted only with at least
-# EXAMPLES_PER_CLASS effective examples per class.
+# The stage `learnt`, the primary checkpoint, is the first with a training loss below LEARNT ln C. Outliers are counted
+# only with at least EXAMPLES_PER_CLASS effective examples per class.
 LEARNT, EXAMPLES_PER_CLASS = 0.2, 30
-EARLY, FIRST = 0.05, 0.01  # initial shares of the steps excluded from averages, and from growth
+EARLY, FIRST = 0.05, 0.01  # shares of all steps, at the start of training, left out of averages, and of `growth`
 LEAST_CHECKPOINTS, LEAST_SHARPNESS, LEAST_CLASSES = 8, 20, 3
 MODEL_EXAMPLES = 20_000
 
 
 def _run(cell: Cell) -> Cell:
-    """The cell at its only radius, (draw, step, …).
+    """The cell (draw, step, …) at its only radius.
 
-    Raises NotTested if there are several.
+    Raises NotTested if it has several.
     """
     if cell.sizes.get("radius", 1) != 1:
         raise NotTested(f"the claim is about one radius, and this run has {cell.sizes['radius']}")
@@ -48,16 +48,17 @@ def _variable(cell: Cell, name: str) -> xr.DataArray:
 
 
 def measured(values: xr.DataArray) -> xr.DataArray:
-    """Values at those steps at which every draw was measured."""
+    """Restrict values to the steps at which they are known in every draw."""
     others = [axis for axis in values.dims if axis != "step"]
     return values.isel(step=np.flatnonzero(values.notnull().all(others)))
 
 
 def _stage(cell: Cell, stage: str, variable: str | xr.DataArray) -> xr.DataArray:
-    """A variable (draw, …) at a `stage` of its measured steps: start, middle, end or learnt.
+    """A variable (draw, …) at a `stage` of training: "start", "middle", "end" or "learnt".
 
-    learnt: the first step of each draw with a training loss below LEARNT ln C. Raises NotTested if the variable is
-    missing, or if not every draw has learnt.
+    The stages are steps at which the variable was measured in every draw: the first, the middle one, the last, and the
+    first of each draw with a training loss below LEARNT ln C. `variable` is a name or an array. Raises NotTested if the
+    variable is missing, or if at the stage "learnt" a draw does not reach this loss.
     """
     values = measured(_variable(_run(cell), variable) if isinstance(variable, str) else variable)
     count = values.sizes["step"]
@@ -73,11 +74,12 @@ def _stage(cell: Cell, stage: str, variable: str | xr.DataArray) -> xr.DataArray
 
 
 def outlier_count(cell: Cell, rule: str, stage: str) -> xr.DataArray:
-    """The number of outliers of G in each draw (draw,), by a rule.
+    """Number (draw,) of outliers among the eigenvalues of G.
 
-    `edge`: eigenvalues above the largest eigenvalue of G built from centred logit gradients. `gap`: eigenvalues above
-    the largest of the first 2C gaps between their logarithms. Raises NotTested with too few effective examples or
-    eigenvalues, or if all eigenvalues are outliers.
+    With the `rule` "edge", outliers are the eigenvalues above the largest eigenvalue of G from logit gradients that are
+    centred over examples. With the rule "gap", they are those above the largest of the first 2C gaps between logarithms
+    of successive eigenvalues. Raises NotTested with too few effective examples or eigenvalues, or if all eigenvalues
+    are outliers.
     """
     values, classes = _stage(cell, stage, "gauss_newton_eigenvalue"), _classes(cell)
     effective, needed = _stage(cell, stage, "trace_examples"), EXAMPLES_PER_CLASS * classes
@@ -95,16 +97,16 @@ def outlier_count(cell: Cell, rule: str, stage: str) -> xr.DataArray:
 
 
 def outliers(cell: Cell, rule: str, stage: str) -> list[Estimate]:
-    """The number of outliers minus C, by a `rule`."""
+    """Number of outliers, by a `rule` of `outlier_count`, minus C."""
     excess = outlier_count(cell, rule, stage) - _classes(cell)
     return [estimates.mean(excess.values.astype(float), resolution=1.0)]
 
 
 def outlier_slope(cell: Cell, rule: str, stage: str) -> list[Estimate]:
-    """Slope of the number of outliers over the number of classes, draw by draw.
+    """Slope of the number of outliers over the number of classes, draw by draw; `rule` is as in `outlier_count`.
 
-    Uses the numbers of classes for which outliers can be counted. Raises NotTested if these are fewer than
-    LEAST_CLASSES.
+    Only those numbers of classes are used for which outliers can be counted. Raises NotTested if there are fewer than
+    LEAST_CLASSES of them.
     """
     counted = {}
     for count in cell["class_count"].values.tolist():
@@ -119,10 +121,11 @@ def outlier_slope(cell: Cell, rule: str, stage: str) -> list[Estimate]:
 
 
 def confined_power(cell: Cell, source: str, offset: int, above_null: bool = False) -> list[Estimate]:
-    """Share of the power of a `source`'s gradient in the top C + `offset` eigenvectors of G, averaged over checkpoints.
+    """Share of a gradient's squared norm in the span of the top C + `offset` eigenvectors of G, mean over checkpoints.
 
-    Excludes checkpoints in the first EARLY of the steps. `above_null`: minus the Fisher null of this share, the sum of
-    the same number of top eigenvalues over Tr G. Raises NotTested with fewer than LEAST_CHECKPOINTS checkpoints.
+    `source`, a label of the axis gradient_of, names the examples and labels of the gradient. Checkpoints in the first
+    share EARLY of the steps are left out. With `above_null`, the Fisher null of the share is subtracted: the sum of the
+    same number of top eigenvalues divided by Tr G. Raises NotTested with fewer than LEAST_CHECKPOINTS checkpoints.
     """
     run = _run(cell)
     powers = measured(run["gradient_power"].sel(gradient_of=source, drop=True))
@@ -137,10 +140,11 @@ def confined_power(cell: Cell, source: str, offset: int, above_null: bool = Fals
 
 
 def sharpness_change(cell: Cell, against: str) -> list[Estimate]:
-    """log10 of λ_max at its peak after the start over λ_max at the start, the end or the later dip (`against`).
+    """log10 of λ_max at its peak after the start, minus log10 of λ_max at the step `against`, draw by draw.
 
-    The steps of peak and dip are taken from the mean of log10 λ_max over the other draws. Raises NotTested with too few
-    checkpoints or draws, or if λ_max is not positive everywhere.
+    `against` is "start", "end" or "dip", the minimum from the peak on. The steps of peak and dip of a draw are those of
+    the mean of log10 λ_max over the other draws. Raises NotTested with too few checkpoints or draws, or if λ_max is not
+    positive everywhere.
     """
     values = measured(_run(cell)["sharpness"]).transpose("draw", "step").values
     if values.shape[1] < LEAST_SHARPNESS or values.shape[0] < 2:
@@ -160,10 +164,12 @@ def sharpness_change(cell: Cell, against: str) -> list[Estimate]:
 def clustering_excess(
     cell: Cell, stage: str, above_start: bool = False, above_inputs: bool = False, layers: str = "all"
 ) -> list[Estimate]:
-    """q_SLSC − q_SL: the excess of clustering over its value with permuted classes.
+    """Excess of clustering over its value with permuted classes: q_SLSC − q_SL.
 
-    q_SLSC is the mean cosine of gradients of the same logit on two examples of its class, q_SL on any two examples.
-    `above_start`: minus the same excess at the start. `above_inputs`: minus the same excess of the inputs.
+    q_SLSC is the mean cosine between gradients of the same logit on two examples of the logit's class, and q_SL the
+    mean on any two examples. `layers` names the layers whose weights the gradients are of. With `above_start`, the
+    excess at the start is subtracted. With `above_inputs`, the excess of the inputs is subtracted: their mean cosine on
+    two examples of the same class minus that on any two examples.
     """
 
     def excess(stage: str) -> xr.DataArray:
@@ -184,16 +190,17 @@ def _clustering(cell: Cell, stage: str, layers: str) -> xr.DataArray:
 
 
 def clustering_over_other_logits(cell: Cell, stage: str, layers: str = "all", absolute: bool = False) -> list[Estimate]:
-    """q_SL minus the mean (`absolute`) cosine between gradients of different logits."""
+    """q_SL of `clustering_excess` minus the mean cosine, or absolute cosine, between gradients of different logits."""
     cosines = _clustering(cell, stage, layers)
     other = "other_logit_absolute" if absolute else "other_logit"
     return [estimates.mean((cosines.sel(pair="same_logit") - cosines.sel(pair=other)).values)]
 
 
 def growth(cell: Cell, variable: str, name: str) -> list[Estimate]:
-    """Median over draws of the Spearman correlation of a variable with the step, without the share FIRST of steps.
+    """Median over draws of the Spearman correlation of a variable with the step of training.
 
-    Raises NotTested with fewer than LEAST_CHECKPOINTS checkpoints.
+    Checkpoints in the first share FIRST of the steps are left out. The bootstrap resamples draws. Raises NotTested with
+    fewer than LEAST_CHECKPOINTS checkpoints.
     """
     run = _run(cell)
     values = measured(run[variable])
@@ -206,7 +213,7 @@ def growth(cell: Cell, variable: str, name: str) -> list[Estimate]:
 
 
 def residual_share(cell: Cell, stage: str) -> list[Estimate]:
-    """log10 of ‖H′‖₂ over λ_{C−1} of G."""
+    """log10 of the ratio of ‖H′‖₂ to the (C − 1)-th largest eigenvalue of G."""
     run = _run(cell)
     extremes = np.abs(run["residual_extreme"]).max("end", skipna=False)
     ratios = extremes / run["gauss_newton_eigenvalue"].isel(rank=_classes(cell) - 2, drop=True)
@@ -219,10 +226,10 @@ def shared_top_space(cell: Cell, stage: str) -> list[Estimate]:
 
 
 def frozen_entropy(cell: Cell, stage: str, held_out: bool = False, window: Window | None = None) -> list[Estimate]:
-    """log10 of the entropy of the outputs over that of Gaussian logits with the measured σ_z.
+    """log10 of the ratio of the outputs' mean entropy to the mean entropy for Gaussian logits with the measured σ_z.
 
-    `held_out`: on held-out examples. At the stage `untrained`, one estimate for each radius of the window, at
-    initialisation.
+    With `held_out`, entropy and σ_z are those of held-out examples. With the stage "untrained", there is one estimate
+    for each radius of the window, at initialisation.
     """
     names = [f"{'held_out_' if held_out else ''}{name}" for name in ("logits_std", "entropy")]
     if stage == "untrained":
@@ -238,8 +245,8 @@ def frozen_entropy(cell: Cell, stage: str, held_out: bool = False, window: Windo
     return found
 
 
-# Predictions of the random model by name: the model's variable, and a function of the run (draw, step, …) and C that
-# returns the measurement.
+# Quantities that the random model predicts: by name, the variable that holds the prediction, and a function that
+# returns the measurement from the run (draw, step, …) and C.
 PREDICTED: dict[str, tuple[str, Callable[[xr.Dataset, int], xr.DataArray]]] = {
     "outlier": ("model_outlier", lambda run, c: run["gauss_newton_eigenvalue"].isel(rank=slice(c - 1)).mean("rank")),
     "outlier_ratio": (
@@ -256,10 +263,11 @@ PREDICTED: dict[str, tuple[str, Callable[[xr.Dataset, int], xr.DataArray]]] = {
 
 
 def predictions(cell: Cell, predicted: str, rung: str) -> dict[str, np.ndarray]:
-    """Natural logarithms of the random model's prediction on a `rung`, of the measurement and of the formula, if known.
+    """Natural logarithms of a quantity in the random model and as measured, as {"model": …, "measured": …}.
 
-    A rung is a choice of the model's inputs. Keys `model`, `measured` and `formula` (a simpler prediction), each (draw,
-    step), at the steps at which all are known in every draw. Raises NotTested with fewer than 3 such steps.
+    `predicted` is a key of PREDICTED. `rung` is a choice of the model's inputs. The run may have a prediction by a
+    simpler formula, too, which is added as "formula". All arrays are (draw, step), at the steps at which all are known
+    in every draw. Raises NotTested with fewer than 3 such steps.
     """
     run, (variable, measure) = _run(cell), PREDICTED[predicted]
     found = {"model": run[variable].sel(rung=rung, drop=True), "measured": measure(run, _classes(cell))}
@@ -275,16 +283,17 @@ def predictions(cell: Cell, predicted: str, rung: str) -> dict[str, np.ndarray]:
 
 
 def calibration_slope(cell: Cell, predicted: str, rung: str) -> list[Estimate]:
-    """Log-log slope of the measurement over the random model's prediction, across all checkpoints of a draw."""
+    """Slope of the logarithm measured over the logarithm predicted (see `predictions`), across checkpoints, by draw."""
     found = predictions(cell, predicted, rung)
     return [estimates.mean(np.array([np.polyfit(x, y, 1)[0] for x, y in zip(found["model"], found["measured"])]))]
 
 
 def calibration_error(cell: Cell, predicted: str, rung: str, against: str = "") -> list[Estimate]:
-    """Median over checkpoints of |log10(predicted/measured)|, minus the median for a prediction `against`, if given.
+    """Median over checkpoints of |log10(predicted/measured)| for the random model's prediction (see `predictions`).
 
-    `formula`: the simpler formula. `constant`: one value for all checkpoints, the mean logarithm measured in the other
-    draws; raises NotTested with one draw.
+    If `against` is given, the same median for another prediction is subtracted. With "formula", this is the simpler
+    formula. With "constant", it is a single value for all checkpoints, the mean logarithm measured in the other draws;
+    NotTested is raised if there is one draw.
     """
     found = {key: each / np.log(10) for key, each in predictions(cell, predicted, rung).items()}
     measured = found["measured"]

@@ -1,6 +1,6 @@
 """Estimators for claims about training: accuracies, final radii, and dimensions needed.
 
-Diverged runs are scored at chance, 1/C for C classes. Windows are in x = log10(r²/r_X²); r_0 is the radius before
+Diverged runs are scored at chance, 1/C for C classes. Windows are in x = log10(r²/r_X²) of the radius r_0 before
 training. Names such as by3 are ids of claims.
 """
 
@@ -20,10 +20,10 @@ from goldilocks_zone.subspaces.labels import parse_subspace
 
 
 def accuracy(cell: Cell) -> xr.DataArray:
-    """Final test accuracy, with diverged runs scored at chance.
+    """Final test accuracy of a cell, with diverged runs scored at chance.
 
-    If the cell has an axis of rates, each radius uses the rate with the highest mean accuracy on held-out training
-    examples.
+    If the cell has several learning rates, the accuracy at each radius is that of the rate with the highest mean over
+    draws of the final accuracy on held-out training examples.
     """
     found = cell["test_accuracy"].fillna(1 / cell["classes"])
     if "rate" not in found.dims:
@@ -33,7 +33,7 @@ def accuracy(cell: Cell) -> xr.DataArray:
 
 
 def resolution(cell: Cell) -> float:
-    """The step between possible accuracies: one example of the study's smallest test set."""
+    """Step between possible test accuracies: 1/n for the n examples of the study's smallest test set."""
     return 1 / min(map(int, cell.attrs["test_examples"].split(", ")))
 
 
@@ -42,16 +42,16 @@ def _nearest_to_r_x(values: xr.DataArray) -> int:
 
 
 def accuracy_flatness(cell: Cell, window: Window) -> list[Estimate]:
-    """Accuracy at each radius of the window minus the mean over the window."""
+    """Accuracy at each radius of the window minus the mean accuracy over the window, paired over draws."""
     values = curves.by_radius(curves.in_x(accuracy(cell), window, least=2))
     return [estimates.difference(row, values.mean(0), resolution(cell)) for row in values]
 
 
 def accuracy_fall(cell: Cell, window: Window, from_: str = "r_X") -> list[Estimate]:
-    """Accuracy at a reference radius minus that at each radius of the window.
+    """Accuracy at a reference radius minus accuracy at each radius of the window, paired over draws.
 
-    The reference is the radius nearest to r_X, or the radius with the best mean accuracy (`from: best`). At the best
-    radius itself the difference is zero.
+    The reference is the radius nearest to r_X or, if `from_` is "best", the radius with the best mean accuracy. At the
+    best radius itself, the difference is zero.
     """
     values, best, step = accuracy(cell).transpose("radius", "draw"), from_ == "best", resolution(cell)
     top = values.isel(radius=int(values.mean("draw").argmax("radius")) if best else _nearest_to_r_x(values))
@@ -64,16 +64,17 @@ def accuracy_fall(cell: Cell, window: Window, from_: str = "r_X") -> list[Estima
 
 
 def accuracy_beside(cell: Cell, window: Window) -> list[Estimate]:
-    """Accuracy at each radius of the window minus other_accuracy of the study `beside`, draw by draw."""
+    """Accuracy at each radius of the window minus other_accuracy, from the study `beside`, paired over draws."""
     values, other = accuracy(cell), cell["other_accuracy"].fillna(1 / cell["classes"])
     pairs = [curves.by_radius(curves.in_x(each, window)) for each in (values, other)]
     return [estimates.difference(here, there, resolution(cell)) for here, there in zip(*pairs)]
 
 
 def fall_left(cell: Cell, window: Window, name: str) -> list[Estimate]:
-    """Ratio of the fall of accuracy at a learning rate proportional to r to the fall at a fixed learning rate.
+    """Share of the fall of accuracy that is left if the learning rate is proportional to r instead of fixed.
 
-    The fall is from the radius nearest to r_X to the mean over the window. A ratio of means over draws.
+    The fall is the accuracy at the radius nearest to r_X minus the mean accuracy over the window. The result is the
+    ratio of the two falls' means over draws.
     """
     require(cell, "rate_rule", "fixed", "proportional")
     values = accuracy(cell).transpose("rate_rule", "radius", "draw")
@@ -84,7 +85,7 @@ def fall_left(cell: Cell, window: Window, name: str) -> list[Estimate]:
 
 
 def accuracy_above_chance(cell: Cell, window: Window) -> list[Estimate]:
-    """Accuracy at each radius of the window minus chance."""
+    """Accuracy at each radius of the window minus chance, 1/C."""
     values = curves.in_x(accuracy(cell) - 1 / cell["classes"], window)
     return [estimates.mean(row, resolution(cell)) for row in curves.by_radius(values)]
 
@@ -118,9 +119,10 @@ def dimensions_of(cell: Cell) -> tuple[np.ndarray, xr.Dataset]:
 
 
 def dimension_needed(dimensions: np.ndarray, accuracies: np.ndarray, level: float) -> np.ndarray:
-    """Reading (3,) of log10 of the smallest dimension that reaches `level`, by linear interpolation in log10 d.
+    """Reading (3,) of log10 of the smallest dimension d that reaches the accuracy `level`, interpolated in log10 d.
 
-    Censored above the largest dimension if no dimension reaches the level, below the smallest if the smallest does.
+    It is censored above the largest of the `dimensions` if none of them reaches the level, and below the smallest if
+    that one does.
     """
     x = np.log10(dimensions)
     reached = np.flatnonzero(accuracies >= level)
@@ -133,9 +135,9 @@ def dimension_needed(dimensions: np.ndarray, accuracies: np.ndarray, level: floa
 
 
 def dimension_shift(cell: Cell, window: Window, level: float) -> list[Estimate]:
-    """log10 of the dimension needed for an accuracy `level`, at each radius of the window minus at r_X.
+    """log10 of the dimension needed for an accuracy `level` at each radius of the window, minus its value at r_X.
 
-    Raises NotTested with a single dimension.
+    The value at r_X is that of the nearest radius. Raises NotTested with a single dimension.
     """
     dimensions, ordered = dimensions_of(cell)
     if len(dimensions) < 2:
@@ -151,10 +153,10 @@ def dimension_shift(cell: Cell, window: Window, level: float) -> list[Estimate]:
 
 
 def intrinsic_dimension(cell: Cell, share: float, published: int, name: str) -> list[Estimate]:
-    """log10 of the smallest dimension that reaches a `share` of the full-space accuracy, over the `published` one.
+    """log10 of the smallest dimension that reaches a `share` of the full-space accuracy, minus log10 of `published`.
 
-    d_int90 of Li et al. (2018), but from means over draws instead of medians of three; resampled over draws. Raises
-    NotTested without full-space training, or if no dimension reaches the share.
+    This is d_int90 of Li et al. (2018), but from mean accuracies over draws instead of medians of three. The bootstrap
+    resamples draws. Raises NotTested without full-space training, or if no dimension reaches the share.
     """
     if "full-free" not in cell["subspace"].values:
         raise NotTested("this run does not train in the whole space in its study")
@@ -192,7 +194,11 @@ def spread_over_draws(cell: Cell) -> list[Estimate]:
 
 
 def curvature_gain(cell: Cell, variable: str, examples_of: str) -> list[Estimate]:
-    """A variable of the Hessian on the plane, after training minus before, on the examples `examples_of`, by radius."""
+    """Change through training of a variable of the Hessian on the plane, paired over draws, at each radius.
+
+    `examples_of` names the examples on which the Hessian is computed. Raises NotTested if the study measures no
+    curvature.
+    """
     if variable not in cell:
         raise NotTested("the study measures no curvature")
     values = cell[variable].sel(examples_of=examples_of).transpose("moment", "radius", "draw")
@@ -233,16 +239,16 @@ def growth_exponent(cell: Cell, window: Window, steps: Sequence[int]) -> list[Es
 
 
 def relative_growth(cell: Cell, window: Window) -> list[Estimate]:
-    """|r/r_0 − 1| after training, at each radius of the window."""
+    """|r/r_0 − 1| with the radius r after training, at each initial radius of the window."""
     values = curves.in_x(cell["norm"], window).transpose("radius", "draw", "step")
     change = np.abs(values.isel(step=-1) / values.isel(step=0) - 1)
     return [estimates.mean(row) for row in change.values]
 
 
 def growth_over_walk(cell: Cell, window: Window) -> list[Estimate]:
-    """log10 of the final r² − r_0², minus the same for the same optimiser on gradients with random signs.
+    """log10 of the final r² − r_0² in training on the loss's gradients, minus its value with random signs of gradients.
 
-    Raises NotTested without such gradients.
+    The optimiser is the same, and draws are paired. Raises NotTested without such gradients.
     """
     if "random_signs" not in cell["gradients"].values:
         raise NotTested("this run has no gradients with random signs in its study")
@@ -253,9 +259,9 @@ def growth_over_walk(cell: Cell, window: Window) -> list[Estimate]:
 
 
 def early_correlation(cell: Cell, variable: str, step: int, name: str, given: Sequence[str] = ()) -> list[Estimate]:
-    """Correlation over initialisations between a variable of the study `beside` and held-out accuracy after `step`.
+    """Pearson correlation over initialisations of a variable with the accuracy on held-out examples after `step` steps.
 
-    Partial, if a further variable is `given`.
+    `variable` is from the study `beside`. The correlation is partial if further variables are `given`.
     """
     accuracies = _at_step(cell["validation_accuracy"], step).isel(radius=0)
     rows = curves.for_correlation(accuracies, *(cell[each].isel(radius=0) for each in (variable, *given)))
@@ -265,7 +271,8 @@ def early_correlation(cell: Cell, variable: str, step: int, name: str, given: Se
 def best_of(count: int, scores: np.ndarray, outcomes: np.ndarray) -> float:
     """Expected outcome of the best-scored of `count` randomly chosen initialisations, minus that of a random one.
 
-    Exact: the k-th smallest of n scores is the largest of a random subset with probability C(k−1, count−1)/C(n, count).
+    Exact: the k-th smallest of n scores is the largest of a random subset with probability C(k−1, count−1)/C(n, count),
+    where C are binomial coefficients.
     """
     order, n = np.argsort(scores, kind="stable"), len(scores)
     ranks, shares = np.arange(n), np.ones(n)
@@ -276,9 +283,10 @@ def best_of(count: int, scores: np.ndarray, outcomes: np.ndarray) -> float:
 
 
 def selection_gain(cell: Cell, variable: str, step: int, count: int, name: str, sign: int = 1) -> list[Estimate]:
-    """Accuracy after `step` of the best of `count` initialisations by score, minus that of a random one.
+    """Gain in accuracy from training the best-scored of `count` initialisations instead of a random one.
 
-    The score is a variable of the study `beside`, or its negative if `sign` is −1.
+    Accuracy is on held-out examples after `step` steps. The score is a variable of the study `beside`, or its negative
+    if `sign` is −1. The bootstrap resamples initialisations.
     """
     accuracies = _at_step(cell["validation_accuracy"], step).isel(radius=0).values
     scores = sign * cell[variable].isel(radius=0).values
@@ -288,7 +296,7 @@ def selection_gain(cell: Cell, variable: str, step: int, count: int, name: str, 
 
 
 def loss_over_radii(cell: Cell) -> list[Estimate]:
-    """Largest relative difference of the final training loss between any radius and the first, for each draw.
+    """Largest relative difference, over draws and radii, of the final training loss from that at the first radius.
 
     Raises NotTested with one radius.
     """
@@ -299,10 +307,11 @@ def loss_over_radii(cell: Cell) -> list[Estimate]:
 
 
 def map_difference(cell: Cell, window: Window) -> list[Estimate]:
-    """Accuracy at each radius α r_X of the window (α ≠ 1), minus that at r_X with rate/α and temperature α⁻ⁿ (by3).
+    """Accuracy at each radius α r_X of the window (α ≠ 1), minus accuracy at r_X with rate/α and temperature α⁻ⁿ (by3).
 
-    The second accuracy is looked up in the map of the study `beside`, draw by draw. The rate is that of the case's own
-    study, n the number of weight layers. Raises NotTested if the map has none of these points.
+    n is the number of weight layers, and rate the learning rate of the case's own study. The second accuracy is read
+    from the study `beside`, a map of rates and temperatures (map_accuracy), and paired over draws. Radii whose point
+    the map lacks are left out; NotTested is raised if none remain.
     """
     exponent, table, found = -depth(cell["network"].item()), cell["map_accuracy"], []
     values, rate = curves.in_x(accuracy(cell), window), json.loads(cell.attrs["settings"])["rate"]

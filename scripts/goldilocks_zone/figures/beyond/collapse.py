@@ -30,11 +30,14 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def families(name: str, study: xr.Dataset) -> list[tuple[str, list[tuple[str, xr.Dataset]]]]:
-    """Title of each family of curves that may collapse, with the label and data of its curves.
+    """Families of curves that may collapse onto one curve, each as (title, [(label of a curve, its data), …]).
 
-    The study `networks` is one family; any other is one family over the preprocessing and one over the metric.
+    The study `networks` gives one family. Any other study gives two: curves for each preprocessing of the inputs, and
+    curves for each metric.
     """
-    study = study.sel(dimension=profiles.DIMENSION, examples=study["examples"].max()).isel(dataset=0, subspace=0)
+    study = study.sel(dimension=profiles.shown_dimension(study), examples=study["examples"].max()).isel(
+        dataset=0, subspace=0
+    )
     if name == "networks":
         return [("networks", [(str(label), study.sel(network=label)) for label in study["network"].values])]
     study = study.isel(network=0).sel(bias_directions=False)

@@ -15,7 +15,7 @@ FIGURE = {"id": "drawn", "studies": ["drawn"], "axis": "radius"}
 ORIGINAL = "original"
 LABELS = {"original": "original labels", "shuffled": "shuffled labels"}
 GREY = "0.55"
-# Two readings of the claim on the final radius: slope of log r over the log of the rate, and line style of the guide.
+# Two hypotheses on the final radius: the slope of log r over the log of the rate, and the line style of the guide.
 READINGS = {"slope 0: drawn to a radius": (0, "--"), "slope 1: rate × steps": (1, "-.")}
 
 
@@ -41,7 +41,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def relative_radii(study: xr.Dataset) -> xr.Dataset:
-    """log10(r/r_X) after the logged steps (mean over draws, interval), and the budget, rate × steps over r_X."""
+    """Mean over draws of log10(r/r_X) at each logged step, with its interval, and `budget`: rate × steps over r_X."""
     norm = study["norm"]
     r_x = norm.isel(step=0, drop=True) / 10 ** (study["x"] / 2)
     data = curves.means(np.log10(norm / r_x), "log10(r/r_X)")
@@ -51,7 +51,7 @@ def relative_radii(study: xr.Dataset) -> xr.Dataset:
 
 
 def draw_ends(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw the final radius over the rate, a line per initial radius, with guides for two readings of the claim."""
+    """Draw the final radius over the rate, a line per initial radius and labels, with guides for both hypotheses."""
     ends, rates = data.isel(step=-1), data["rate"].values
     starts = range(data.sizes["radius"])
     lines = list(product(data["labels"].values.tolist(), starts))
@@ -80,14 +80,17 @@ def draw_growth(ax: plt.Axes, data: xr.Dataset) -> None:
 
 
 def look(colour: str, number: int, name: str) -> dict:
-    """Filled markers and solid lines for original labels, open markers and broken lines for others."""
+    """Style of a curve: filled markers and a solid line for original labels, open markers and a broken line for others.
+
+    `number` chooses the marker.
+    """
     filling, line = (colour, "-") if name == ORIGINAL else ("white", "--")
     more = {"color": colour, "markerfacecolor": filling, "linestyle": line}
     return style.look(number, markersize=3.5, markeredgewidth=0.8, **more)
 
 
 def legend_columns(data: xr.Dataset) -> list[list[plt.Line2D]]:
-    """Legend entries: initial radii by colour, rates by marker, labels by filling, and the left panel's readings."""
+    """Columns of legend entries: initial radii (colour), rates (marker), labels (filling), and guides on the left."""
     radii = enumerate(10 ** (data["x"].values / 2))
     starts = [panels.entry(f"from $r={radius:.2g}\\,r_X$", color=style.colour(i)) for i, radius in radii]
     dots = [look("k", i, ORIGINAL) | {"linestyle": "none"} for i in range(data.sizes["rate"])]

@@ -18,7 +18,9 @@ MEASURES = {
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
     ((name, study),) = studies.items()
     if RELU not in study["sharpness"].values or study.sizes["sharpness"] < 2:
-        raise ValueError(f"the study {name} has no ReLU to compare with: vary sharpness over 0 and other values")
+        raise ValueError(
+            f"the study {name} has no sharpness 0 (ReLU) to compare with others: vary sharpness over 0 and other values"
+        )
     data = relative_to_relu(study.sel(dimension=profiles.shown_dimension(study), examples=study["examples"].max()))
     shown = panels.cells(study)
     figure, axes = panels.grid(len(shown), len(MEASURES), settings, room=1.2, sharex=True)
@@ -46,7 +48,8 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 def relative_to_relu(study: xr.Dataset) -> xr.Dataset:
     """Mean of each measure relative to ReLU on the same draws, with the ratio's 95 % interval.
 
-    NaN where ReLU's mean is poorly known: inside the zone, its trace is zero up to noise.
+    The ratio is NaN where the mean for ReLU is poorly known, such as the trace inside the zone, which is zero up to
+    noise.
     """
     values = xr.concat([study[name].drop_attrs() for name in MEASURES], dim="quantity")
     values = values.assign_coords(quantity=list(MEASURES)).transpose(..., "radius", "sharpness", "draw")

@@ -48,14 +48,14 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 def ratios(study: xr.Dataset) -> xr.Dataset:
     """Ratio of the means over draws of σ_l² Tr(H_ll) and ⟨∇L, θ⟩/n_L, with its 95 % interval.
 
-    σ_l is the standard deviation of layer l's weights, H_ll its block of H, n_L the number of weight layers. Raises
-    ValueError if n_L is unknown.
+    σ_l is the standard deviation of layer l's weights, H_ll the block of H for these weights, n_L the number of weight
+    layers. Raises ValueError if n_L is unknown for a network with measured traces.
     """
     traces = study["layer_trace"].transpose("dataset", "network", "subspace", "radius", "layer", "draw")
     depths = [labels.depth(network) for network in study["network"].values.tolist()]
     for network, depth in zip(study["network"].values, depths):
         if depth is None and traces.sel(network=network).notnull().any():
-            raise ValueError(f"the number of weight layers of {network} is not known: leave it out")
+            raise ValueError(f"the number of weight layers of {network} is not known: leave this network out")
     functional = study["radial_derivative"] / xr.DataArray(np.array(depths, float), dims="network")
     data = curves.ratios_of_means(traces, functional, "mean of σ_l² Tr(H_ll) over mean of ⟨∇L, θ⟩/n_L", "layer_trace")
     return data.assign_coords(study.drop_dims("draw").coords).assign_attrs(study.attrs)

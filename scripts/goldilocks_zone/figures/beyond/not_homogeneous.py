@@ -10,7 +10,8 @@ from goldilocks_zone.models import labels
 
 FIGURE = {"id": "not_homogeneous", "studies": ["not_homogeneous"], "axis": "scale"}
 
-# Label, style number, and threshold at which the zone should end; a strip marks where the measure exceeds it.
+# Label, style number, threshold at which the zone should end, and the strip that marks where the measure exceeds this
+# threshold: its lower and upper edge as fractions of the panel's height.
 MEASURES = {
     "trace_over_norm": (r"$\kappa$", 0, 1, (0.97, 1.0)),
     "ratio": (r"$\log_{10}(\Vert G\Vert_2/\Vert H'\Vert_2)$", 3, 0, (0.0, 0.03)),
@@ -31,7 +32,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def title(label: str) -> str:
-    """Title of a network: its departures from the theory, or its label if it is not fully connected."""
+    """Title of a network: its properties that break homogeneity, or its label if it is not fully connected."""
     network = labels.parse_network(label) if labels.is_network(label) else None
     if not isinstance(network, labels.FullyConnected):
         return label

@@ -25,7 +25,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
             for biases in directions:
                 curve = data.sel(cell).sel(class_count=count, bias_directions=biases)
                 x = curve["x"].values + 0.05 * curves.centred(i, len(classes))
-                # Draws simultaneous bands as error bars, since areas would hide each other.
+                # Simultaneous bands are drawn as error bars, since areas would hide each other.
                 curves.draw_means(ax, x, curve, elinewidth=0.6, **look(i, biases))
             ax.axhline(
                 data["predicted"].sel(class_count=count).item(), color=style.colour(i), linestyle=":", linewidth=0.9
@@ -46,7 +46,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def look(number: int, biases: bool) -> dict:
-    """Filled markers and solid lines with bias directions, open markers and broken lines without."""
+    """Style of a curve: filled markers and solid line with bias directions, open markers and broken line without."""
     filling, line, width = (None, "-", 1.2) if biases else ("white", "--", 0.8)
     more = {"markerfacecolor": filling, "linestyle": line, "linewidth": width}
     return style.look(number, markersize=3, markeredgewidth=0.7, **more)

@@ -41,12 +41,12 @@ def map_of(study: xr.Dataset) -> xr.Dataset:
 
 
 def path_of(planes: xr.Dataset, mapped: xr.Dataset | None) -> xr.Dataset | None:
-    """Accuracy over the radius on the map's plane, with fixed rate and temperature, and what the map predicts for it.
+    """Accuracy over the radius on the map's plane, at a fixed rate and temperature, and its prediction from the map.
 
-    Without a map, the first plane is taken. None if the study lacks the map's dataset, network or plane, or the fixed
-    rules. Training from α r_X is equivalent to training from r_X with the rate divided by α and the temperature by αⁿ,
-    for n weight layers. map_mean, map_low and map_high are the map's values at that rate and temperature: NaN where the
-    map has no such node, and left out if all are NaN.
+    Without a map, the plane is the first one. Returns None if the study lacks the map's dataset, network or plane, or
+    the fixed rules. Training from α r_X is equivalent to training from r_X with the rate divided by α and the
+    temperature divided by αⁿ, for n weight layers. map_mean, map_low and map_high are the map's values at that rate and
+    temperature, NaN where the map has no such node. They are left out if n is unknown or if all are NaN.
     """
     here = curves.primary(planes, *ARM, "rate", "temperature").isel(rate=0, temperature=0)
     if mapped is None:
@@ -85,7 +85,7 @@ def read_off(table: xr.DataArray, rate: float, temperature: float) -> float:
 def draw_map(ax: plt.Axes, mapped: xr.Dataset, over_radii: xr.Dataset | None) -> list:
     """Draw the map of accuracies and the path of the radius across it; return legend entries.
 
-    Half the length of the interval is stated in brackets, in units of the last digit.
+    Each node states its mean and, in brackets, half the length of its interval, in units of the last digit.
     """
     across, up = (curves.bin_edges(np.log10(mapped[axis].values)) for axis in ("rate", "temperature"))
     mean, half = mapped["mean"].values, (mapped["high"] - mapped["low"]).values / 2

@@ -18,7 +18,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def travel_budget(cell: xr.Dataset) -> str:
-    """Rate × steps, in units of the parameters, for each rate and rule of a cell."""
+    """Text that states rate × steps, in units of the parameters, for each rate and each rule of the rate in a cell."""
     settings = curves.settings_of(cell)
     rates = cell["rate"].values.tolist() if "rate" in cell.dims else [settings["rate"]]
     budgets = ", ".join(f"{rate * settings['steps']:.3g}" for rate in rates)

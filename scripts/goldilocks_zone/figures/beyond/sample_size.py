@@ -50,14 +50,15 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def primary(study: xr.Dataset) -> xr.Dataset:
-    """Select the first dataset and kind of plane, at the dimension that claims use."""
+    """Select the first dataset and the first kind of plane, at the dimension of `profiles.shown_dimension`."""
     return study.isel(dataset=0, subspace=0).sel(dimension=profiles.shown_dimension(study))
 
 
 def zone_edges(values: xr.DataArray) -> xr.Dataset:
-    """x of the zone's edges: mean, low, high and draws (edge, network, examples) over the draws that have the edge.
+    """Edges of the zone in x: mean, low, high and draws, each (edge, network, examples).
 
-    `draws` is the number of these draws. `values` are Tr(H)/‖H‖ (network, examples, radius, draw).
+    The mean and its interval are over those draws that have the edge; `draws` is their number. `values` are Tr(H)/‖H‖
+    (network, examples, radius, draw).
     """
     networks, counts = values["network"].values.tolist(), values["examples"].values.tolist()
     found = np.full((2, len(networks), len(counts), 4), np.nan)
@@ -77,7 +78,7 @@ def zone_edges(values: xr.DataArray) -> xr.Dataset:
 
 
 def controls(study: xr.Dataset) -> list[tuple[str, dict]]:
-    """Title and place of each variant that differs from the claims' settings in exactly one setting."""
+    """Title and axis labels of each variant that differs from the claims' settings in exactly one setting."""
     usual = {dim: cells.PRIMARY_SETTINGS[key] for key, dim in cells.VARIED.items() if dim in study.dims}
     usual = {dim: value if value in study[dim].values else study[dim].values[0] for dim, value in usual.items()}
     return [
@@ -97,7 +98,10 @@ def draw_counts(ax: plt.Axes, curve: xr.Dataset, counts: list[int]) -> None:
 
 
 def draw_edges(ax: plt.Axes, found: xr.Dataset) -> None:
-    """Draw edges over the number of examples, and thin lines of the predicted slopes through each series' mean."""
+    """Draw edges over the number of examples, with thin lines that have the predicted slope.
+
+    Each line passes through the mean of its series of edges.
+    """
     counts = found["examples"].values
     depths = {network: labels.depth(network) or 0 for network in found["network"].values.tolist()}
     networks = sorted(depths, key=depths.get)

@@ -74,7 +74,10 @@ def kappa_at_start(study: xr.Dataset) -> xr.Dataset:
 
 
 def accuracies(study: xr.Dataset) -> dict[tuple[str, str], xr.Dataset]:
-    """Accuracy over radii after training for each arm (rate, temperature), at the dimension nearest to the claims'."""
+    """Accuracy after training over the radius, by arm (rate, temperature), for the study's first dataset and network.
+
+    The dimension is the one nearest to the dimension that claims use.
+    """
     ((_, cell), *_) = over_radius.titled_cells(study.isel(dataset=[0], network=[0]), over_radius.DIMENSION)
     found = curves.means(over_radius.training.accuracy(cell)).assign_coords(x=cell["x"], classes=cell["classes"])
     return {(rate, temperature): found.sel(place) for rate, temperature, place in over_radius.arms(cell)}

@@ -1,4 +1,4 @@
-"""Change of the radius in free training (Chang 2019), and with the same optimiser on random signs."""
+"""Change of the radius in free training (Chang 2019), and with the same optimiser on gradients with random signs."""
 
 from collections.abc import Iterator
 
@@ -12,9 +12,9 @@ from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, 
 
 FIGURE = {"id": "chang_radius", "studies": ["chang", "chang_rates"], "axis": "radius"}
 SUBSPACE = "full-free"
-SMALL = -2.0  # largest x of an r_0 whose growth is shown, if the study has any
-SPAN = 15  # ratio of last to first step of the fit; early steps in one direction are not a random walk
-MEMORY = 0.9  # β₁ of Adam: the asymptotic cosine of successive steps on independent gradients
+SMALL = -2.0  # growth is shown for initial radii r_0 with x up to this value, if the study has any
+SPAN = 15  # ratio of the last to the first step of the fit; early steps share a direction and are no random walk
+MEMORY = 0.9  # β₁ of Adam, which is the asymptotic cosine of successive steps on independent gradients
 GRADIENTS = {"loss": ("-", "training"), "random_signs": ("--", "random signs")}
 GUIDE = {"color": "0.5", "linewidth": 0.8, "linestyle": ":"}
 ABOVE = {"textcoords": "offset points", "ha": "right", "fontsize": 7, "color": "0.3"}
@@ -51,10 +51,11 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def motion(study: xr.Dataset) -> xr.Dataset:
-    """Growth log10(r² − r_0²) of the radius and mean cosine of successive steps so far (rate, gradients, radius, step).
+    """Growth of the radius, its exponent, and cosines of successive steps, with their intervals over draws.
 
-    Also the `exponent` of the growth (rate, gradients, radius, quantity). Only initial radii r_0 with x up to SMALL are
-    kept or, without any, the smallest.
+    {name}_mean, _low and _high (rate, gradients, radius, step) are for the names growth, log10(r² − r_0²), and cosine,
+    the mean cosine of successive steps so far. exponent (rate, gradients, radius, quantity) is the slope of the growth
+    over log10 of the steps. Only initial radii r_0 with x up to SMALL are kept or, if there are none, the smallest.
     """
     small, last = study["x"].values <= max(SMALL, float(study["x"].min())), int(study["step"].max())
     study = study[["norm", "step_cosine"]].isel(radius=small).transpose("rate", "gradients", "radius", ...)

@@ -17,7 +17,7 @@ MEASURES = {
     "dimensions_in_use": "dimensions in use",
     "auc": "AUC of the energy",
 }
-LEAST = 1e-4  # smaller deviations are drawn here
+LEAST = 1e-4  # smaller deviations are drawn at this value
 
 
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
@@ -47,7 +47,7 @@ def world(study: xr.Dataset) -> str:
 
 
 def measured(study: xr.Dataset) -> xr.Dataset:
-    """Each measure (arm, draw), with {measure}_mean, _low and _high over draws."""
+    """Each of MEASURES (arm, draw), and {measure}_mean, _low and _high (arm) over draws."""
     found = {name: embeddings.values_of(study, name, "arm") for name in MEASURES}
     whole = curves.prefixed({name: curves.means(values) for name, values in found.items()})
     return whole.assign(found)

@@ -16,7 +16,7 @@ FIGURE = {
     "studies": ["jepa_collapse", "jepa_zone", "jepa_zone_info_nce"],
 }
 
-LEAST = 1e-4  # smaller deviations are drawn here
+LEAST = 1e-4  # smaller deviations are drawn at this value
 PLACES = 400  # number of points of the line of the law
 LOOKS = {"markersize": 3.6, "linestyle": "none"}
 
@@ -38,9 +38,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def ends_of(study: xr.Dataset) -> dict[float, xr.Dataset]:
-    """Final deviation (correlation, over_threshold, draw) by ε of the hinge, with mean, low and high over draws.
+    """Final deviation of embeddings, with means over draws, as one dataset for each ε of the variance hinge.
 
-    `weight` (correlation, over_threshold) is μ/λ: the collapse threshold times over_threshold.
+    The variables are deviation (correlation, over_threshold, draw), and deviation_mean, _low, _high and weight, each
+    (correlation, over_threshold). weight is μ/λ: the collapse threshold times over_threshold.
     """
     kept = ("correlation", "epsilon", "over_threshold")
     axes = [axis for axis in kept if axis in study.dims]
@@ -60,7 +61,7 @@ def ends_of(study: xr.Dataset) -> dict[float, xr.Dataset]:
 
 
 def draw_ends(ax: plt.Axes, found: xr.Dataset, epsilon: float, heading: str) -> None:
-    """Draw the final deviation over μ/λ for every correlation, with the law."""
+    """Draw the final deviation over μ/λ for every correlation, with the predicted law as a line."""
     weights = embeddings.finite(found["weight"], otherwise=(0.01, 1))
     limits = weights.min() / 2, weights.max() * 2
     line = np.geomspace(*limits, PLACES)
@@ -84,7 +85,8 @@ def draw_ends(ax: plt.Axes, found: xr.Dataset, epsilon: float, heading: str) -> 
 def spectra_of(studies: Studies) -> Iterator[tuple[str, xr.Dataset]]:
     """Yield the label and spectrum at the collapse point of each loss but the cross-entropy.
 
-    mean, low and high (unit) over draws are of eigenvalues over their largest magnitude, which is `size` (draw).
+    mean, low and high (unit) are over draws, of eigenvalues divided by the largest magnitude in their draw. `size`
+    (draw) is this magnitude.
     """
     for name in ("jepa_zone", "jepa_zone_info_nce"):
         if name not in studies or "collapse_eigenvalue" not in studies[name]:

@@ -35,7 +35,7 @@ VIEWS = {
 DEPTHS = {2: "2 layers", 5: "5 layers"}
 ORDER = [*VIEWS.values(), *DEPTHS.values()]
 INFO_NCE = "info_nce-dot-both"
-WIDTH = 0.6  # over which the cells of one weight are spread
+WIDTH = 0.6  # horizontal range over which the markers of all cells at one μ/λ are spread
 LOOKS = {"markersize": 3.6, "linestyle": "none"}
 LAYERS = {"invariance": "$I$", "variance": "$V$", "cross_entropy": "cross-entropy"}
 DEPTH_LINES = {3: "-", 5: "--"}
@@ -74,7 +74,7 @@ def ratio(label: str) -> float:
 
 
 def cells_of(studies: Studies) -> dict[str, xr.Dataset]:
-    """Edges (edge_loss, draw) by title: of VICReg for every kind of views and every depth, and of InfoNCE."""
+    """Variables EDGES (edge_loss, draw) by title: VICReg for each kind of views and each depth, and InfoNCE."""
     found = {}
     for name, study in studies.items():
         if "edge_loss" not in study.dims:
@@ -91,7 +91,10 @@ def cells_of(studies: Studies) -> dict[str, xr.Dataset]:
 
 
 def measured(here: xr.Dataset) -> xr.Dataset:
-    """EDGES (edge_loss, draw), with mean, low and high (edge_loss) of edge, edge_formula and what MEANINGS names."""
+    """Variables EDGES (edge_loss, draw), and means over draws of edges and of their differences.
+
+    {name}_mean, _low and _high (edge_loss) are for the names edge, edge_formula and the keys of MEANINGS.
+    """
     found = {name: curves.means(here[name]) for name in ("edge", "edge_formula")}
     for name, (of, less) in {**ALIKE, **LAST}.items():
         found[name] = curves.means(here[of] - here[less], MEANINGS[name])
@@ -125,7 +128,10 @@ def draw_places(ax: plt.Axes, cells: dict[str, xr.Dataset]) -> None:
 def draw_differences(
     ax: plt.Axes, cells: dict[str, xr.Dataset], labels: Sequence[str], shown: dict[str, tuple[str, str]]
 ) -> None:
-    """Draw differences of edges for each loss, with the margin within which edges count as equal."""
+    """Draw the differences of edges named by `shown`, for each loss in `labels`.
+
+    A grey strip shows the margin within which edges count as equal.
+    """
     ax.axhspan(-MARGIN, MARGIN, color="0.9", linewidth=0, zorder=0)
     ax.axhline(0, **style.GREY)
     drawn = []
@@ -147,9 +153,10 @@ def draw_differences(
 
 
 def layers_of(study: xr.Dataset) -> dict[int, xr.Dataset]:
-    """Traces of layers relative to the last layer, {criterion}_mean, _low and _high (layer), by the number of layers.
+    """Traces of layers relative to the last layer's trace, as one dataset for each number of layers.
 
-    {criterion}_wide (layer) are the values of wide networks. Measured traces are at the middle radius.
+    {criterion}_mean, _low and _high (layer) are measured, at the middle radius, as ratios of means over draws.
+    {criterion}_wide (layer) is the ratio in wide networks.
     """
     found, middle = {}, study.sizes["radius"] // 2
     for network in study["network"].values.tolist():
@@ -168,7 +175,7 @@ def layers_of(study: xr.Dataset) -> dict[int, xr.Dataset]:
 
 
 def draw_layers(ax: plt.Axes, layers: dict[int, xr.Dataset], heading: str) -> None:
-    """Draw traces relative to the last layer, with lines for wide networks (constant for the cross-entropy)."""
+    """Draw traces relative to the last layer's, with lines for wide networks (at 1 for the cross-entropy)."""
     handles = []
     for number, (criterion, text) in enumerate(LAYERS.items()):
         look = style.look(number, **LOOKS)

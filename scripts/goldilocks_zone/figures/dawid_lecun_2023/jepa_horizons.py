@@ -13,7 +13,7 @@ from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, 
 FIGURE = {"id": "jepa_horizons", "studies": ["jepa_horizons", "jepa_rooms"], "needs": ["horizon"]}
 
 LEVELS = {"level_1": "level 1, unrolled", "direct": "level 1, a span at once", "level_2": "level 2"}
-# Decoders, fitted on predictions or on embeddings of observations.
+# Style of the decoders, which are fitted on predictions (own) or on embeddings of observations (observed).
 DECODERS = {"own": {"linestyle": "-"}, "observed": {"linestyle": "--", "markerfacecolor": "white"}}
 TARGETS = {"phi": "slow angle $\\varphi$", "theta": "fast angle $\\theta$", "place": "place"}
 FLOOR = 0.0  # R² of predicting the mean, which a decoder can always do
@@ -55,9 +55,11 @@ def world(study: xr.Dataset) -> str:
 
 
 def measured(study: xr.Dataset) -> xr.Dataset:
-    """decoded_mean, _low, _high (level, target, decoder, horizon): R² clipped at 0; unexplained_… (level, horizon).
+    """Means over draws of decoded R² and of prediction errors, and the best possible R².
 
-    Also the best possible R² in ring world (target, horizon).
+    decoded_mean, _low and _high (level, target, decoder, horizon) are of R², with negative values as 0.
+    unexplained_mean, _low and _high (level, horizon) are of the error in a level's own embeddings, as in `medians`.
+    best_possible (target, horizon) is NaN except in ring world.
     """
     axes = {"dataset": 0, "network": 0, "subspace": 0, "radius": 0}
     data = study[["r_squared", "unexplained"]].isel(axes, drop=True)
@@ -68,7 +70,7 @@ def measured(study: xr.Dataset) -> xr.Dataset:
 
 
 def medians(values: xr.DataArray) -> xr.Dataset:
-    """Geometric mean of values (…, draw) over draws, with low and high from the interval of the logarithms."""
+    """Geometric mean over draws of positive values (…, draw), with low and high from the interval of the logarithms."""
     logarithms = np.log(values.where(values > 0)).assign_attrs(units="1", long_name="logarithm")
     found = np.exp(curves.means(logarithms)[["mean", "low", "high"]])
     meaning = f"{values.attrs['long_name']}, geometric mean over draws"
@@ -89,7 +91,7 @@ def best_possible(study: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
 
 
 def axis_of(data: xr.Dataset) -> np.ndarray:
-    """The finite means that a panel must have room for; the floor if there are none."""
+    """The finite means of R² that a panel must have room for; FLOOR if there are none."""
     means = data["decoded_mean"].values
     return means[np.isfinite(means)] if np.isfinite(means).any() else np.array([FLOOR])
 

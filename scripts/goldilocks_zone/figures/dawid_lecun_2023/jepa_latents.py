@@ -53,9 +53,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def energies(study: xr.Dataset, axes: Mapping[str, int]) -> xr.Dataset:
-    """Energies of compatible and incompatible pairs over the variance of the target: mean, low and high over draws.
+    """Mean energies of compatible and incompatible pairs, relative to the variance of the target.
 
-    `axes` maps each axis of the result to its value in studies that neither vary nor set it.
+    {kind}_mean, _low and _high over draws have the axes in `axes`, for the kinds compatible and incompatible. `axes`
+    maps each of these axes to its value in studies that neither vary nor set it.
     """
     present = [axis for axis in axes if axis in study.dims]
     within = embeddings.values_of(study, "unexplained", *present, arm="full")
@@ -79,7 +80,7 @@ def draw_codes(ax: plt.Axes, data: xr.Dataset) -> None:
 
 
 def draw_columns(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw energies over the number of columns of a linear latent, with the trivial solution."""
+    """Draw energies over the number of columns of a linear latent, with a line for the trivial solution."""
     draw_pair(ax, data, "columns", 0, "")
     e = data.attrs["embedding"]
     ax.plot([0, e], [2, 0], **{**style.DASHED, "color": "0.4"}, label="$2(1-q/e)$")
@@ -94,9 +95,11 @@ def draw_pair(ax: plt.Axes, data: xr.Dataset, axis: str, number: int, label: str
 
 
 def informed(studies: Studies) -> xr.Dataset:
-    """information and information_by_chance (world, draw) with their means, where there are as many codes as causes.
+    """Information I(z; c)/H(c) of code z about cause c in each world, where there are as many codes as causes.
 
-    Both are I(z; c)/H(c) of code z and cause c, the second with causes permuted.
+    information (world, draw) is measured, information_by_chance (world, draw) is the value with causes permuted.
+    {variable}_mean, _low and _high (world) are over draws. Runs with a single cause are left out. The dataset is empty
+    if none remain.
     """
     worlds, found = [], {"information": [], "information_by_chance": []}
     for name, study in studies.items():
@@ -117,7 +120,10 @@ def informed(studies: Studies) -> xr.Dataset:
 
 
 def told_by_equal_factors(study: xr.Dataset, worlds: list[str]) -> xr.Dataset:
-    """information_geometric_mean, _low and _high (world), with β of the soft minimum rising by equal factors."""
+    """Mean information about the cause for runs in which β of the soft minimum rises by equal factors.
+
+    information_geometric_mean, _low and _high (world) are NaN for those of `worlds` that the study lacks.
+    """
     settings = curves.settings_of(study)
     found = np.full((len(worlds), study.sizes["draw"]), np.nan)
     for slow in study["slow"].values.tolist() if "slow" in study.dims else [settings["slow"]]:

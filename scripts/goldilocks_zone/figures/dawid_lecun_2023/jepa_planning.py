@@ -21,7 +21,7 @@ HIERARCHICAL = {
     "hierarchical-random": "random sub-goals",
     "hierarchical-true": "sub-goals, true dynamics",
 }
-SPREAD = 0.6  # horizontal spread of planners with equal calls, in log2
+SPREAD = 0.6  # horizontal range over which planners with equal calls are spread, in log2 of the calls
 
 
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
@@ -63,7 +63,10 @@ def shown(label: str) -> dict | None:
 
 
 def draw_room(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw success over calls, with planners of equal calls side by side and the success of exact plans as a line."""
+    """Draw success over calls, with planners of equal calls side by side.
+
+    Broken lines mark the success of planners that know the exact path length.
+    """
     calls = data["calls"].values
     for value in np.unique(calls[np.isfinite(calls)]):
         here = [label for label in data["planner"].values[calls == value].tolist() if shown(label)]
@@ -81,7 +84,7 @@ def draw_room(ax: plt.Axes, data: xr.Dataset) -> None:
 
 
 def entries(planners: list[str]) -> list[plt.Line2D]:
-    """Legend entries: planners with sub-goals, and flat ones by colour, filling and marker."""
+    """Legend entries: planners with sub-goals; cost (colour), actions (filling) and steps (marker) of flat planners."""
     found = [
         panels.entry(HIERARCHICAL[label], linestyle="none", **shown(label))
         for label in HIERARCHICAL

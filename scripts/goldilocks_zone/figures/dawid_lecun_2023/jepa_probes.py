@@ -17,7 +17,7 @@ FIGURE = {
 
 RING = {"theta_r_squared": r"fast angle $\theta$", "phi_r_squared": r"slow angle $\varphi$", "detail_r_squared": "$u$"}
 DIGITS = {"label_accuracy": "left digit", "right_label_accuracy": "right digit"}
-FLOOR = -0.2  # lower R² are drawn here
+FLOOR = -0.2  # lower R² are drawn at this value
 LINES = {"markersize": 3.6, "linewidth": 1.0}
 
 
@@ -33,7 +33,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def measured(study: xr.Dataset, variables: list[str], kept: tuple[str, ...]) -> xr.Dataset:
-    """Each variable (…, draw) over the kept axes, with R² clipped at the floor, and mean, low and high over draws."""
+    """Each of `variables` with the axes `kept` and draw, and {variable}_mean, _low and _high over draws.
+
+    R² below FLOOR are set to FLOOR.
+    """
     kept, found = [axis for axis in kept if axis in study.dims], {}
     for name in variables:
         values = embeddings.values_of(study, name, *kept)
@@ -44,7 +47,10 @@ def measured(study: xr.Dataset, variables: list[str], kept: tuple[str, ...]) -> 
 
 
 def by_arm(names: dict[str, str], label: str, start: float) -> Callable[[plt.Axes, xr.Dataset], None]:
-    """Return a function that draws variables by arm, on an axis from `start` to 1."""
+    """Return a function that draws the variables `names`, given with their legend texts, by arm.
+
+    Its x-axis is labelled `label` and runs from `start` to 1; lower values are drawn at `start`.
+    """
 
     def paint(ax: plt.Axes, data: xr.Dataset) -> None:
         looks = [style.look(number, linestyle="none") for number in range(len(names))]

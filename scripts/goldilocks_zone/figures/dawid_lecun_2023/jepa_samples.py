@@ -14,7 +14,7 @@ FIGURE = {
 }
 
 ARMS = {"full": "VICReg", "infonce": "InfoNCE"}
-FEWEST = 3  # negatives at the baseline of the gain: with one, variances and covariances come from two examples
+FEWEST = 3  # negatives at the baseline of the gain; with one, variances and covariances come from only two examples
 APART = 0.12  # horizontal offset between two curves of a panel, in rings
 LINES = {"markersize": 3.6, "linewidth": 1.0}
 
@@ -47,9 +47,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def measured(study: xr.Dataset) -> xr.Dataset:
-    """r_squared_… (rings, arm, negatives) and gain_… (rings, arm): mean, low and high over draws.
+    """R² of the angles and its gain from more negatives, each as {name}_mean, _low and _high over draws.
 
-    Rings and negatives ascend.
+    r_squared has the axes (rings, arm, negatives), with ascending rings and negatives. gain (rings, arm) is R² with the
+    most negatives minus R² with the number that `first_of` returns.
     """
     values = embeddings.values_of(study, "angles_r_squared", "dataset", "arm", "group")
     values = values.assign_coords(rings=("dataset", [int(each.split("_")[-1]) for each in values["dataset"].values]))

@@ -37,7 +37,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def over_deviation(study: xr.Dataset) -> xr.Dataset:
-    """result and kappa (start_deviation, draw), with their means, low and high over draws."""
+    """Final accuracy of probes, `result`, and κ at initialisation, `kappa`, each (start_deviation, draw).
+
+    {name}_mean, _low and _high (start_deviation) are over draws.
+    """
     axes, found = [axis for axis in ("start_deviation",) if axis in study.dims], {}
     for name, variable in {"result": RESULT, "kappa": KAPPA}.items():
         values = embeddings.values_of(study, variable, *axes, arm="full")
@@ -47,7 +50,10 @@ def over_deviation(study: xr.Dataset) -> xr.Dataset:
 
 
 def over_radius(study: xr.Dataset) -> xr.Dataset:
-    """{arm}_mean, _low and _high (radius) of the result, for each draw at the rate that is best for the other draws."""
+    """Final accuracy of probes at the best rate: {arm}_mean, _low and _high (radius) over draws.
+
+    Each draw has the rate that is best for the other draws.
+    """
     kept, found = [axis for axis in RATES if axis in study.dims], {}
     for arm in ("full", "random"):
         if arm in study["arm"].values:
@@ -57,9 +63,9 @@ def over_radius(study: xr.Dataset) -> xr.Dataset:
 
 
 def of_best(values: xr.DataArray, axes: list[str]) -> xr.DataArray:
-    """Values (radius, draw) at the place along `axes` with the best mean over the other draws.
+    """Values (radius, draw), each at that place along `axes` where the mean over the other draws is largest.
 
-    A single draw selects by its own values.
+    If there is only one draw, its own values select the place.
     """
     if not axes:
         return values

@@ -116,7 +116,7 @@ def measured(study: xr.Dataset, curve: Curve) -> xr.Dataset:
 
 
 def ends(parts: dict[str, xr.Dataset], measure: str) -> tuple[float, float]:
-    """Limits of the axis of a measure."""
+    """Lower and upper end of the y-axis of a measure, for all curves."""
     if measure == "fraction_positive":
         return -0.03, 1.03
     return panels.limits(embeddings.finite(*(part[f"{measure}_mean"] for part in parts.values())), np.zeros(1))

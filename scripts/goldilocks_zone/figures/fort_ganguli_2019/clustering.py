@@ -39,7 +39,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def cosines(studies: dict[str, xr.Dataset]) -> xr.Dataset:
-    """Mean cosines over draws with their intervals: mean, low and high (run, stage, of), `of` as in PAIRS."""
+    """Mean cosines over draws with their intervals: mean, low and high (run, stage, of).
+
+    The axis `of` names the pairs of gradients or inputs by the keys of PAIRS.
+    """
     parts = []
     for name, run in (named for study in studies.values() for named in over_steps.runs(study)):
         of_logits = run["clustering"].sel(layers="all", drop=True).rename(pair="of")
@@ -47,7 +50,7 @@ def cosines(studies: dict[str, xr.Dataset]) -> xr.Dataset:
         places = over_steps.stages(run, "gradient_power")
         values = xr.concat([both.sel(step=step, drop=True) for step in places.values()], "stage")
         values = values.assign_coords(stage=list(places)).reset_coords(drop=True).expand_dims(run=[name])
-        # Runs are averaged one by one because studies differ in their number of draws.
+        # Runs are averaged one by one because their studies may differ in the number of draws.
         parts.append(curves.means(values, "mean cosine")[curves.PARTS])
     return xr.concat(parts, "run")
 

@@ -37,8 +37,9 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 def over_rank(run: xr.Dataset) -> xr.Dataset:
     """Share of the squared gradient in the top m eigenvectors of G for every rank m, averaged over later steps.
 
-    mean, low and high (gradient_of, rank) are over draws; null_mean, … (rank) are of the null, the share of Tr(G) in
-    these eigenvectors. `model` is the random model's share in the space of the C − 1 outliers, for C classes.
+    Steps before the share EARLY of training are left out. mean, low and high (gradient_of, rank) are over draws.
+    null_mean, null_low and null_high (rank) are of the null, the share of Tr(G) in the same eigenvectors. `model` is
+    the share that the random model predicts for the space of the C − 1 outliers, for C classes.
     """
     classes, run = int(run["classes"]), run.reset_coords(drop=True)
     powers = local_geometry.measured(run["gradient_power"])
@@ -54,7 +55,11 @@ def over_rank(run: xr.Dataset) -> xr.Dataset:
 
 
 def along_training(run: xr.Dataset) -> xr.Dataset:
-    """Share of the squared gradient in the top C − 1 eigenvectors of G over steps; null: the share of Tr(G) in them."""
+    """Share of the squared gradient in the top C − 1 eigenvectors of G, for C classes, and its null, over steps.
+
+    Gradient and G are of the same examples. The null is the share of Tr(G) in these eigenvectors. The variables are
+    those of `beside_null`.
+    """
     top, run = slice(0, int(run["classes"]) - 1), run.reset_coords(drop=True)
     powers = local_geometry.measured(run["gradient_power"]).sel(gradient_of="spectrum", drop=True)
     here = run.sel(step=powers["step"])
@@ -63,7 +68,10 @@ def along_training(run: xr.Dataset) -> xr.Dataset:
 
 
 def beside_null(shares: xr.DataArray, null: xr.DataArray) -> xr.Dataset:
-    """Means of shares over draws with their intervals, and the same for the null with the prefix null_."""
+    """Means over draws of shares, with their intervals, and of the null, with the prefix null_.
+
+    The variables are those of `curves.means`.
+    """
     nulls = {"null": curves.means(null, "share of the trace of G")}
     return curves.means(shares, "share of the squared gradient").merge(curves.prefixed(nulls))
 

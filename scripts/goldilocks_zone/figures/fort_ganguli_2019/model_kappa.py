@@ -34,14 +34,15 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 def beside_the_model(study: xr.Dataset) -> xr.Dataset:
     """κ(G) of the random model over the spread of the logits; κ of network and model over the radius.
 
-    model_over_spread (ratio, spread) is for ratios σ_c/σ_E, on planes of the claims' dimension. {name}_mean, _low and
-    _high (radius) are for the names in MEASURES.
+    model_over_spread (ratio, spread) has the axes σ_c/σ_E and σ_z. {name}_mean, _low and _high (radius) are for the
+    names in MEASURES. All values are for the number of examples and the dimension of planes that claims use or, if the
+    study lacks these, for the largest.
     """
     count = EXAMPLES if EXAMPLES in study["examples"].values else int(study["examples"].max())
     d = profiles.shown_dimension(study)
     run = curves.primary(study).isel(subspace=0).sel(examples=count, dimension=d)
     classes = int(run["classes"])
-    # Ratios σ_c/σ_E, including the network's near r_X. Both deviations are of one gradient entry, as in the model.
+    # Ratios σ_c/σ_E, including the network's ratio near r_X. As in the model, σ_c and σ_E are of one gradient entry.
     of_network = (run["class_gradient"] / run["example_gradient"]).isel(radius=curves.nearest_to_r_x(run)).mean()
     ratios = sorted([0.0, 0.1, 10.0, float(of_network)])
     over_spread = [[modelled(count, classes, d, ratio, 1.0, spread) for spread in SPREADS] for ratio in ratios]
@@ -61,7 +62,8 @@ def beside_the_model(study: xr.Dataset) -> xr.Dataset:
 def modelled(examples: int, classes: int, size: int, cluster: float, noise: float, spread: float) -> float:
     """κ(G) of the random model in `size` dimensions; NaN if all outputs are saturated.
 
-    σ_c = `cluster` and σ_E = `noise` are of one entry of logit gradients, σ_z = `spread` is of logits.
+    `cluster` σ_c and `noise` σ_E are the standard deviations of an entry of mean logit gradients and of the deviations
+    of examples from them. `spread` σ_z is the standard deviation of the logits.
     """
     p = random_model.probabilities(examples, classes, spread, stream("model over radius"))
     with np.errstate(invalid="ignore"):

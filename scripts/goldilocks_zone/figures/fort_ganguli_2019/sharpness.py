@@ -47,7 +47,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def arms(study: xr.Dataset) -> Iterator[tuple[str, xr.Dataset]]:
-    """Yield every run's name, without `Adam`, and its sharpness: geometric means over draws with their intervals."""
+    """Yield the name of every run, without the word Adam, and the geometric mean of its sharpness over draws.
+
+    The variables are those of `over_steps.logarithmic_means`.
+    """
     for name, run in over_steps.runs(study):
         arm = name.removeprefix("Adam").removeprefix(", ") or over_steps.USUAL
         yield arm, over_steps.logarithmic_means(run["sharpness"]).reset_coords(drop=True)

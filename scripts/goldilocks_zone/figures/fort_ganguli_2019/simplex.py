@@ -33,10 +33,11 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def outputs(study: xr.Dataset) -> xr.Dataset:
-    """outputs and output_label of the first draw at four steps (all, if fewer), and as many model_outputs.
+    """Softmax outputs of the first draw at four steps (all, if fewer), and as many outputs of the random model.
 
-    The model draws Gaussian logits with the standard deviation model_spread (step), chosen to match the mean mixing
-    1 − Σp² of the outputs p.
+    The variables are outputs and model_outputs (step, output_example, class), the labels output_label, and model_spread
+    (step). The model draws Gaussian logits with the standard deviation model_spread, at which the mean of 1 − Σp² over
+    examples equals that of the network's outputs p.
     """
     _, run = next(over_steps.runs(study))
     chosen = sorted({round(place) for place in np.linspace(0, run.sizes["step"] - 1, 4)})
@@ -54,7 +55,10 @@ def outputs(study: xr.Dataset) -> xr.Dataset:
 
 
 def matching(mixing: float, classes: int) -> float:
-    """Standard deviation of Gaussian logits with a given mean 1 − Σp²; 0 or 1e6 (saturated) if there is no solution."""
+    """Standard deviation of Gaussian logits for which the mean of 1 − Σp² is `mixing`.
+
+    If there is none, returns 0 (uniform outputs) for `mixing` above 0.5, else 1e6 (saturated outputs).
+    """
     try:
         return random_model.matching_spread(mixing, classes, stream("spread of the simplex"))
     except ValueError:

@@ -1,5 +1,5 @@
-"""Top eigenvalues of G and of the Hessian during training, and of the random model on each rung (Fort & Ganguli
-2019)."""
+"""Top eigenvalues of G and of the Hessian during training, and of the random model for each choice of its inputs (Fort
+& Ganguli 2019)."""
 
 import matplotlib.pyplot as plt
 import xarray as xr
@@ -35,7 +35,8 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 def spectra(study: xr.Dataset) -> xr.Dataset:
     """{variable}_mean, _low and _high of eigenvalues and edges at every stage: geometric means over draws.
 
-    Further axes are rank for G and H, (rung, rank) for the model's eigenvalues and rung for its edges.
+    Besides stage, the axes are rank for eigenvalues of G and H, (rung, rank) for the model's eigenvalues and rung for
+    its edges. A rung is a choice of the model's inputs, labelled by RUNGS.
     """
     _, run = next(over_steps.runs(study))
     places = over_steps.stages(run, "gauss_newton_eigenvalue")

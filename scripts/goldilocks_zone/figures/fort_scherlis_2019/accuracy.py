@@ -60,7 +60,10 @@ def published_points(path: Published, cells: xr.Dataset) -> dict[int, np.ndarray
 
 
 def draw_map(ax: plt.Axes, data: xr.Dataset, highest: float, chance: float) -> plt.cm.ScalarMappable:
-    """Draw the mean accuracy over log10(r/r_X) and the dimension, with contour lines."""
+    """Draw the mean accuracy over log10(r/r_X) and the dimension, with contour lines; return the coloured mesh.
+
+    Colours run from 0 to `highest`. There are no contours below or close above `chance`.
+    """
     mean = data["mean"].transpose("subspace", "radius")
     x, d = data["x"].values / 2, data["dimension"].values
     shades = ax.pcolormesh(x, np.log10(d), mean, shading="nearest", vmin=0, vmax=highest, rasterized=True)

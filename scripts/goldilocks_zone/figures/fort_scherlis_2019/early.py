@@ -1,5 +1,5 @@
 """Accuracy early in training over measures of the initialisation (Fort & Scherlis 2019, figure 6a to c), and the gain
-from choosing among initialisations by them."""
+from choosing among initialisations by these measures."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -20,7 +20,8 @@ MEASURES = {
     "loss": "initial loss $L$ (nat)",
 }
 CONTROL = "logits_std"
-# Selection scores with the sign of a good value; the control takes the sign of its correlation with the accuracy.
+# Sign and label of each selection score. The sign is 1 if high values are good and −1 if low values are; the control
+# takes the sign of its correlation with the accuracy.
 SCORES = {
     "positive_eigenvalues": (1, "high $n_+$"),
     "trace_over_norm": (1, r"high $\mathrm{Tr}(H)/\Vert H\Vert$"),
@@ -28,8 +29,8 @@ SCORES = {
     CONTROL: (None, r"$\sigma_z$"),
 }
 STEP = 93  # step used by the claims
-MOST = 20  # initialisations to choose from
-BARRED = (2, 5, 10, 15, 20)  # numbers of initialisations at which intervals are drawn
+MOST = 20  # largest number of initialisations to choose from
+BARRED = (2, 5, 10, 15, 20)  # numbers of initialisations to choose from at which intervals are drawn
 SHADES = (0.85, 0.1)  # positions of the first and the last step on the colour map
 PLACE = ("dataset", "network", "subspace", "radius", "x")
 
@@ -60,10 +61,11 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def gathered(studies: dict[str, xr.Dataset]) -> xr.Dataset:
-    """outcome (step, draw), with measures and control (draw) of the same initialisations at r_X.
+    """Outcome of training (step, draw), with MEASURES and CONTROL (draw) of the same initialisations at r_X.
 
-    The outcome is the accuracy after each logged step, on held-out examples or, without any, on training examples.
-    Without a study of curvature, the initial loss is the only measure; without training, it is the only outcome.
+    `outcome` is the accuracy at each logged step after the start, on held-out examples or, if there are none, on
+    training examples. Without the study `selection`, or if it lacks the dataset or network, the initial loss is the
+    only measure. Without the study `early`, the initial loss is the outcome, at step 0.
     """
     early, selection, found = studies.get("early"), studies.get("selection"), xr.Dataset()
     if early is not None and selection is not None:
@@ -89,7 +91,7 @@ def gathered(studies: dict[str, xr.Dataset]) -> xr.Dataset:
 
 
 def tested(data: xr.Dataset) -> tuple[np.ndarray, str]:
-    """Outcomes (draw) at the logged step nearest to the claims' step, and this step in words."""
+    """Outcomes (draw) at the tested step, the logged step nearest to STEP, and this step in words."""
     steps = data["step"].values
     nearest = int(np.abs(steps - STEP).argmin())
     words = f"at step {steps[nearest]}" if steps[nearest] else "at the start"
@@ -99,7 +101,7 @@ def tested(data: xr.Dataset) -> tuple[np.ndarray, str]:
 def slope_in_words(data: xr.Dataset, name: str, correlated: bool) -> str:
     """Title of a panel: the t-value of the slope of the outcome at the tested step over the measure `name`.
 
-    The number of initialisations instead if they are too few to be `correlated`.
+    If not `correlated`, that is with too few initialisations, the title is their number.
     """
     if not correlated:
         return f"{data.sizes['draw']} initialisations"
@@ -122,9 +124,10 @@ def draw_steps(ax: plt.Axes, data: xr.Dataset, name: str, colours: np.ndarray, c
 
 
 def best_of_many(data: xr.Dataset) -> xr.Dataset:
-    """gain, gain_low and gain_high (score, count): how much the best-scored of `count` draws exceeds a random draw.
+    """Gain in accuracy at the tested step from the best-scored of `count` initialisations, relative to a random one.
 
-    The gain is in accuracy at the tested step. gain_low and gain_high are NaN except at counts in BARRED.
+    The variables are gain, gain_low and gain_high (score, count). The ends of the interval, gain_low and gain_high, are
+    NaN except at counts in BARRED.
     """
     accuracy, _ = tested(data)
     scores = [name for name in SCORES if name in data]
@@ -164,7 +167,7 @@ def draw_gains(ax: plt.Axes, gains: xr.Dataset) -> None:
 
 
 def step_handles(data: xr.Dataset, colours: np.ndarray, settings: dict) -> list[plt.Line2D]:
-    """Legend entries of the logged steps; with epochs, for full batches and for official datasets of known size."""
+    """Legend entries of the logged steps, with epochs if batches are full or the dataset is official."""
     official, per_epoch = official_shapes.OFFICIAL.get(data.attrs["dataset"]), 1 if settings["batch"] == "all" else 0
     if official and not per_epoch:
         per_epoch = (official.training_examples - settings["validation"]) // settings["batch"]

@@ -12,8 +12,8 @@ from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, 
 
 FIGURE = {"id": "cuts", "result": "cuts", "width_cm": 16.6, "height_cm": 9.6}
 LEVELS = 10  # largest number of contour levels
-SMALLEST_VALLEY = 0.05  # least relative depth at which the contour through the point itself is drawn
-COLOURS_OF_LEVELS = "PuOr_r"  # purple below the point's own loss, orange above; safe for colour-blind readers
+SMALLEST_VALLEY = 0.05  # the contour of L(θ) is drawn if the loss falls below it by this share of the largest change
+COLOURS_OF_LEVELS = "PuOr_r"  # purple below L(θ), orange above; safe for colour-blind readers
 
 
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
@@ -34,7 +34,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def relative_losses(cuts: xr.Dataset) -> xr.Dataset:
-    """L/L(θ) on the lines and L − L(θ) on the plane, where L(θ) is the loss at the initialisation θ."""
+    """relative_loss L/L(θ) on the lines and excess_loss L − L(θ) on the plane, with the loss L(θ) at initialisation."""
     drawn = cuts[["loss"]]
     drawn["relative_loss"] = cuts["line_loss"] / cuts["loss"]
     drawn["excess_loss"] = cuts["plane_loss"] - cuts["loss"]
@@ -61,7 +61,7 @@ def draw_plane(ax: plt.Axes, here: xr.Dataset) -> None:
     scaled, bound = excess / 10.0**power, largest / 10.0**power
     levels = MaxNLocator(LEVELS).tick_values(min(scaled.min(), 0), max(scaled.max(), 0))
     grid = here["first"].values, here["second"].values
-    # A scale symmetric about the point's own loss (white) makes colour encode the sign in every panel.
+    # On a scale symmetric about L(θ), which is white, colour encodes the sign of L − L(θ) in every panel.
     filled = ax.contourf(*grid, scaled, levels=levels, cmap=COLOURS_OF_LEVELS, vmin=-bound, vmax=bound)
     filled.set_edgecolor("face")  # avoids gaps between levels in a PDF
     if excess.min() < -SMALLEST_VALLEY * largest and excess.max() > 0:

@@ -25,7 +25,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
             fitted = f" {fit[0]:.2f}" + (f" ({depth})" if depth else "") if fit else ""
             curves.draw_curve(upper, loss, number, label + fitted, deviations=False)
             for kind, (line, _) in MEASURES.items():
-                curve = found[kind].sel(cell).sel(dimension=profiles.DIMENSION)
+                curve = found[kind].sel(cell).sel(dimension=profiles.shown_dimension(study))
                 # Inside the zone, the mean trace is noise around zero.
                 error = curve["standard_deviation"].fillna(0) / np.sqrt(study.sizes["draw"])
                 seen = curve["mean"].where(curve["mean"] > error)

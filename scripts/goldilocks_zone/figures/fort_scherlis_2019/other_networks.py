@@ -19,8 +19,8 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
         data = drawn[name] = curves.over_radii(study, "trace_over_norm")
         for number, (label, cell) in enumerate(variants(study)):
             curve = data.sel(cell)
-            curves.draw_curve(ax, curve.sel(dimension=profiles.DIMENSION), number, label, deviations=False)
-            for d in curve["dimension"].values[curve["dimension"] < profiles.DIMENSION]:
+            curves.draw_curve(ax, curve.sel(dimension=profiles.shown_dimension(study)), number, label, deviations=False)
+            for d in curve["dimension"].values[curve["dimension"] < profiles.shown_dimension(study)]:
                 thin = curve.sel(dimension=d)
                 ax.plot(thin["x"], thin["mean"], color=style.colour(number), linestyle="--", linewidth=0.7)
         ax.axhline(1.0, **style.DASHED)

@@ -50,7 +50,10 @@ def points(study: xr.Dataset) -> xr.Dataset:
 
 
 def correlations(here: xr.Dataset, name: str) -> list[str]:
-    """Correlation of a measure with the loss, and the partial correlation given σ_z, with their 95 % intervals."""
+    """Lines of text with the correlation of a measure and the loss, and the partial correlation given σ_z.
+
+    Both have 95 % intervals. With too few initialisations, the only line says so.
+    """
     if here.sizes["draw"] < LEAST_CORRELATED:
         return [f"fewer than {LEAST_CORRELATED} initialisations"]
     variables = {"correlation": [name, "loss"]}

@@ -41,8 +41,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def measures(study: xr.Dataset) -> xr.Dataset:
-    """Height and position of the mean curve's peak, and the zone's edges, for every variant; NaN without an edge."""
-    ratio = study["trace_over_norm"].sel(dimension=profiles.DIMENSION).mean("draw").transpose(..., "radius")
+    """MEASURES of every variant: height and x of the mean curve's peak, and x of the zone's edges (NaN if none)."""
+    ratio = (
+        study["trace_over_norm"].sel(dimension=profiles.shown_dimension(study)).mean("draw").transpose(..., "radius")
+    )
     x, found = study["x"].values, np.empty((*ratio.shape[:-1], len(MEASURES)))
     for place in np.ndindex(ratio.shape[:-1]):
         curve = ratio[place].values
@@ -83,12 +85,12 @@ def row_name(axis: str, level: object) -> str:
 
 
 def spread(study: xr.Dataset) -> xr.Dataset:
-    """Coefficients of variation (x, part) of Tr(H)/‖H‖ by source, with 95 % intervals over initialisations.
+    """Coefficient of variation (x, part) of Tr(H)/‖H‖ due to each source of variance, with its 95 % interval.
 
-    Sources are random effects: planes within an initialisation; sets of examples within an initialisation, on the same
-    planes; and the remaining variance between initialisations.
+    The sources are random effects: planes within an initialisation; sets of examples within an initialisation, on the
+    same planes; and initialisations, to which the remaining variance belongs. Intervals are over initialisations.
     """
-    study = study.sel(dimension=profiles.DIMENSION, examples=study["examples"].max())
+    study = study.sel(dimension=profiles.shown_dimension(study), examples=study["examples"].max())
     ratio = study["trace_over_norm"].transpose("radius", "draw", "example_set").values
     planes = study["trace_over_norm_plane_variance"].transpose("radius", "draw", "example_set").values
     number = int(study.attrs["planes"])

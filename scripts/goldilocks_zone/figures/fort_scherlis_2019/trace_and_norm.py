@@ -39,6 +39,6 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def crossings_of_one(x: np.ndarray, ratio: np.ndarray) -> list[float]:
-    """All places where a ratio crosses 1, by linear interpolation."""
+    """Every x at which `ratio` (r,) over `x` (r,) crosses 1, by linear interpolation."""
     before = np.flatnonzero(np.diff(np.sign(ratio - 1)))
     return [float(x[i] + (1 - ratio[i]) / (ratio[i + 1] - ratio[i]) * (x[i + 1] - x[i])) for i in before]

@@ -45,10 +45,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def measured(study: xr.Dataset) -> xr.Dataset:
-    """Measures and final accuracies of each draw, with their means over draws.
+    """MEASURES and final accuracies of each draw, with their means over draws.
 
-    `spread` (subspace, quantity) is the standard deviation of accuracies over draws without their binomial variance;
-    NaN for too few draws.
+    `spread` (subspace, quantity) is the standard deviation of accuracies over draws, after their binomial variance is
+    subtracted. It is NaN for too few draws.
     """
     data = xr.Dataset({name: study[name].isel(radius=0) for name in MEASURES if name in study}, attrs=study.attrs)
     data["test_accuracy"] = training.accuracy(study).isel(radius=0)

@@ -59,8 +59,9 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 def dimensions_needed(cells: xr.Dataset) -> xr.Dataset:
     """log10 of the dimension needed for an accuracy of HALF: mean over draws with its 95 % interval, and `bound`.
 
-    bound is 1 if a draw stays below HALF in every dimension, so that the mean is a lower bound. It is -1 if a draw
-    reaches HALF in the smallest dimension, so that the mean is an upper bound, and else 0. Bounds have no interval.
+    bound is 1 if a draw stays below HALF in every dimension, so that the mean is a lower bound. Otherwise it is -1 if a
+    draw reaches HALF in the smallest dimension, so that the mean is an upper bound, and 0 if none does. The interval of
+    a bound is NaN.
     """
     values = training.accuracy(cells).drop_vars("rate", errors="ignore").transpose(..., "radius", "subspace", "draw")
     dimensions = cells["dimension"].values
@@ -80,7 +81,10 @@ def dimensions_needed(cells: xr.Dataset) -> xr.Dataset:
 
 
 def draw_needed(ax: plt.Axes, cells: xr.Dataset, data: xr.Dataset) -> list[plt.Line2D]:
-    """Draw a curve for each arm, interrupted at bounds; return legend entries."""
+    """Draw the dimension needed over the radius, a curve for each arm; return legend entries.
+
+    Curves are interrupted at bounds, which have their own markers.
+    """
     arms = over_radius.arms(cells)
     for number, (rate, temperature, place) in enumerate(arms):
         curve, look = data.sel(place), over_radius.look(rate, temperature)
@@ -98,14 +102,17 @@ def draw_needed(ax: plt.Axes, cells: xr.Dataset, data: xr.Dataset) -> list[plt.L
 
 
 def show_dimensions(axis: Axis, dimensions: np.ndarray) -> None:
-    """Label and limit an axis in log10 d for all dimensions of a study."""
+    """Set ticks and limits of an axis in log10 d, with room for all `dimensions`."""
     over_radius.label_dimensions(axis, dimensions)
     low, high = np.log10(dimensions[[0, -1]])
     axis.set_view_interval(low - ROOM_BESIDE, high + ROOM_BESIDE, ignore=True)
 
 
 def at_r_x(study: xr.Dataset, cells: xr.Dataset) -> xr.Dataset:
-    """The family `cells` of a study at the radius nearest to r_X, with full-space training if the study has it."""
+    """The family `cells` of a study at the radius nearest to r_X, with full-space training if the study has it.
+
+    Rules of rate and temperature are selected by `over_radius.with_fixed_rules`. The axis radius is kept, of length 1.
+    """
     whole = [WHOLE] if WHOLE in study["subspace"].values else []
     place = {axis: cells[axis].item() for axis in ("dataset", "network")}
     study = over_radius.with_fixed_rules(over_radius.first_values(study)).sel(place)
@@ -114,10 +121,10 @@ def at_r_x(study: xr.Dataset, cells: xr.Dataset) -> xr.Dataset:
 
 
 def over_dimensions(cell: xr.Dataset) -> xr.Dataset:
-    """mean, low and high (subspace) of the accuracy over draws, for a cell with one radius.
+    """Mean accuracy over draws in each dimension: mean, low and high (subspace), for a cell with one radius.
 
-    Prefix `whole_`: in the full space. Prefix `intrinsic_`: log10 of the intrinsic dimension, if it is larger than the
-    smallest dimension and at most the largest.
+    whole_mean, … are of the accuracy in the full space, if the cell has it. intrinsic_mean, … are of log10 of the
+    intrinsic dimension, if this is larger than the smallest dimension and at most the largest.
     """
     dimensions, ordered = training.dimensions_of(cell)
     rows = [mean_accuracy(ordered.isel(subspace=i)) for i in range(len(dimensions))]

@@ -23,7 +23,7 @@ PARTS = {
     "captured_by_gauss_newton": ("$G$", {"linestyle": "--", "markerfacecolor": "white"}),
 }
 CROSSING = {"marker": "*", "markersize": 7, "markeredgecolor": "k", "markeredgewidth": 0.5, "linestyle": "none"}
-ABOVE = 1.06  # height of the first crossing marker, above all shares, and distance to the next
+ABOVE = 1.06  # height of the first crossing marker, above all shares; STEP is the distance to the next one
 STEP = 0.07
 
 
@@ -67,10 +67,11 @@ def cells(studies: Studies) -> Iterator[tuple[str, str, int, xr.Dataset]]:
 
 
 def over_radius(study: xr.Dataset) -> xr.Dataset:
-    """captured_by_{part}_mean, _low and _high (radius): E_{C−1} over draws, for C classes and part H or G.
+    """Alignment E_{C−1} of the boundary with H and with G over the radius, for C classes, and where ‖G‖₂ = ‖H′‖₂.
 
-    E_k is the mean share of the boundary's normals in the span of the part's first k eigenvectors. crossing_{…}: x
-    where ‖G‖₂ = ‖H′‖₂, over the draws with such a place, whose number is crossing_draws.
+    E_k is the mean share of the boundary's normals in the span of the first k eigenvectors of H or G.
+    captured_by_hessian_mean, _low, _high (radius) and captured_by_gauss_newton_… are over draws. crossing_mean, _low
+    and _high are of the x at which ‖G‖₂ = ‖H′‖₂, over the draws that have such an x; crossing_draws is their number.
     """
     order = int(study["classes"][0]) - 1
     rank = min(max(order, 1), int(study["hessian_rank"].max()))
@@ -91,9 +92,10 @@ def over_radius(study: xr.Dataset) -> xr.Dataset:
 
 
 def crossing(x: np.ndarray, logarithm: np.ndarray, share: np.ndarray) -> float:
-    """First x (r,) at which the logarithm (r,) of ‖G‖₂/‖H′‖₂ crosses 0, going inwards from the largest share (r,).
+    """The first x at which the `logarithm` of ‖G‖₂/‖H′‖₂ crosses 0, going inwards from the largest `share`.
 
-    NaN if the logarithm is not positive at the largest share, or does not cross 0 further in.
+    All arguments have the shape (r,). NaN if all shares are missing, if the logarithm is not positive at the largest
+    share, or if it does not cross 0 further in.
     """
     if not np.isfinite(share).any():
         return np.nan

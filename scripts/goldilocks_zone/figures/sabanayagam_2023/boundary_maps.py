@@ -1,5 +1,5 @@
-"""Alignment of the predicted label's loss with the top eigenvectors of G over the plane, and with a random direction
-(Sabanayagam et al. 2023)."""
+"""Alignment of the gradient of the predicted label's loss with the top eigenvectors of G, and with a random direction,
+over the plane (Sabanayagam et al. 2023)."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -39,9 +39,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def maps(study: xr.Dataset) -> xr.Dataset:
-    """map (dataset, rank, map_x, map_y), map_class and controls (dataset, map_x, map_y).
+    """Maps over the plane, of the first draw of one kind of minimum.
 
-    map is the alignment with the first RANKS eigenvectors. All are of the first draw of one kind of minimum.
+    map (dataset, rank, map_x, map_y) is the alignment with the first RANKS eigenvectors. map_class and the controls
+    have the axes (dataset, map_x, map_y). The minimum is MINIMUM or, if the study lacks it, the first one.
     """
     names = ["map", "map_class", *CONTROLS]
     kept = ("dataset", "minimum", "rank", *boundaries.AXES_OF_MAPS)

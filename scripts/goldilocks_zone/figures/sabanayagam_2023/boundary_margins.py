@@ -45,8 +45,9 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 def margins(study: xr.Dataset) -> xr.Dataset:
     """Margins (minimum, draw) in units of the plane, true and estimated; margin_estimate also has the axis start.
 
-    converged (minimum, draw, start) marks descents that converged. log_{estimate}_mean, _low and _high (minimum) are of
-    log10 of an estimate over the true margin, over draws. Maps and aligned points are of the first draw.
+    converged (minimum, draw, start) marks descents that converged. log_{estimate}_mean, _low and _high (minimum) are
+    over draws, of log10 of an estimate divided by the true margin; log_{estimate}_draws is the number of these draws.
+    Maps and aligned points are of the first draw.
     """
     place = ("minimum", "start", "example", "coordinate", "rank", *boundaries.AXES_OF_MAPS)
     here = boundaries.one(study, [*NAMES, *MAPPED, "alignment_reached", "map"], *place)

@@ -11,7 +11,7 @@ from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, 
 FIGURE = {"id": "boundary_minima", "studies": ["boundary_maps"], "needs": ["map_x"]}
 
 RANKS = 3
-SMALLEST = 1e-6  # smallest eigenvalue shown, relative to the largest of all
+SMALLEST = 1e-6  # smallest eigenvalue shown, relative to the largest one of all minima
 WIDER = 1.3  # width of a spectrum, relative to that of a map
 BESIDE_CM, ABOVE_CM, APART_CM = 3.6, 1.6, 0.35  # space for labels and colour bar, for titles, and between rows
 

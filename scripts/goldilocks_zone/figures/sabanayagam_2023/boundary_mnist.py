@@ -46,10 +46,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def alignments(study: xr.Dataset) -> xr.Dataset:
-    """{curve}_mean, _low and _high (rank) of E_k over draws, for the curves that the study has.
+    """{curve}_mean, _low and _high (rank) of E_k over draws, for those curves in CAPTURED that the study has.
 
-    E_k is the mean share of the boundary's normals in the span of the first k eigenvectors, or in the best space of k
-    dimensions.
+    E_k is the mean share of the boundary's normals in the span of the first k eigenvectors of G. For the curve `most`,
+    it is the share in the best space of k dimensions.
     """
     found = {}
     for name, (minimum, softmax, variable, words) in CAPTURED.items():
@@ -63,7 +63,7 @@ def alignments(study: xr.Dataset) -> xr.Dataset:
 def by_minimum(study: xr.Dataset) -> xr.Dataset:
     """outliers and encoding_share (minimum, softmax, draw), test_error (minimum, draw), and their means over draws.
 
-    Trained networks only.
+    Untrained networks are left out.
     """
     present = [each for each in TEMPERATURES if each in study["softmax"].values]
     names = ["outliers", "encoding_share", "test_accuracy"]
@@ -93,7 +93,10 @@ def draw_alignment(ax: plt.Axes, data: xr.Dataset, classes: int) -> None:
 
 
 def series(data: xr.Dataset, name: str) -> Iterator[tuple[dict, xr.DataArray, xr.Dataset, float]]:
-    """Style, values (minimum, draw), means (minimum) and axis offset for each temperature, or for the only series."""
+    """Yield style, values (minimum, draw), means (minimum) and horizontal offset for each temperature.
+
+    A measure that does not depend on temperature has a single series.
+    """
     found = curves.parts_of(data, name)
     if "softmax" not in found.dims:
         yield {}, data[name], found, 0.0
@@ -104,7 +107,7 @@ def series(data: xr.Dataset, name: str) -> Iterator[tuple[dict, xr.DataArray, xr
 
 
 def draw_measure(ax: plt.Axes, data: xr.Dataset, name: str) -> None:
-    """Plot a variable of every draw by kind of minimum, with the mean over draws and its 95 % interval."""
+    """Draw a measure by kind of minimum: its value in every draw, and the mean over draws with its 95 % interval."""
     minima = data["minimum"].values.tolist()
     for more, values, found, shift in series(data, name):
         for x, minimum in enumerate(minima):

@@ -33,7 +33,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 def alignments(study: xr.Dataset) -> xr.Dataset:
     """example_alignment (dataset, example, rank) and example_class (dataset, example).
 
-    Both are of the first draw of one kind of minimum.
+    Both are of the first draw of the minimum MINIMUM or, if the study lacks it, of the first minimum.
     """
     names, kept = ["example_alignment", "example_class"], ("dataset", "minimum", "example", "rank")
     data = boundaries.one(study, names, *kept).isel(draw=0, drop=True)

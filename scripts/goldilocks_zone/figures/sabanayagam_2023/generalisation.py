@@ -26,7 +26,7 @@ MEASURES = {
     "margin": ("linearised margin", "linearised_margin", None, False),
 }
 COLUMNS = 4
-LEAST = 3  # fewest minima of a draw for τ
+LEAST = 3  # fewest minima of a draw for which τ is computed
 APART = 0.2  # horizontal offset between two datasets
 POINTS = {"linestyle": "none", "markeredgewidth": 0, "alpha": 0.75}
 SIZES = (1.8, 4.2)  # marker sizes for the fewest and the most steps on random labels
@@ -61,10 +61,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def measured(study: xr.Dataset) -> xr.Dataset:
-    """Every measure and test_error (dataset, minimum, draw), with {measure}_tau_mean, _low and _high (dataset).
+    """Every measure and test_error (dataset, minimum, draw), with Kendall's τ between each measure and the test error.
 
-    tau is Kendall's τ of measure and test error over the minima of a draw. Values at a matched temperature are NaN
-    where no temperature matches.
+    τ is over the minima of a draw; {measure}_tau_mean, _low and _high (dataset) are over draws. Values at a matched
+    temperature are NaN where no temperature matches.
     """
     data, taus = xr.Dataset(), {}
     kept = ("dataset", "minimum", "rank", "precision")
@@ -111,7 +111,10 @@ def draw_errors(ax: plt.Axes, here: xr.Dataset, name: str) -> None:
 
 
 def marker_sizes(minima: list[str]) -> dict[str, float]:
-    """Marker sizes that grow with the steps on random labels."""
+    """Marker size of each minimum, which grows with the number of training steps on random labels.
+
+    Minima without such steps have the middle of SIZES, as all have if there is only one number of steps.
+    """
     strengths = sorted({boundaries.steps(each) for each in minima if boundaries.steps(each)})
     sizes = dict(zip(strengths, np.linspace(*SIZES, len(strengths)))) if len(strengths) > 1 else {}
     return {each: sizes.get(boundaries.steps(each), np.mean(SIZES)) for each in minima}
@@ -132,7 +135,7 @@ def draw_taus(ax: plt.Axes, data: xr.Dataset, names: list[str]) -> None:
 
 
 def entries(minima: list[str]) -> list[plt.Line2D]:
-    """Legend entries: kinds of minima, and steps on random labels by marker size."""
+    """Legend entries: kinds of minima, and numbers of training steps on random labels by marker size."""
     kinds = {boundaries.kind(each): each for each in minima}
     handles = [
         panels.entry(boundaries.title(each), **boundaries.look(each, markersize=3.5, **POINTS))

@@ -15,7 +15,7 @@ from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, 
 FIGURE = {"id": "outlier_counts", "studies": ["boundary_sections"], "needs": ["softmax"]}
 
 DESIGNS = {"pie": "sectors $m$", "stripes": "borders $m$"}
-# Rule and softmax output of each column: title, variable and label.
+# Title of each column, variable with the count by one rule, and label of the softmax output.
 COUNTS = (
     ("$k_{90}$", "outliers", boundaries.PUBLISHED),
     ("largest gap", "outliers_by_gap", boundaries.PUBLISHED),
@@ -75,9 +75,9 @@ def counts(study: xr.Dataset, shown: list[tuple[str, str, str]]) -> xr.Dataset:
 
 
 def reached(study: xr.Dataset) -> xr.DataArray:
-    """True for each (dataset, draw) whose final training loss is finite and has reached the stopping loss, if any.
+    """Mask (dataset, draw) of the networks whose final training loss has reached the stopping loss.
 
-    A loss up to REACHED times the stopping loss counts as reached.
+    A loss up to REACHED times the stopping loss counts as reached. Without a stopping loss, any loss but NaN does.
     """
     loss = boundaries.one(study, ["training_loss"], "dataset")["training_loss"]
     stop = curves.settings_of(study).get("stop_at")

@@ -39,10 +39,11 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def measures(study: xr.Dataset) -> xr.Dataset:
-    """Means over draws with their intervals, and the bound on the rank relative to the number p_θ of parameters.
+    """Means over draws of the variables SHOWN, with their intervals, and rank_bound, if it is known.
 
-    The means are of rule (a) (minimum, precision, epsilon), eigenvectors above rounding (minimum, precision), rule (b)
-    (minimum, epsilon) and the live share (minimum).
+    By rule (a): published_measure_above (minimum, precision, epsilon) and, with no eigenvectors but those above
+    rounding, published_measure_in_range (minimum, precision). By rule (b): encoding_share_above (minimum, epsilon). The
+    live_share has the axis minimum. The bound is relative to the number p_θ of parameters.
     """
     here = boundaries.one(study, list(SHOWN), "minimum", "precision", "epsilon")
     data = curves.prefixed({name: curves.means(here[name]) for name in SHOWN})
@@ -52,10 +53,10 @@ def measures(study: xr.Dataset) -> xr.Dataset:
 
 
 def rank_bound(study: xr.Dataset) -> float | None:
-    """Bound (2 (p_1 + p_3) + n (C − 1))/p_θ on the relative rank of the Hessian, with p_l the parameters of layer l.
+    """Bound (2 (p_1 + p_3) + n (C − 1))/p_θ on the rank of the Hessian over its size p_θ, at most 1.
 
-    p_θ is the number of all parameters, n of examples and C of classes. Holds for ReLU networks with three weight
-    layers and biases on datasets in the plane; None for others.
+    p_l is the number of parameters of layer l, p_θ of all layers; n is the number of examples, C of classes. The bound
+    holds for ReLU networks with three weight layers and biases on datasets in the plane; None for others.
     """
     known, label = planar_shapes.of(study["dataset"].values[0]), study["network"].values[0]
     if known is None or not labels.is_network(label):
@@ -71,7 +72,7 @@ def rank_bound(study: xr.Dataset) -> float | None:
 
 
 def draw_minimum(ax: plt.Axes, here: xr.Dataset) -> None:
-    """Draw the shares over the threshold, and shares without a threshold as lines."""
+    """Draw shares of parameters over the threshold ε, and shares that do not depend on ε as horizontal lines."""
     epsilon = here["epsilon"].values
     for precision in here["precision"].values:
         look = style.look(PRECISIONS[precision][1], markersize=2.2)
@@ -91,7 +92,7 @@ def draw_minimum(ax: plt.Axes, here: xr.Dataset) -> None:
 
 
 def entries(data: xr.Dataset) -> list[plt.Line2D]:
-    """Legend entries."""
+    """Legend entries: rule (a) in each precision, eigenvectors above rounding, rule (b) and the horizontal lines."""
     shown = [PRECISIONS[precision] for precision in data["precision"].values]
     handles = [panels.entry(words, **style.look(number, markersize=2.2)) for words, number in shown]
     handles.append(panels.entry("above rounding only", **{"color": "0.3", "marker": "o", **IN_RANGE}))

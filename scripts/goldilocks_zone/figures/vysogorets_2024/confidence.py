@@ -52,14 +52,17 @@ def resampled(data: xr.Dataset, names: tuple[str, ...], statistic: Callable) -> 
 def relative_slope(rows: np.ndarray) -> float:
     """Slope of ‖∇L‖ over the prior mismatch ‖Q − Q̂‖, relative to the mean of √D σ_C, as in claim vd10.
 
-    rows (3, draws) are the mismatch, ‖∇L‖ and √D σ_C.
+    `rows` (3, draws) holds the mismatch, ‖∇L‖ and √D σ_C.
     """
     mismatch, gradient, expected = rows
     return float(np.polyfit(mismatch, gradient, 1)[0] / expected.mean())
 
 
 def draw_gradients(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw ‖∇L‖ over the prior mismatch, as initialised and with the mismatch removed, a regression and the theory."""
+    """Draw ‖∇L‖ over the prior mismatch, as initialised and with the mismatch removed.
+
+    Lines show the regression over the points as initialised, if there are enough, and the theory.
+    """
     x, y = data["prior_mismatch"].values, data["gradient_norm"].values
     forced = data["forced_gradient_norm"]
     ax.plot(x, y, label="as initialised", **style.look(0), **DOTS)

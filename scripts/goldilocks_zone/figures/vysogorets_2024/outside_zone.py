@@ -70,7 +70,11 @@ def summarised(measures: dict[str, xr.DataArray]) -> xr.Dataset:
 
 
 def one_rate(study: xr.Dataset) -> xr.Dataset:
-    """Measures of training at the published rate, and the share of draws in each regime (regime, radius)."""
+    """Measures of training at the published rate, and the share of draws that end in each regime.
+
+    The measures are {name}_mean, _low and _high (radius) over draws, the shares regime_share (regime, radius). `stable`
+    (radius), log10 of 2/rate, is added for gradient descent if the sharpness is measured.
+    """
     cell = curves.primary(study).isel(subspace=0)
     start, end = (cell.isel(step=step, drop=True) for step in (0, -1))
     measures = {"accuracy": training.accuracy(cell).assign_attrs(curves.described(ACCURACY))}
@@ -101,7 +105,10 @@ def one_rate(study: xr.Dataset) -> xr.Dataset:
 
 
 def best_rate(study: xr.Dataset) -> xr.Dataset:
-    """Accuracy at the best rate for each radius, and this rate at α = 1, before its rule multiplies by a power of α."""
+    """Accuracy at the best rate for each radius, and `best_rate`, this rate as it is at α = 1.
+
+    At other α, the rule of the rate multiplies it by a power of α.
+    """
     cell = curves.primary(study, "rate").isel(subspace=0)
     accuracy = training.accuracy(cell)
     result = summarised({"accuracy": accuracy.drop_vars("rate").assign_attrs(curves.described(ACCURACY))})
@@ -114,7 +121,7 @@ def best_rate(study: xr.Dataset) -> xr.Dataset:
 def curvature(study: xr.Dataset) -> xr.Dataset:
     """Mean κ over draws at initialisation, with its interval, and the 97.5 % point of κ of random symmetric matrices.
 
-    For EXAMPLES examples if the study has this number, otherwise for its largest number.
+    The number of examples is EXAMPLES if the study has it, otherwise the study's largest.
     """
     study = over_scale.parameters_rescaled(study)
     if EXAMPLES in study["examples"].values:

@@ -13,7 +13,7 @@ from goldilocks_zone.theory.laws import kappa_of_random_gradients
 FIGURE = {"id": "random_gradients", "studies": ["scale_fc", "confidence"], "axis": "scale"}
 
 SCALES = "scale_fc"
-# Style number and line style of each form.
+# Style number, line style and label of each form of the model's κ(G).
 FORMS = {"finite": (1, "--", "model, any $d$"), "large": (2, ":", "model, large $d$")}
 MEANINGS = {
     "measured": "κ(G) = Tr(G_d)/‖G_d‖_F as measured",
@@ -37,7 +37,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def modelled(study: xr.Dataset) -> xr.Dataset:
-    """κ(G) (radius, draw) as measured, and by the model of random gradients for any d and for large d.
+    """κ(G) (radius, draw): measured, and of the model of random gradients for any d (finite) and for large d (large).
 
     NaN where G underflows.
     """
