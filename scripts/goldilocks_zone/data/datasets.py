@@ -149,10 +149,11 @@ def load_splits(
     """Load the training set, the `validation` examples held out of it, and the first `test` test examples.
 
     Without `test`, all test examples are loaded. `examples` restricts the training set to the examples that `load`
-    returns for this count; `classes` restricts all sets to the first classes. Preprocessing is as in `load`, without
-    `gaussian`; inputs have the type `dtype`. `labels`: `shuffled` as in `load`, for the training and the validation
-    set; `groups_of_two` and `groups_of_five` replace classes by numbered groups of 2 or 5 successive classes. Raises
-    ValueError if `classes` is too large, `validation` leaves too few training examples, or there is no test example.
+    returns for the same number; `classes` restricts all sets to the first classes. Preprocessing is as in `load`, but
+    cannot be `gaussian`; inputs have the type `dtype`. `labels`: `shuffled` as in `load`, for the training and the
+    validation set; `groups_of_two` and `groups_of_five` replace classes by numbered groups of 2 or 5 successive ones.
+    Raises ValueError if `classes` is too large, `validation` leaves too few training examples, or there is no test
+    example.
     """
     images, targets, available, checksum = _read(path, TRAIN)
     first = _restricted(classes, available, dataset)

@@ -35,7 +35,7 @@ def is_left_behind(name: str) -> bool:
 
 
 def place_of(member: str) -> Place | None:
-    """Place of a file or folder, by its name relative to the dataset's folder.
+    """Split and class of a file or folder, from its path relative to the dataset's folder.
 
     None if it lies in no split or should be ignored.
     """

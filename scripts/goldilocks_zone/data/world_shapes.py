@@ -40,5 +40,5 @@ def of(name: str) -> WorldShape | None:
 
 
 def of_views(views: str) -> WorldShape:
-    """Sizes of an `ImageWorld` whose `views` are panes, shift_1, shift_2 or noise."""
+    """Sizes of an `ImageWorld` with this kind of `views`: panes, shift_1, shift_2 or noise."""
     return WorldShape(IMAGES[views] * SIDE**2)

@@ -85,7 +85,7 @@ def side_by_side(cells: Sequence[xr.Dataset], of_network: Collection[str] = ()) 
 
 
 def _read(path: Path) -> xr.Dataset:
-    """Read those variables of a block that aggregates contain, averaged over the planes of each draw.
+    """Read the variables that an aggregate contains from one of its blocks, averaged over the planes of each draw.
 
     With several planes, each variable that has the attribute OVER_PLANES is accompanied by its variance over planes,
     <name>_plane_variance.

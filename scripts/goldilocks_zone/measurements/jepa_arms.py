@@ -54,7 +54,7 @@ class Ensemble:
 
     @property
     def arm(self) -> Arm:
-        """The arm of the first member; all members share its head and criterion."""
+        """The arm (training condition) of the first member; the arms of all members have the same head and loss."""
         return ARMS[self.members[0].arm]
 
     @property

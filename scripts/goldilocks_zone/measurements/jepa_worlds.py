@@ -33,7 +33,7 @@ class Pairs:
     checksum: str = ""
 
     def sizes(self, embedding: int) -> Sizes:
-        """Sizes of a joint embedding of these pairs."""
+        """Input and output dimensions of a joint embedding of these pairs into `embedding` dimensions."""
         return Sizes(self.observation, self.action, embedding)
 
     def packed(self, draws: Sequence[int], step: int, count: int) -> np.ndarray:

@@ -145,7 +145,7 @@ class Untraceable(Exception):
 class Kept:
     """A module's graph that is kept for later calls.
 
-    `answer` is the result of `answered_once` for this graph, or None before its first call.
+    `answer` is True if the graph passed the test that `answered_once` was given, and None before this test.
     """
 
     module: weakref.ref

@@ -104,11 +104,11 @@ class Prediction(nn.Module):
 
 
 class LinearPrediction(nn.Module):
-    """Head that gives the residual (ŝ + Bz − s_y, √β z) of a linear latent z, with ŝ = Pred(s_x, a).
+    """Head with a latent z that is added linearly to the prediction ŝ = Pred(s_x, a) of the embedding s_y.
 
-    z minimises the energy, which is the square of the residual: z = (BᵀB + β)⁻¹ Bᵀ(s_y − ŝ). The columns of B, `basis`
-    (e, q), must be orthonormal at the start, and stay fixed unless the latent is `free`. If β = 0, the residual has no
-    part √β z.
+    It gives the residual (ŝ + Bz − s_y, √β z), without the second part if β = 0. z minimises the energy, which is the
+    square of the residual: z = (BᵀB + β)⁻¹ Bᵀ(s_y − ŝ). The columns of B, `basis` (e, q), must be orthonormal at the
+    start. B is learnt if the latent is `free`, else fixed. β is the penalty of the latent.
     """
 
     def __init__(self, sizes: Sizes, latent: Latent, basis: Tensor):

@@ -1,6 +1,6 @@
-"""Modes and replaced kernels of torch, for derivatives that are exact and for faster products.
+"""Settings of torch, and replacements of its kernels, that make derivatives exact and computation faster.
 
-Faster are gradients in the memory order of weights, and arithmetic without subnormal numbers.
+For speed, gradients have the memory order of weights, and subnormal numbers are set to zero.
 """
 
 import functools

@@ -1,9 +1,9 @@
 """Layers of a chain: their forward passes, tangents and adjoints.
 
-Letters: a inputs of a layer, z its outputs or an activation's inputs, W and b parameters, δ adjoint of the outputs; a
-dot marks tangents; n examples, d directions, i inputs and o outputs, or channels. A forward pass returns the outputs
-and the data that tangents and adjoints need later, `kept`. Tangents, and activations next to them, have the layout that
-`chains` defines: (d, i, n) and (i, n) for vectors, (d, n, i, …) and (n, i, …) for images.
+Letters: the inputs of a layer are a, its outputs z, its parameters W and b, and the adjoint of its outputs δ; an
+activation has the inputs z. A dot marks tangents. Axes: n examples, d directions, i inputs and o outputs, or channels.
+A forward pass returns the outputs and the data that tangents and adjoints need later, `kept`. Tangents have the layout
+that `chains` defines, (d, i, n) for vectors and (d, n, i, …) for images; so have activations, without the axis d.
 """
 
 from collections.abc import Callable, Iterable, Iterator

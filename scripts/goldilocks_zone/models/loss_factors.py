@@ -39,7 +39,7 @@ class SoftmaxFactor(Factor):
         return self._projected(vectors, self._roots, -1)
 
     def transposed_first(self, vectors: Tensor) -> Tensor:
-        """Products Rᵀ x (n, r, …) for `vectors` x (n, k, …)."""
+        """Products Rᵀ x (n, r, …) for `vectors` x (n, k, …): as `transposed`, but examples are the first axis."""
         return self._projected(vectors, self._roots.view(*self._roots.shape, *(1,) * (vectors.ndim - 2)), 1)
 
     @staticmethod
@@ -83,7 +83,7 @@ class DenseFactor(Factor):
         return torch.einsum("nkr,...nk->...nr", self.entries, vectors)
 
     def transposed_first(self, vectors: Tensor) -> Tensor:
-        """Products Rᵀ x (n, r, …) for `vectors` x (n, k, …)."""
+        """Products Rᵀ x (n, r, …) for `vectors` x (n, k, …): as `transposed`, but examples are the first axis."""
         return torch.einsum("nkr,nk...->nr...", self.entries, vectors)
 
     def traces(self, matrices: Tensor) -> Tensor:

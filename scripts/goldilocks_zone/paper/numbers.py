@@ -45,7 +45,7 @@ def write_numbers(
 ) -> None:
     """Write the LaTeX macros of the paper, and the settings of the run as the report shows them.
 
-    The texts and the published settings of a work must be in folders with the name of the work.
+    Each file of `paths_to_works` and `paths_to_published` must be in a folder with the name of its work.
     """
     rows, compared, texts = _rows(path_to_claims), _rows(path_to_agreement), (paths_to_sections, paths_to_works)
     settings = records.read(PaperRecord, path_to_settings)

@@ -89,9 +89,10 @@ def _parts(planes: OnPlanes) -> str:
 
 
 def _where(zone: Zone) -> list[str]:
-    """Sentences on where the weights lie relative to the zone, and on the temperature with the largest mean κ.
+    """Sentences on where the weights lie relative to the zone, and on the temperature with the largest κ = Tr(H)/‖H‖.
 
-    The zone is the range of scales around the best scale in which the mean κ exceeds `laws.null_bound`.
+    κ is averaged over planes. The zone is the range of scales, around the one with the largest κ, in which κ exceeds
+    `laws.null_bound`.
     """
     inside, scales, bound = zone.inside, zone.scales, laws.null_bound(zone.dimension)
     if not inside.any():

@@ -160,7 +160,7 @@ def unless_alike(estimate: Estimate, first: np.ndarray, second: np.ndarray) -> E
 
 
 def largest(samples: np.ndarray) -> Estimate:
-    """The largest of samples (n,), such as the errors of an identity, with an interval of zero width."""
+    """Largest of `samples` (n,) as an estimate with an interval of zero width, for example of rounding errors."""
     value = float(np.max(samples))
     return Estimate(value, 0.0, len(samples), lambda level: (value, value))
 

@@ -135,10 +135,10 @@ def embedding_value(cell: Cell, of: Given) -> list[Estimate]:
 
 
 def embedding_contrast(cell: Cell, of: Given, less: Given, against: Given | None = None) -> list[Estimate]:
-    """The reading `of` minus the same reading with the fields `less` in place of its own, draw by draw.
+    """Difference of two readings, draw by draw: `of`, minus `of` with its fields replaced by those in `less`.
 
-    With `against`, a second difference is subtracted from this one: that of the same two readings, with the fields
-    `against` in place of their own.
+    A reading is a variable and the place in the study where it is read. With `against`, the same difference is taken
+    again with the fields of both readings replaced by those in `against`, and is subtracted from the first one.
     """
     first, second = _sides(cell, [of], less, against)
     return [estimates.difference(first[0], second[0], _resolution(of))]

@@ -108,7 +108,7 @@ def look_of(title: str) -> dict:
 
 
 def name_of(title: str) -> str:
-    """Name of a cell in source data."""
+    """Name of the cell with this `title` in the figure's source data: letters and digits, and _ for all else."""
     return "".join(letter if letter.isalnum() else "_" for letter in title.replace("≤", "by"))
 
 
