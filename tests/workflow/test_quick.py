@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 SECONDS, MEMORY_GIB = 480, 4
 OVERHEAD = 2.0  # seconds of processors for each job: imports, Snakemake, whatever is no job's own work
 CORES = 2
+TORCH = 1.8  # seconds of processors to import torch, on machines for which SECONDS and OVERHEAD are set
 BY_CURVATURE = ("by1", "by2", "by5", "by6", "by7", "by9", "beyond_biases")
 pytestmark = pytest.mark.slow
 
@@ -55,6 +56,22 @@ def built(checkout):
     return checkout, output, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 2**20
 
 
+@pytest.fixture(scope="module")
+def slowness():
+    """Time of this machine over the time of those for which the bounds are set, at least 1, from importing torch.
+
+    The same work was seen to take 1.6 times as long on another machine of the same kind.
+    """
+    seconds = []
+    for _ in range(3):
+        process = subprocess.Popen([ROOT / ".venv/bin/python", "-c", "import torch"])
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.returncode == 0
+        seconds.append(usage.ru_utime + usage.ru_stime)
+    return max(1.0, min(seconds) / TORCH)
+
+
 def make(target, folder):
     return Project(folder).make(target)
 
@@ -63,17 +80,17 @@ def pages(folder):
     return " ".join(" ".join(page.extract_text() for page in PdfReader(folder / "paper/paper.pdf").pages).split())
 
 
-def test_the_quick_run_keeps_within_time_and_memory(built):
+def test_the_quick_run_keeps_within_time_and_memory(built, slowness):
     _, _, seconds, largest = built
-    assert seconds / CORES < SECONDS
+    assert seconds / CORES < SECONDS * slowness
     assert CORES * largest < MEMORY_GIB
 
 
-def test_jobs_cost_little_beside_their_work(built):
+def test_jobs_cost_little_beside_their_work(built, slowness):
     folder, _, seconds, _ = built
     logs = " ".join(path.read_text() for path in (folder / "logs").rglob("*.log"))
     work = [float(each) for each in re.findall(r"seconds of processors: ([\d.]+) of work", logs)]
-    assert (seconds - sum(work)) / len(work) < OVERHEAD
+    assert (seconds - sum(work)) / len(work) < OVERHEAD * slowness
 
 
 def test_the_paper_has_its_parts(built):
