@@ -115,7 +115,7 @@ def test_a_figure_is_added_by_its_module_alone(project):
         ("scripts/goldilocks_zone/curvature/hessian.py", '"""Exact Hessians', '"""All exact Hessians'),
         ("scripts/measure_block.py", '"""Measure one block of a study', '"""Measure a block of a study'),
         ("scripts/goldilocks_zone/figures/style.py", '"""Style of every figure', '"""The style of every figure'),
-        ("workflow/rules/aggregate.smk", '"""One labelled file', '"""A labelled file'),
+        ("workflow/rules/aggregate.smk", '"""One file with', '"""A file with'),
     ],
 )
 def test_comments_and_docstrings_rerun_nothing(project, file, old, new):
