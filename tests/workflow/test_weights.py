@@ -118,7 +118,7 @@ def test_other_content_measures_them_again_and_another_age_or_place_does_not(cha
 def test_weights_of_another_network_stop_the_run_in_one_sentence(changed):
     changed.edit(CONFIG, "filters: 3", "filters: 2")
     done = changed.snakemake(STUDY, config=CONFIG)
-    sentence = "epoch_1.safetensors, as weights of the network small_cnn: 0.weight has the shape (3, 1, 3, 3), and in"
+    sentence = "epoch_1.safetensors, as weights of the network small_cnn: 0.weight has the shape (3, 1, 3, 3), but in"
     assert done.returncode != 0 and sentence in done.stderr
     changed.edit(CONFIG, "epoch_1.safetensors", "epoch_2.safetensors")
     done = changed.snakemake(STUDY, config=CONFIG)
