@@ -328,7 +328,7 @@ def starts(study: Study) -> str:
 
 
 def drawn(study: Study) -> str:
-    """What varies between the draws of a study: `planes` if all its weights are trained, else `initialisations`."""
+    """Factor that varies over the draws of a study: `planes` if all weights are trained, else `initialisations`."""
     return "initialisations" if INITIALISATIONS in study.variations.get("weights", [INITIALISATIONS]) else "planes"
 
 
