@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 SECONDS, MEMORY_GIB = 480, 4
 OVERHEAD = 2.0  # seconds of processors for each job: imports, Snakemake, whatever is no job's own work
 CORES = 2
-TORCH = 1.8  # seconds of processors to import torch, on machines for which SECONDS and OVERHEAD are set
+TORCH = 1.8  # seconds of processors that a job with torch imports for, where SECONDS and OVERHEAD were set
 BY_CURVATURE = ("by1", "by2", "by5", "by6", "by7", "by9", "beyond_biases")
 pytestmark = pytest.mark.slow
 
@@ -58,9 +58,9 @@ def built(checkout):
 
 @pytest.fixture(scope="module")
 def slowness():
-    """Time of this machine over the time of those for which the bounds are set, at least 1, from importing torch.
+    """Time that this machine takes over the time where the bounds were set, at least 1, from importing torch.
 
-    The same work was seen to take 1.6 times as long on another machine of the same kind.
+    It is underestimated, because TORCH includes other imports.
     """
     seconds = []
     for _ in range(3):

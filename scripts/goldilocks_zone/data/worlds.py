@@ -88,8 +88,8 @@ def frames(world: World, members: Sequence[int], step: int, size: tuple[int, int
     """
     streams = (stream(world.seed, "world", world.name, purpose, member, step) for member in members)
     states, between = zip(*(world.drawn(each, *size) for each in streams))
+    seen = _seen_alone(world, states)
     states, between = _stacked(states), _stacked(between)
-    seen = world.seen(states)
     nothing = np.empty((*seen.shape[:2], size[1] - 1, 0), SINGLE)
     return Frames(seen, world.features(between) if between else nothing, states, between)
 
@@ -97,6 +97,15 @@ def frames(world: World, members: Sequence[int], step: int, size: tuple[int, int
 def batch(world: World, members: Sequence[int], step: int, count: int, purpose: str = "training") -> Batch:
     """Draw `count` pairs of successive frames for each member at a training step, as in `frames`."""
     return frames(world, members, step, (count, 2), purpose).pairs()
+
+
+def _seen_alone(world: World, members: Sequence[Arrays]) -> np.ndarray:
+    """Observations (m, n, …, p) of the states of each member, computed one member after another.
+
+    The last digits of a product of matrices can depend on its number of rows. Results must not depend on the draws that
+    share a job.
+    """
+    return np.stack([world.seen(states) for states in members])
 
 
 def _stacked(parts: Sequence[Arrays]) -> Arrays:
@@ -174,7 +183,8 @@ class Ring:
         """
         signs = stream(self.seed, "world", self.name, purpose).integers(0, 2, batch.truth["theta_next"].shape)
         states = {name: batch.truth[f"{name}_next"] for name in ("theta", "phi", "u")}
-        return self.seen(states | {"theta": states["theta"] + SINGLE(by) * (2 * signs - 1).astype(SINGLE)})
+        states["theta"] = states["theta"] + SINGLE(by) * (2 * signs - 1).astype(SINGLE)
+        return _seen_alone(self, [dict(zip(states, each)) for each in zip(*states.values())])
 
     def predictable(self, horizon: int = 1) -> dict[str, float]:
         """R² of the best prediction of (cos, sin) of an angle `horizon` steps ahead, from the state and all actions.

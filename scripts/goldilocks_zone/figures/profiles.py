@@ -33,10 +33,9 @@ def draw_curves(ax: plt.Axes, curve: xr.Dataset, number: int, label: str, deviat
 def example_handles(study: xr.Dataset) -> list[plt.Line2D]:
     """Legend entries for the lines of `draw_curves`, largest number of examples first."""
     counts = sorted(study["examples"].values.tolist(), reverse=True)
-    widths = [1.2, *(0.7 for _ in counts[1:])]
     return [
-        panels.entry(f"$N={count}$", color="k", linestyle=style.line(i), linewidth=width)
-        for i, (count, width) in enumerate(zip(counts, widths))
+        panels.entry(f"$N={count}$", color="k", linestyle=style.line(i), linewidth=0.7 if i else 1.2)
+        for i, count in enumerate(counts)
     ]
 
 

@@ -123,7 +123,10 @@ class Sweep:
         self.theta, (self.inputs, self.targets) = torch.as_tensor(theta, device=work.device), work.on_device(examples)
 
     def seen(self) -> Iterator[Seen]:
-        """Yield all objects that observables measure; a point that overflows gives only an `Attempt`."""
+        """Yield all objects that observables measure.
+
+        At a point that overflows, these are an `Attempt`, and `OnPlane` for each plane where the curvature is finite.
+        """
         overflows, references = {}, {}
         for i, plane in enumerate(self.planes):
             found = self._curvature(plane, self.points)
