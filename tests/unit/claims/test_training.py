@@ -11,6 +11,7 @@ from goldilocks_zone.claims import curves, quantities
 from goldilocks_zone.claims.cells import NotTested
 from goldilocks_zone.claims.estimators import training
 from goldilocks_zone.randomness import stream
+from goldilocks_zone.statistics.estimates import ALIKE
 from goldilocks_zone.subspaces import projections
 from goldilocks_zone.subspaces.labels import Plane
 
@@ -282,7 +283,11 @@ def test_the_map_is_read_at_the_same_rate_and_temperature():
     here.attrs["settings"] = json.dumps({"rate": 0.003})
     found = estimate("map_difference", here, window=[-2.1, 2.1])
     # r/r_X = 0.1: rate 0.03, T 1000; 10: rate 0.0003, T 0.001. At r_X itself nothing is compared.
-    assert [each.value for each in found] == [-8, 0]
+    assert [each.value for each in found] == [-8]  # at 10, both are 0 in every draw
+    everywhere = estimate("map_difference", here.assign(map_accuracy=0 * here["map_accuracy"]), window=[-2.1, 2.1])
+    assert [each.open_end for each in everywhere] == 2 * [ALIKE]
+    (apart,) = estimate("map_difference", here.assign(map_accuracy=1 + 0 * here["map_accuracy"]), window=[0.1, 2.1])
+    assert apart.value == -1
     with pytest.raises(NotTested, match="no radius of this run but r_X is on its map"):
         estimate("map_difference", here, window=[-0.1, 0.1])
     here.attrs["settings"] = json.dumps({"rate": 0.5})

@@ -311,7 +311,8 @@ def map_difference(cell: Cell, window: Window) -> list[Estimate]:
 
     n is the number of weight layers, and rate the learning rate of the case's own study. The second accuracy is read
     from the study `beside`, a map of rates and temperatures (map_accuracy), and paired over draws. Radii whose point
-    the map lacks are left out; NotTested is raised if none remain.
+    the map lacks are left out; NotTested is raised if none remain. Radii where both are equal in every draw, as where
+    the softmax is saturated, are no evidence, and are left out if others remain.
     """
     exponent, table, found = -depth(cell["network"].item()), cell["map_accuracy"], []
     values, rate = curves.in_x(accuracy(cell), window), json.loads(cell.attrs["settings"])["rate"]
@@ -326,4 +327,4 @@ def map_difference(cell: Cell, window: Window) -> list[Estimate]:
             found.append(estimates.difference(*(each.values for each in pair), resolution(cell)))
     if not found:
         raise NotTested("no radius of this run but r_X is on its map of rate and temperature")
-    return found
+    return [each for each in found if not each.open_end] or found
