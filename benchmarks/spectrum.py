@@ -2,9 +2,9 @@
 
 Writes one row for each case and method, with the columns of benchmarks/curvature.py. A case is a network at its
 initialisation, given by its widths or its name in benchmarks/networks.py, with the number of examples N, the number of
-eigenpairs, and the precision of Hessian-vector products. All cases share one tolerance. The engine is compared with
-scipy's eigsh on products of curvlinops, and on products by reverse over reverse whose first graph is built once, as in
-PyHessian (`double backward`). All methods must give the same eigenvalues.
+eigenpairs, and the precision and device of Hessian-vector products. All cases share one tolerance. The engine is
+compared with scipy's eigsh on products of curvlinops, and on products by reverse over reverse whose first graph is
+built once, as in PyHessian (`double backward`). All methods must give the same eigenvalues.
 """
 
 import functools
@@ -33,6 +33,7 @@ class Case:
     dtype: torch.dtype = torch.float32
     name: str = ""
     left_out: tuple[str, ...] = ()
+    device: str = "cpu"
 
 
 CASES = {
@@ -46,8 +47,9 @@ CASES = {
 
 
 def build_problem(case: Case) -> methods.Problem:
-    """Build the problem of a case as in benchmarks/curvature.py, in the precision of the case."""
-    made = curvature.build_problem(curvature.Case(case.widths, name=case.name, examples=case.examples, directions=1))
+    """Build the problem of a case as in benchmarks/curvature.py, in the precision and on the device of the case."""
+    like = curvature.Case(case.widths, name=case.name, examples=case.examples, directions=1, device=case.device)
+    made = curvature.build_problem(like)
     made.network.to(case.dtype)
     return replace(
         made, **{name: getattr(made, name).to(case.dtype) for name in ("parameters", "inputs", "directions")}
@@ -78,10 +80,10 @@ def curvlinops(problem: methods.Problem, count: int) -> np.ndarray:
 
 
 def _largest(products: Callable[[torch.Tensor], torch.Tensor], problem: methods.Problem, count: int) -> np.ndarray:
-    size, kind = len(problem.parameters), problem.parameters.dtype
+    size = len(problem.parameters)
 
     def product(vector: np.ndarray) -> np.ndarray:
-        return products(torch.as_tensor(vector.ravel(), dtype=kind)).detach().double().numpy()
+        return products(torch.as_tensor(vector.ravel()).to(problem.parameters)).detach().double().cpu().numpy()
 
     matrix = LinearOperator((size, size), matvec=product, dtype=np.float64)
     start = stream("top eigenvectors").standard_normal(size)
@@ -110,11 +112,11 @@ def measure_seconds(name: str, case: Case) -> dict[str, list[float]]:
 def memory_and_flops(case: Case, method: str) -> tuple[float, int]:
     """Peak memory in MiB and flops of a run."""
     problem = build_problem(case)
-    before = tools.peak_mib(anew=True)
+    before = tools.peak_mib(anew=True, device=case.device)
     flops = methods.count_flops(functools.partial(METHODS[method], problem, case.count))
-    return tools.peak_mib() - before, flops
+    return tools.peak_mib(device=case.device) - before, flops
 
 
 DESCRIPTION = "What the largest eigenvalues of the Hessian cost."
 bench = functools.partial(tools.bench, measure_seconds, memory_and_flops, PRELOADED)
-main = functools.partial(tools.main, bench, {"all": CASES}, "spectrum", DESCRIPTION)
+main = functools.partial(tools.main, bench, {"all": CASES}, "spectrum", DESCRIPTION, devices=("cpu", "cuda"))

@@ -134,9 +134,13 @@ def test_training_is_timed_to_the_csv(tmp_path, monkeypatch):
     assert int(rows[0]["flops"]) < 0.6 * int(rows[1]["flops"])
 
 
+NO_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NO_CUDA)])
 @pytest.mark.parametrize("network", [{"widths": (12, 8, 8, 4)}, {"widths": (), "name": "SmallCNN"}])
-def test_top_eigenvalues_by_all_methods(network, tmp_path, monkeypatch):
-    case = spectrum.Case(examples=20, count=3, dtype=torch.float64, **network)
+def test_top_eigenvalues_by_all_methods(network, device, tmp_path, monkeypatch):
+    case = spectrum.Case(examples=20, count=3, dtype=torch.float64, device=device, **network)
     problem = spectrum.build_problem(case)
     installed = [name for name in spectrum.METHODS if name not in methods.METHODS or name in methods.installed()]
     expected, *others = (spectrum.METHODS[name](problem, 3) for name in installed)
