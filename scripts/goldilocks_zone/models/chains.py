@@ -22,7 +22,7 @@ EXAMPLES_COMPARED = 6
 
 
 def laid_out(a: Tensor) -> Tensor:
-    """Activations or adjoints (n, …) in the layout of the tangents: (o, n) for vectors, unchanged for images."""
+    """Lay activations or adjoints (n, …) out as tangents are: transpose vectors to (o, n), leave images unchanged."""
     return a.T.contiguous() if a.ndim == 2 else a
 
 
@@ -187,7 +187,7 @@ def affine_layers(chain: tuple) -> Iterator[layers.Affine]:
 
 
 def is_smooth(chain: tuple) -> bool:
-    """Return whether some activation has a second derivative that is not zero almost everywhere, as that of ReLU is."""
+    """Return whether some activation has a non-zero second derivative; piecewise linear ones, as ReLU, have none."""
     return any(getattr(layer, "bend", None) is not None for layer in layers.flat(chain))
 
 
@@ -241,7 +241,7 @@ def radial_derivative(kept: Memory) -> float:
 
 
 def gradient(kept: Memory, theta: Tensor) -> Tensor:
-    """Gradient (D,) with respect to θ, summed over examples, of the function whose adjoints `backward` found."""
+    """Gradient (D,) with respect to θ, summed over examples, from the adjoints that `backward` stored in `kept`."""
     found = torch.zeros_like(theta)
     for each in layers.flat(kept):
         layer = each.layer

@@ -54,11 +54,11 @@ class OfEachOutput(SeparateLoss):
         return lambda tangents: bend * tangents
 
     def factor(self, outputs: Tensor, labels: Tensor) -> DenseFactor:
-        """Factor R = diag √(∂²ℓ/∂z²), for a convex ℓ."""
+        """Factors R = diag √(∂²ℓ/∂z²) of all examples; ℓ must be convex."""
         return DenseFactor(torch.diag_embed(self.each(outputs, _like(labels, outputs))[2].sqrt()))
 
     def gauss_newton(self, outputs: Tensor, tangents: Tensor, classes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """G = Σ_n Σ_k ∂²ℓ/∂z² ż żᵀ (p, d, d), and each example's diagonal (p, n, d)."""
+        """Matrices Σ_n Σ_k ∂²ℓ/∂z² ż żᵀ (p, d, d), and each example's diagonal (p, n, d); arguments as in `Loss`."""
         return losses.weighted_products(self.each(outputs, _like(labels, outputs))[2], tangents)
 
 
@@ -91,7 +91,7 @@ class BinaryCrossEntropy(OfEachOutput):
             raise ValueError("pos_weight has a negative entry: give weights of zero or more")
 
     def each(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Loss ℓ and its derivatives; σ(z) σ(−z) instead of σ(z) (1 − σ(z)) avoids cancellation."""
+        """Loss ℓ and its first two derivatives; σ(z) σ(−z) instead of σ(z) (1 − σ(z)) avoids cancellation."""
         mass, positive = y * self.pos_weight.to(z), functional.logsigmoid(z)
         other, p, q = functional.logsigmoid(-z), torch.sigmoid(z), torch.sigmoid(-z)
         return -mass * positive - (1 - y) * other, (1 - y) * p - mass * q, (mass + 1 - y) * p * q
@@ -111,7 +111,7 @@ class Huber(OfEachOutput):
         self.delta = delta
 
     def each(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Loss ℓ and its derivatives."""
+        """Loss ℓ and its first and second derivatives."""
         error = z - y
         slope = error.clamp(-self.delta, self.delta)
         return slope * (error - slope / 2), slope, (error.abs() <= self.delta).to(z)

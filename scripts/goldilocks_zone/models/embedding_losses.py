@@ -35,7 +35,10 @@ class Embeddings(NamedTuple):
 
 
 def split(outputs: Tensor, size: int, codes: int = 1) -> Embeddings:
-    """Split outputs (…, n, 2e + k·r) with e = size and k = codes. Raises ValueError if the width does not match."""
+    """Split outputs (…, n, 2e + k·r) into both embeddings and the residuals, with e = `size` and k = `codes`.
+
+    Raises ValueError if the width of the outputs does not fit.
+    """
     extra = outputs.shape[-1] - 2 * size
     if extra < 0 or extra % codes or (codes > 1 and not extra):
         raise ValueError(
@@ -111,7 +114,8 @@ class Vicreg(Loss):
     def gauss_newton(self, outputs: Tensor, tangents: Tensor, classes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Gauss–Newton matrices Jᵀℓ″J (p, d, d) of the total for tangents J, and diagonals (p, n, d) that are NaN.
 
-        With a single code, they follow from moments of outputs and tangents; otherwise, from automatic differentiation.
+        The diagonals are NaN because examples are coupled. With a single code, the matrices follow from moments of
+        outputs and tangents; otherwise, from automatic differentiation. Arguments are as in `Loss`.
         """
         if self.codes > 1:
             return super().gauss_newton(outputs, tangents, classes, labels)
@@ -173,7 +177,7 @@ class Vicreg(Loss):
         return self._energies(parts).mean(-1) / self.size
 
     def _covariances(self, parts: Embeddings) -> list[Tensor]:
-        """Covariance matrices (…, g, e, e) of both branches, s_x first."""
+        """Covariance matrices (…, g, e, e) of s_x and of s_y, within each of g groups of examples."""
         branches = [grouped(branch, self.group) for branch in (parts.x, parts.y)]
         centred = [each - each.mean(-2, keepdim=True) for each in branches]
         return [each.mT @ each / (each.shape[-2] - 1) for each in centred]
@@ -223,7 +227,10 @@ class InfoNce(Loss):
         return (2 * products - squares) / self.temperature
 
     def gauss_newton(self, outputs: Tensor, tangents: Tensor, classes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Gauss–Newton matrices Jᵀℓ″J (p, d, d) of the total for tangents J, and diagonals (p, n, d) that are NaN."""
+        """Gauss–Newton matrices Jᵀℓ″J (p, d, d) of the total for tangents J, and diagonals (p, n, d) that are NaN.
+
+        The diagonals are NaN because examples are coupled. Arguments are as in `Loss`.
+        """
         ends, (z_along, s_along), found = self._ends(outputs), self._ends(tangents.mT.to(outputs.dtype)), []
         for z, s, logits in zip(*ends, self.logits(outputs)):
             total = self._one_way(z, s, z_along, s_along, logits)
@@ -234,7 +241,7 @@ class InfoNce(Loss):
         return total, total.new_full((*outputs.shape[:2], len(tangents)), torch.nan)
 
     def _one_way(self, z: Tensor, s: Tensor, z_along: Tensor, s_along: Tensor, logits: Tensor) -> Tensor:
-        """Gauss–Newton matrix (d, d) at one point, not yet symmetric, for softmaxes over the rows of `logits`.
+        """Gauss–Newton matrix (d, d) at one point, not yet symmetrised, for softmaxes over the rows of `logits`.
 
         Rows belong to `z` (g, m, e), columns to `s` (g, m, e), with tangents `z_along` and `s_along` (d, g, m, e).
         """
@@ -248,7 +255,10 @@ class InfoNce(Loss):
         return total
 
     def _ends(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Predictions p and embeddings s_y, (…, g, m, e) each. Raises ValueError unless residuals have e entries."""
+        """Predictions p = ρ + s_y and embeddings s_y of g groups, (…, g, m, e) each.
+
+        Raises ValueError unless residuals have e entries.
+        """
         parts = split(outputs, self.size)
         if parts.residuals.shape[-1] != self.size:
             found = f"residuals of {parts.residuals.shape[-1]} entries with embeddings of {self.size}"
@@ -264,10 +274,10 @@ class InfoNce(Loss):
         return 2 * (products - squares) / self.temperature
 
     def _bent(self, slopes: Tensor, z: Tensor, s: Tensor) -> Tensor:
-        """Sum of `slopes` · l̈ (d, d) over all logits l, not yet symmetric, with second derivatives l̈ along tangents.
+        """Sum over all logits l of ∂L/∂l · l̈, shape (d, d), not yet symmetrised.
 
-        `slopes` (g, m, m) are derivatives of the loss with respect to the logits. Here, `z` and `s` (d, g, m, e) are
-        the tangents of the rows' and the columns' embeddings.
+        `slopes` (g, m, m) holds the derivatives ∂L/∂l of the loss, and l̈ (d, d) is the second derivative of a logit
+        along the tangents. Here, `z` and `s` (d, g, m, e) are the tangents of the rows' and the columns' embeddings.
         """
         product = lambda first, second: first.flatten(1) @ second.flatten(1).T  # noqa: E731
         crossed = 2 * product(slopes.mT @ z, s)
@@ -303,9 +313,10 @@ class Classified(SeparateLoss):
 
 
 def _softmax_products(p: Tensor, logits: Tensor, along: Tensor) -> Tensor:
-    """Sum of Σ_j p l̇ l̇ᵀ − μ μᵀ, with μ = Σ_j p l̇, over the softmaxes `p` (g, r, m) of logits l, shape (d, d).
+    """Sum over softmaxes of Σ_j p_j l̇_j l̇_jᵀ − μ μᵀ with μ = Σ_j p_j l̇_j, shape (d, d).
 
-    `along` (d, g, r, m) holds the derivatives l̇ of the logits along each direction.
+    `p` (g, r, m) holds g · r softmaxes of `logits` over the last axis j. `along` (d, g, r, m) holds the derivatives l̇
+    of the logits along each direction.
     """
     # Subtracting the likeliest logit's derivative avoids cancellation where a softmax is saturated.
     likeliest = logits.argmax(-1, keepdim=True).expand(len(along), -1, -1, 1)

@@ -78,7 +78,7 @@ class Graph:
 
     @property
     def names(self) -> list[str]:
-        """Names of the operations."""
+        """Torch's names of all operations, in order."""
         return [each.name for each in self.operations]
 
     def results(self, theta: Tensor, inputs: Tensor) -> list:
@@ -145,7 +145,7 @@ class Untraceable(Exception):
 class Kept:
     """A module's graph that is kept for later calls.
 
-    `answer` is True if the graph passed the test that `answered_once` was given, and None before this test.
+    `answer` is the result of the test that `answered_once` ran on the graph, and None before this test.
     """
 
     module: weakref.ref
@@ -192,7 +192,10 @@ def forget(network: nn.Module | networks.Logits) -> None:
 
 
 def answered_once(graph: Graph, ask: Callable[[], bool]) -> bool:
-    """Result of `ask`, a test of the graph, which is called only once for a graph that is kept for later calls."""
+    """Return the result of `ask`, a test of the graph.
+
+    If the graph is kept for later calls, so is the result, and `ask` is called only once.
+    """
     known = next((each for each in _kept.values() if each.graph is graph), None)
     if known is None:
         return ask()
@@ -264,9 +267,9 @@ def _changes_tensors(module: torch.fx.GraphModule) -> bool:
 
 
 def _fold_batches(graph: torch.fx.Graph) -> None:
-    """Replace batched products in which all matrices of the batch are the same one by a single matrix product.
+    """Replace each batched product with one matrix, repeated over the batch, by a single matrix product.
 
-    Tracing gives some dense layers this form.
+    Tracing gives some dense layers the form of such a batched product. The graph is changed in place.
     """
 
     def call(target: Callable, *args: object) -> torch.fx.Node:
@@ -285,7 +288,7 @@ def _fold_batches(graph: torch.fx.Graph) -> None:
 
 
 def _repeated(node: torch.fx.Node) -> torch.fx.Node | None:
-    """The matrix that a node repeats along its first axis; None if it does not repeat one."""
+    """Node of the matrix that a `node` repeats along its first axis; None if it does not repeat one."""
     shape = node.meta["val"].shape[1:]
     while node.target in (aten.expand.default, aten.view.default) and node.meta["val"].shape[-2:] == shape:
         node = node.args[0]
@@ -329,8 +332,8 @@ def _constant(value: object) -> Callable[[], object]:
 def agrees(graph: Graph, network: nn.Module | networks.Logits, points: Iterable[Tensor], inputs: Tensor) -> bool:
     """Return whether a graph reproduces the network's logits and their gradient at all `points` (D,).
 
-    The graph must be traced in double precision, with `inputs` of its number of examples. The gradient is that of one
-    combination of the logits, `some_adjoint`.
+    The graph must be traced in double precision, and `inputs` must have as many examples as the graph. The gradient is
+    that of one linear combination of the logits, whose coefficients are `some_adjoint`.
     """
     logits = kernels.exact(networks.logits_function(network))
     return all(_agrees_at(graph, logits, theta.double(), inputs) for theta in points)
@@ -348,5 +351,5 @@ def _agrees_at(graph: Graph, logits: networks.Logits, theta: Tensor, inputs: Ten
 
 
 def some_adjoint(outputs: Tensor) -> Tensor:
-    """Adjoint in the shape of `outputs`, to compare gradients with; any adjoint with distinct entries would do."""
+    """Adjoint of `outputs` for comparisons of gradients, in their shape; any one with distinct entries would do."""
     return torch.arange(1, outputs.numel() + 1).to(outputs).cos().view_as(outputs)

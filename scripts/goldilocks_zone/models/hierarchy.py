@@ -61,16 +61,16 @@ def level(encoder: str, sizes: Sizes, weights: Sequence[float] = (1,)) -> JointE
 
 
 def predictor(sizes: Sizes) -> JointEmbedding:
-    """Build a predictor of embeddings: a joint embedding of observations that are embeddings already.
+    """Build a joint embedding with a predictor, for observations that are embeddings already.
 
-    Its encoder is the identity. It is in double precision.
+    Its encoder is the identity, and its parameters, those of the predictor, are in double precision.
     """
     sizes = sizes._replace(observation=sizes.embedding)
     return JointEmbedding(nn.Sequential(), sizes.observation, jepa.Prediction(sizes, jepa.Latent())).double()
 
 
 def prediction_loss(size: int) -> Vicreg:
-    """Loss of the prediction error alone, for embeddings that are not trained, of `size` dimensions."""
+    """VICReg loss of the prediction error alone, for embeddings of `size` dimensions that are not trained."""
     return Vicreg(size, invariance=1, variance=0, covariance=0)
 
 
@@ -80,10 +80,10 @@ def pooled(windows: Tensor) -> Tensor:
 
 
 def encoded(members: Members, observations: Tensor) -> Tensor:
-    """Embeddings (m, …, e) of observations (m, …, p)."""
+    """Embeddings (m, …, e) of observations (m, …, p), by the encoder of each member."""
     return members.encode(observations.flatten(1, -2)).unflatten(1, observations.shape[1:-1])
 
 
 def predicted(members: Members, embeddings: Tensor, actions: Tensor) -> Tensor:
-    """Predictions (m, n, e) of embeddings (m, n, e) after actions (m, n, a)."""
+    """Next embeddings (m, n, e) that each member predicts from embeddings (m, n, e) and actions (m, n, a)."""
     return members.predict(embeddings, actions)[..., 0, :]

@@ -97,7 +97,7 @@ def initialise(parameters: list[Parameter], initialisation: str, random: np.rand
 
 
 def own_values(parameters: list[Parameter]) -> np.ndarray:
-    """Values (D,) of the gains in their module, and zero for all other parameters."""
+    """Vector (D,) with the gains' own values, which they have in the module, and zero for all other parameters."""
     return np.concatenate([p.own or np.zeros(p.size) for p in parameters])
 
 
@@ -115,7 +115,10 @@ def scale(theta: np.ndarray, radius: float, unit: str, r_x: float) -> float:
 
 
 def ratio(radius: float, unit: str, r_x: float) -> float:
-    """Ratio of a radius to r_X or, for the unit `init_scale`, to the norm of the initialisation before rescaling."""
+    """Ratio of a `radius`, given in a `unit` as for `scale`, to r_X.
+
+    For the unit `init_scale`, it is the ratio to the norm of the initialisation before rescaling.
+    """
     return radius / r_x if unit == "norm" else radius
 
 

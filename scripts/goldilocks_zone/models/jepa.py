@@ -46,9 +46,9 @@ class Latent(NamedTuple):
 
 
 def through(layers: nn.Sequential, x: Tensor) -> Tensor:
-    """Outputs (…, n, o) of a fully connected network for vectors (…, n, i).
+    """Outputs (…, n, o) of `layers`, a fully connected network, for vectors `x` (…, n, i).
 
-    Its parameters may have the leading axes of `x`, for example one for the members of an ensemble.
+    The parameters may have the leading axes of `x`, for example one for the members of an ensemble.
     """
     for layer in layers:
         if isinstance(layer, nn.Linear):
@@ -80,7 +80,7 @@ class Predictor(nn.Module):
         self.last = nn.Linear(HIDDEN, sizes.embedding)
 
     def forward(self, embeddings: Tensor, actions: Tensor) -> Tensor:
-        """Predictions (…, n, k, e), one for each code, of embeddings (…, n, e) after actions (…, n, a)."""
+        """Predictions (…, n, k, e) of the next embeddings, one for each code, from embeddings (…, n, e) and actions."""
         told, weight = torch.cat([embeddings, actions], -1), self.first.weight
         hidden = _affine(told, weight[..., : self._told], self.first.bias)
         if self.codes > 1:
@@ -99,7 +99,7 @@ class Prediction(nn.Module):
         self.predictor = Predictor(sizes, latent.codes)
 
     def forward(self, s_x: Tensor, s_y: Tensor, x: Tensor, y: Tensor, actions: Tensor) -> Tensor:
-        """Residuals (…, n, k, e)."""
+        """Residuals (…, n, k, e) for embeddings (…, n, e) and actions (…, n, a); `x` and `y` are not used."""
         return self.predictor(s_x, actions) - s_y[..., None, :]
 
 
@@ -120,7 +120,10 @@ class LinearPrediction(nn.Module):
             self.register_buffer("basis", basis)
 
     def forward(self, s_x: Tensor, s_y: Tensor, x: Tensor, y: Tensor, actions: Tensor) -> Tensor:
-        """Residuals (…, n, 1, r), with r = e + q if the penalty β is positive, and r = e if it is zero."""
+        """Residuals (…, n, 1, r) for embeddings (…, n, e) and actions (…, n, a); `x` and `y` are not used.
+
+        r is e + q if the penalty β is positive, and e if it is zero.
+        """
         beta, basis = self._latent.penalty, self.basis
         missing = s_y - self.predictor(s_x, actions)[..., 0, :]
         if self._latent.free:
@@ -142,7 +145,7 @@ class PixelPrediction(nn.Module):
         self.predictor, self.decoder = Predictor(sizes, latent.codes), decoder
 
     def forward(self, s_x: Tensor, s_y: Tensor, x: Tensor, y: Tensor, actions: Tensor) -> Tensor:
-        """Residuals (…, n, k, p)."""
+        """Residuals (…, n, k, p), from `s_x` (…, n, e), `y` (…, n, p) and actions (…, n, a) alone."""
         predicted = self.predictor(s_x, actions)
         pixels = through(self.decoder, predicted.flatten(-3, -2)).unflatten(-2, predicted.shape[-3:-1])
         return pixels - y[..., None, :]
@@ -156,7 +159,7 @@ class PixelAutoencoder(nn.Module):
         self.decoder = decoder
 
     def forward(self, s_x: Tensor, s_y: Tensor, x: Tensor, y: Tensor, actions: Tensor) -> Tensor:
-        """Residuals (…, n, 1, p)."""
+        """Residuals (…, n, 1, p), from `s_x` (…, n, e) and `x` (…, n, p) alone."""
         return (through(self.decoder, s_x) - x)[..., None, :]
 
 
@@ -175,7 +178,7 @@ class JointEmbedding(nn.Module):
         self.encoder, self.head, self.observation = encoder, head, observation
 
     def forward(self, packed: Tensor) -> Tensor:
-        """Outputs (…, n, 2e + k·r) of packed inputs (…, n, 2p + a)."""
+        """Embeddings s_x and s_y and, with a head, residuals, (…, n, 2e + k·r), for packed inputs (…, n, 2p + a)."""
         # x and y of an example lie side by side, so without actions the rows x, y, x, y, … are a view of the inputs.
         both = packed[..., : 2 * self.observation].unflatten(-1, (2, -1)).flatten(-3, -2)
         embeddings = through(self.encoder, both).unflatten(-2, (-1, 2))
@@ -221,9 +224,9 @@ def _decoder(encoder: labels.Network, sizes: Sizes) -> nn.Module:
 
 
 def _basis(sizes: Sizes, latent: Latent) -> Tensor:
-    """Orthonormal columns (e, q) in random directions.
+    """Draw the basis B (e, q) of a linear latent: orthonormal columns in random directions.
 
-    They are not coordinate axes because the variance term of VICReg treats these differently from other directions.
+    They are not coordinate axes, because the variance term of VICReg treats these differently from other directions.
     """
     square = stream("latent basis", sizes.embedding).standard_normal((sizes.embedding, sizes.embedding))
     return torch.as_tensor(np.linalg.qr(square)[0][:, : latent.columns].copy())

@@ -40,7 +40,7 @@ def differentiable() -> Iterator[None]:
 
 
 def exact(function: Callable) -> Callable:
-    """Wrap a function of tensors to run with the kernels of `differentiable`."""
+    """Wrap `function` so that it runs in the context `differentiable`."""
     return differentiable()(function)
 
 
@@ -79,7 +79,7 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def affine_layers(function: Callable) -> Callable:
-    """Wrap a function of tensors to compute its linear layers of vectors (n, i) by `affine`."""
+    """Wrap `function` so that `affine` computes all linear layers of vectors (n, i) in it."""
 
     @functools.wraps(function)
     def by_affine(*arguments, **options):
@@ -134,7 +134,7 @@ def single_precision() -> Iterator[None]:
 
 
 def _allows_tf32() -> bool:
-    """Return torch's older switch for TF32 in convolutions, or False if torch refuses to read it.
+    """Return whether torch's older switch allows TF32 in convolutions, or False if torch refuses to read it.
 
     Torch refuses where the older switch disagrees with the newer ones.
     """

@@ -94,7 +94,7 @@ class FullyConnected(Network):
         return self.residual and number > 0 and self.widths[number] == self.widths[number - 1]
 
     def weight_shapes(self, image: tuple[int, ...], classes: int) -> list[tuple[int, ...]]:
-        """Shape (outputs, inputs) of each layer; images of any shape are flattened."""
+        """Shape (outputs, inputs) of each layer's weights; images of any shape are flattened."""
         return [(n_out, n_in) for n_in, n_out in pairwise((math.prod(image), *self.widths, classes))]
 
 
@@ -144,7 +144,7 @@ class LeNet5(Network):
         return [math.prod(first), math.prod(side // 2 - 4 for side in first), 1, 1, 1]
 
     def weight_shapes(self, image: tuple[int, ...], classes: int) -> list[tuple[int, ...]]:
-        """(outputs, inputs, 5, 5) of two convolutions and (outputs, inputs) of three dense layers."""
+        """Shapes (outputs, inputs, 5, 5) of two convolutions and (outputs, inputs) of three dense layers."""
         channels, *sides = _as_image(image)
         height, width = (((side + 2 * padding - 4) // 2 - 4) // 2 for side, padding in zip(sides, self.padding(image)))
         return [(6, channels, 5, 5), (16, 6, 5, 5), (120, 16 * height * width), (84, 120), (classes, 84)]
@@ -190,7 +190,7 @@ def parse_network(label: str) -> Network:
 
 
 def _matched(label: str) -> tuple[str, re.Match | None]:
-    """Family of a network label, and the match of the label with the family's form; None if there is none."""
+    """Family of a network label, and its match with the family's pattern, which is None if they do not match."""
     family = label.split("-")[0]
     return family, re.fullmatch(_PATTERNS[family], label) if family in _PATTERNS else None
 

@@ -2,8 +2,9 @@
 
 Letters: the inputs of a layer are a, its outputs z, its parameters W and b, and the adjoint of its outputs δ; an
 activation has the inputs z. A dot marks tangents. Axes: n examples, d directions, i inputs and o outputs, or channels.
-A forward pass returns the outputs and the data that tangents and adjoints need later, `kept`. Tangents have the layout
-that `chains` defines, (d, i, n) for vectors and (d, n, i, …) for images; so have activations, without the axis d.
+A forward pass returns the outputs and the data that tangents and adjoints need later, `kept`. Tangents are (d, i, n)
+for vectors and (d, n, i, …) for images. Activations and adjoints are (n, …); methods that combine them with tangents or
+directions take those of vectors as (i, n), see `chains.laid_out`.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-ENTRIES_AT_ONCE = 2**17  # of a convolution's unfolded inputs in one block, so that the block fits the CPU cache
+ENTRIES_AT_ONCE = 2**17  # entries of a convolution's unfolded inputs in one block, which then fits the CPU cache
 
 
 class _Directions(Protocol):
@@ -49,13 +50,13 @@ class Activation:
         return self.function(a), a
 
     def adjoint(self, theta: Tensor, kept: Tensor, delta: Tensor) -> Tensor:
-        """Adjoint φ′(z) ⊙ δ of the inputs."""
+        """Adjoint φ′(z) ⊙ δ of the inputs z, which were kept, from the adjoint δ of the outputs."""
         return self.slope(kept) * delta
 
 
 @dataclass(frozen=True)
 class Reshape:
-    """Flattening of all axes after the examples."""
+    """Flattening of all axes after the axis of examples."""
 
     homogeneous = True
 
@@ -64,11 +65,11 @@ class Reshape:
         return a.flatten(1), a.shape[1:]
 
     def adjoint(self, theta: Tensor, kept: torch.Size, delta: Tensor) -> Tensor:
-        """Adjoint δ reshaped to the shape of the inputs."""
+        """Adjoint of the inputs: δ (n, o), reshaped to the shape of the inputs, which was kept."""
         return delta.reshape(len(delta), *kept)
 
     def tangent(self, kept: torch.Size, tangents: Tensor) -> Tensor:
-        """Tangents (d, o, n) of the flattened activations."""
+        """Tangents (d, o, n) of the outputs, from tangents (d, n, i, …) of images; those of vectors are unchanged."""
         return tangents if len(kept) == 1 else tangents.flatten(2).transpose(1, 2)
 
 
@@ -95,7 +96,7 @@ class MaxPool:
         return spread.view(*delta.shape[:2], *size)
 
     def tangent(self, kept: tuple[Tensor, torch.Size], tangents: Tensor) -> Tensor:
-        """Tangents of the outputs: those of the selected entries."""
+        """Tangents (d, n, o, …) of the outputs, which are the tangents (d, n, o, …) of the selected inputs."""
         chosen, _ = kept
         flat = tangents.flatten(3)
         height, width = functional.max_pool2d(tangents[0, :1], *self.options).shape[2:]
@@ -118,7 +119,7 @@ class AveragePool:
         return torch.ops.aten.avg_pool2d_backward(delta, kept, *self.options)
 
     def tangent(self, kept: Tensor, tangents: Tensor) -> Tensor:
-        """Averages of the tangents."""
+        """Tangents (d, n, o, …) of the outputs: averages of the tangents (d, n, o, …) of the inputs."""
         return functional.avg_pool2d(tangents.flatten(0, 1), *self.options).unflatten(0, tangents.shape[:2])
 
 
@@ -140,7 +141,7 @@ class Affine:
         return self.apply(a, self.weights(theta), None if self.bias is None else theta[self.bias]), a
 
     def adjoint(self, theta: Tensor, kept: Tensor, delta: Tensor) -> Tensor:
-        """Adjoint Wᵀδ of the inputs."""
+        """Adjoint Wᵀδ of the inputs, from the adjoint δ of the outputs; `kept` holds the inputs."""
         return self.pull(self.weights(theta), kept, delta)
 
 
@@ -157,7 +158,10 @@ class Dense(Affine):
         return delta @ weights
 
     def turn(self, directions: _Directions, a: Tensor, onto: Tensor | None = None) -> Tensor:
-        """Tangents Ẇ a (d, o, n) of the outputs for inputs a (i, n), added to `onto` in place if given."""
+        """Tangents Ẇ a (d, o, n) of the outputs when the weights move, added to `onto` in place if given.
+
+        The inputs a (i, n) are held fixed, and Ẇ are the entries of each direction in the weights.
+        """
         d = len(directions)
         if not directions.is_sparse(self):
             weights, a = directions.weights(self), a.expand(d, -1, -1)
@@ -172,30 +176,33 @@ class Dense(Affine):
         return torch.bmm(weights.expand(len(tangents), -1, -1), tangents)
 
     def shift(self, biases: Tensor, a: Tensor, weights: Tensor) -> Tensor:
-        """Tangents ḃ (d, o) of the biases, expanded to the shape (d, o, n) of tangents of the outputs."""
+        """Expand tangents ḃ (d, o) of biases to the shape (d, o, n) of the outputs' tangents, for inputs a (i, n)."""
         return biases[..., None].expand(-1, -1, a.shape[1])
 
     def weight_gradients(self, delta: Tensor, tangents: Tensor, weights: Tensor) -> Tensor:
-        """Gradients Σ_n δ ȧᵀ with respect to W (d, o · i), from δ (o, n), with tangents ȧ (d, i, n) as inputs."""
+        """Gradients Σ_n δ ȧᵀ with respect to W (d, o · i), from δ (o, n) and tangents ȧ (d, i, n) for the inputs."""
         return torch.bmm(delta.expand(len(tangents), -1, -1), tangents.transpose(1, 2)).flatten(1)
 
     def pull_directions(self, directions: _Directions, a: Tensor, delta: Tensor) -> Tensor:
-        """Adjoints Ẇᵀδ (d, i, n) of the inputs, with each direction as weights, from δ (o, n)."""
+        """Adjoints Ẇᵀδ (d, i, n) of the inputs, from δ (o, n), with each direction Ẇ in place of the weights."""
         if directions.is_sparse(self):
             pulled = delta.new_zeros(len(directions) * self.shape[1], delta.shape[1])
             return pulled.addmm_(directions.sparse_columns(self), delta).unflatten(0, (len(directions), -1))
         return torch.bmm(directions.weights(self).transpose(1, 2), delta.expand(len(directions), -1, -1))
 
     def extent(self, a: Tensor, weights: Tensor) -> tuple[int, int]:
-        """Numbers of the positions at which W is applied to one example, here 1, and of its input entries, i."""
+        """Number of positions at which W is applied to one example, here 1, and number of its inputs, i."""
         return 1, self.shape[1]
 
     def by_example(self, tangents: Tensor) -> Tensor:
-        """Tangents (d, i, n) of the inputs, rearranged to (n, d, i)."""
+        """Rearrange tangents (d, i, n) of the inputs to (n, d, i)."""
         return tangents.permute(2, 0, 1)
 
     def pull_stacked(self, directions: _Directions, rows: slice, a: Tensor, deltas: Tensor) -> Tensor:
-        """Adjoints Ẇᵀδ (n, f · d, i), from f adjoints δ per example (n, f, o) and the d directions in `rows`."""
+        """Adjoints Ẇᵀδ (n, f · d, i), from f adjoints δ per example (n, f, o) and each of d directions Ẇ.
+
+        `rows` is the slice of these directions among all `directions`.
+        """
         n, f, o = deltas.shape
         stacked = directions.stacked(self)[:, rows]
         return (deltas.view(n * f, o) @ stacked.flatten(1)).view(n, -1, self.shape[1])
@@ -221,7 +228,10 @@ class Convolution(Affine):
         return self._backward(delta, a, weights, (True, False, False))
 
     def turn(self, directions: _Directions, a: Tensor, onto: Tensor | None = None) -> Tensor:
-        """Tangents Ẇ ∗ a (d, n, o, …) of the outputs for inputs a (n, i, …), added to `onto` in place if given."""
+        """Tangents Ẇ ∗ a (d, n, o, …) of the outputs when the weights move, added to `onto` in place if given.
+
+        The inputs a (n, i, …) are held fixed, and Ẇ are the entries of each direction in the weights.
+        """
         stacked = directions.weights(self).flatten(0, 1)
         turned = self.apply(a, stacked, None).unflatten(1, (len(directions), -1)).transpose(0, 1)
         return turned if onto is None else onto.add_(turned)
@@ -231,14 +241,14 @@ class Convolution(Affine):
         return self.apply(tangents.flatten(0, 1), weights, None).unflatten(0, tangents.shape[:2])
 
     def shift(self, biases: Tensor, a: Tensor, weights: Tensor) -> Tensor:
-        """Tangents ḃ (d, o) of the biases, expanded to the shape (d, n, o, …) of tangents of the outputs."""
+        """Expand tangents ḃ (d, o) of biases to the shape (d, n, o, …) of the outputs' tangents, for inputs `a`."""
         places = self.apply(a[:1], weights, None).shape[2:]
         return biases[:, None, :, None, None].expand(-1, len(a), -1, *places)
 
     def weight_gradients(self, delta: Tensor, tangents: Tensor, weights: Tensor) -> Tensor:
-        """Gradients with respect to W, from δ, with the tangents as inputs.
+        """Gradients with respect to W, from δ (n, o, …), with tangents ȧ (d, n, i, …) in place of the inputs.
 
-        Shape (d, o · i · kernel rows · kernel columns).
+        They are flattened to (d, o · i · kernel rows · kernel columns).
         """
         if not self._is_ours(delta):
             wanted = False, True, False
@@ -261,17 +271,18 @@ class Convolution(Affine):
         return self.pull(weights, stand_in, delta).unflatten(1, (len(directions), -1)).transpose(0, 1)
 
     def extent(self, a: Tensor, weights: Tensor) -> tuple[int, int]:
-        """Numbers of the positions at which W is applied to one example of `a`, and of its input entries."""
+        """Number of positions at which W is applied to one example of `a` (n, i, …), and number of its entries."""
         return self.apply(a[:1], weights, None).shape[2:].numel(), a[0].numel()
 
     def by_example(self, tangents: Tensor) -> Tensor:
-        """Tangents (d, n, i, …) of the inputs, rearranged to (n, d, i · …)."""
+        """Rearrange tangents (d, n, i, …) of the inputs to (n, d, i · …)."""
         return tangents.flatten(2).transpose(0, 1)
 
     def pull_stacked(self, directions: _Directions, rows: slice, a: Tensor, deltas: Tensor) -> Tensor:
-        """Adjoints (n, f · d, i · …) of the inputs, from f adjoints δ per example and the d directions in `rows`.
+        """Adjoints (n, f · d, i · …) of the inputs, from f adjoints δ per example and each of d directions Ẇ.
 
-        They are transposed convolutions of δ (n, f, o, …) with each Ẇ.
+        They are transposed convolutions of δ (n, f, o, …) with each Ẇ. `rows` is the slice of these directions among
+        all `directions`.
         """
         n, f = deltas.shape[:2]
         part = directions.rows(rows.start, rows.stop)
@@ -279,7 +290,7 @@ class Convolution(Affine):
         return pulled.reshape(n, f * len(part), -1)
 
     def _is_ours(self, a: Tensor) -> bool:
-        """Return whether `_convolved` applies and is faster: torch is slow in double precision on CPUs."""
+        """Return whether `_convolved` applies to inputs `a` and is faster: torch is slow in float64 on CPUs."""
         (_, padding, _), kernel = self.options, self.shape[2:]
         plain = self.options == ((1, 1), padding, (1, 1)) and padding[0] < kernel[0] and padding[1] < kernel[1]
         return plain and a.dtype == torch.float64 and a.device.type == "cpu"

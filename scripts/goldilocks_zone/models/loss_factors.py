@@ -11,15 +11,15 @@ class Factor:
         self.entries, self.shape = entries, (*entries.shape[:2], entries.shape[-1])
 
     def to(self, like: Tensor) -> "Factor":
-        """Return the factor in the precision and on the device of a tensor."""
+        """Return the factor in the precision and on the device of the tensor `like`."""
         return type(self)(self.entries.to(like))
 
     def part(self, some: slice) -> "Factor":
-        """Return the factor restricted to a slice of the examples."""
+        """Return the factors of the examples in the slice `some`."""
         return type(self)(self.entries[some])
 
     def reduced(self) -> "Factor":
-        """Return a factor with the same R Rᵀ and fewer columns if the class has a way; by default, unchanged."""
+        """Return a factor with the same R Rᵀ and fewer columns; by default, return this factor unchanged."""
         return self
 
 

@@ -30,7 +30,7 @@ class Loss(ABC):
     """
 
     name: str
-    layout: object = None  # description of the outputs' axes by a fitted loss; must agree for all batches
+    layout: object = None  # axes of the outputs as a fitted loss reads them; must agree for all batches
     couples_examples = True
     classifies = True
     shift_invariant = False
@@ -44,7 +44,7 @@ class Loss(ABC):
         return len(labels)
 
     def class_counts(self, labels: Tensor, classes: int) -> Tensor | float:
-        """Numbers (k,) of labels equal to each of k = `classes` class numbers; NaN if labels are not class numbers."""
+        """Number of labels in each of k = `classes` classes, shape (k,); NaN if labels are not class numbers."""
         return torch.bincount(labels, minlength=classes) if self.classifies else torch.nan
 
     def fitted(self, shape: Sequence[int], labels: Tensor | None) -> "Loss":
@@ -63,14 +63,15 @@ class Loss(ABC):
         )
 
     def elements(self, outputs: Tensor, labels: Tensor, *tangents: Tensor) -> tuple["Loss", Tensor, ...]:
-        """Loss of single elements, and the outputs (…, m, k), labels (m, …) and tangents (d, k, m) of m elements.
+        """Regroup a batch by elements: the parts of an example that have a loss each, such as tokens.
 
-        Elements are the parts of an example that have a loss each, such as tokens; by default, each example is one.
+        Returns the loss of single elements, and the outputs (…, m, k), labels (m, …) and tangents (d, k, m) of all m
+        elements. By default, each example is one element, and everything is returned unchanged.
         """
         return self, outputs, labels, *tangents
 
     def select(self, members: Tensor) -> "Loss":
-        """Restrict the loss to some `members` (m',) of m networks; by default unchanged, as all share one loss."""
+        """Restrict the loss to the networks with indices `members` (m',); unchanged if all networks share one loss."""
         return self
 
     def gradient(self, outputs: Tensor, labels: Tensor) -> Tensor:
@@ -86,13 +87,13 @@ class Loss(ABC):
         return lambda tangents: jvp(gradient, (outputs,), (tangents.to(outputs.dtype),))[1].to(tangents.dtype)
 
     def factor(self, outputs: Tensor, labels: Tensor) -> Factor | None:
-        """Factor R of the second derivative R Rᵀ of each example's loss at outputs (n, k); None if there is none."""
+        """Factors R of the second derivatives R Rᵀ of examples' losses at outputs (n, k); None if there are none."""
         return None
 
     def relative(self, tangents: Tensor, classes: Tensor) -> Tensor:
-        """Tangents (d, k, n) of the logits or, for a shift-invariant loss, of their differences from one logit.
+        """Subtract from `tangents` (d, k, n) those of each example's likeliest logit, if the loss is shift-invariant.
 
-        This is the logit of each example's likeliest class, given in `classes` (n,).
+        `classes` (n,) are the likeliest classes. Other losses return the tangents unchanged.
         """
         if not self.shift_invariant:
             return tangents
@@ -128,7 +129,7 @@ class SeparateLoss(Loss):
         return self.values(outputs, labels).sum(-1)
 
     def factor(self, outputs: Tensor, labels: Tensor) -> Factor | None:
-        """R (n, k, k) from each example's eigenvectors; None if an eigenvalue is negative by more than rounding."""
+        """Factors R (n, k, k) by eigendecomposition; None if an eigenvalue is negative by more than rounding errors."""
         columns = torch.eye(outputs.shape[1], dtype=outputs.dtype, device=outputs.device)
         curved = vmap(self.curvature(outputs, labels))(columns[:, None].expand(-1, *outputs.shape))
         values, vectors = torch.linalg.eigh(curved.permute(1, 0, 2))
@@ -171,14 +172,14 @@ class CrossEntropy(SeparateLoss):
         return self.weight is None and self.ignore_index is None and not self.label_smoothing
 
     def amount(self, labels: Tensor) -> float:
-        """Divisor of torch's mean: the weights of all labels that are not ignored; n if labels are probabilities."""
+        """Divisor of the mean: the sum of the weights of all labels not ignored, or n if labels are probabilities."""
         if labels.is_floating_point():
             return len(labels)
         counted = labels if self.ignore_index is None else labels[labels != self.ignore_index]
         return counted.numel() if self.weight is None else float(self.weight.to(labels.device)[counted].sum())
 
     def class_counts(self, labels: Tensor, classes: int) -> Tensor | float:
-        """Numbers (k,) of labels in k = `classes` classes, or sums of probabilities; NaN if some are ignored."""
+        """Number of labels in each class, or sum of its probabilities, shape (k,); NaN if some labels are ignored."""
         if labels.is_floating_point():
             return labels.sum(0)
         ignored = self.ignore_index is not None and bool((labels == self.ignore_index).any())
@@ -219,14 +220,14 @@ class CrossEntropy(SeparateLoss):
         return torch.softmax(outputs, -1) * targets.sum(-1, keepdim=True) - targets
 
     def curvature(self, outputs: Tensor, labels: Tensor, dtype: torch.dtype | None = None) -> Map:
-        """Map from tangents ż to Σt (diag p − ppᵀ) ż with `targets` t; p is stored in `dtype` if given."""
+        """Map from tangents ż to Σt (diag p − ppᵀ) ż with `targets` t and the softmax p, stored in `dtype` if given."""
         p = torch.softmax(outputs, -1).to(dtype or outputs.dtype)
         masses = self._masses(outputs, labels)
         q = p if masses is None else p * masses[..., None].to(p)
         return lambda tangents: q * (tangents - (p * tangents).sum(-1, keepdim=True))
 
     def factor(self, outputs: Tensor, labels: Tensor) -> Factor:
-        """Factor R = (diag √p − p √pᵀ) √Σt, with `targets` t."""
+        """Factors R = (diag √p − p √pᵀ) √Σt of all examples, with the softmax p and `targets` t."""
         found, masses = SoftmaxFactor(torch.softmax(outputs, -1)), self._masses(outputs, labels)
         return found if masses is None else DenseFactor(found.entered() * masses.sqrt()[:, None, None])
 
@@ -234,7 +235,7 @@ class CrossEntropy(SeparateLoss):
         """G = Σ_n Σt (Σ_k p ż żᵀ − m mᵀ) with m = Σ_k p ż, and each example's diagonal, in the shapes of `Loss`.
 
         p is the softmax of the outputs, and Σt the sum of an example's `targets`, which is one for plain labels. As ż
-        of the likeliest class is zero, the difference on the diagonal is at least 1/k of its first term.
+        of the likeliest class is zero, the diagonal is at least 1/k of its first term, which bounds cancellation.
         """
         if (masses := self._masses(outputs[0], labels)) is not None:
             tangents = tangents * masses.sqrt().to(tangents)
@@ -276,11 +277,11 @@ class PerElement(SeparateLoss):
         return self.single.amount(self._labels(labels))
 
     def class_counts(self, labels: Tensor, classes: int) -> Tensor | float:
-        """Numbers (k,) of elements in each of k = `classes` classes, as for `CrossEntropy`."""
+        """Number of elements in each class, shape (k,), or sum of its probabilities, as for `CrossEntropy`."""
         return self.single.class_counts(self._labels(labels), classes)
 
     def elements(self, outputs: Tensor, labels: Tensor, *tangents: Tensor) -> tuple[Loss, Tensor, ...]:
-        """Loss of single elements, and the outputs (…, n T, k), labels (n T, …) and tangents (d, k, n T) of all."""
+        """Loss of single elements, and the outputs (…, n T, k), labels (n T, …) and tangents (d, k, n T) of all n T."""
         along = (self._of_elements(each.mT).flatten(1, 2).mT for each in tangents)
         return self.single, self._of_elements(outputs).flatten(-3, -2), self._labels(labels), *along
 
@@ -343,7 +344,7 @@ class MeanSquaredError(SeparateLoss):
         return DenseFactor(torch.eye(outputs.shape[1]).to(outputs).expand(len(outputs), -1, -1))
 
     def gauss_newton(self, outputs: Tensor, tangents: Tensor, classes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """G = Σ_n Σ_k ż żᵀ (p, d, d), and each example's diagonal (p, n, d)."""
+        """Matrices Σ_n Σ_k ż żᵀ (p, d, d), and each example's diagonal (p, n, d); arguments as in `Loss`."""
         return weighted_products(torch.ones_like(outputs), tangents)
 
 
@@ -356,13 +357,13 @@ def weighted_products(weights: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor
 
 
 def _in_units(weights: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Weights (p, n, k), divided by each point's largest to fit `dtype`, and these largest weights (p, 1, 1)."""
+    """Divide `weights` (p, n, k) by the largest of each point, to fit `dtype`; also return the divisors (p, 1, 1)."""
     units = weights.amax((1, 2), keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
     return (weights / units).to(dtype), units
 
 
 def _weighted_products(weights: Tensor, units: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
-    """Matrices of `weighted_products` and diagonals, for weights w = units (p, 1, 1) · weights (p, n, k)."""
+    """Compute `weighted_products` for the weights w = `units` (p, 1, 1) · `weights` (p, n, k)."""
     by_example, by_point = tangents.permute(2, 1, 0), weights.transpose(0, 1)
     traces = units * torch.bmm(by_point, by_example.square()).transpose(0, 1).double()
     roots = weights.sqrt().transpose(1, 2)
@@ -375,10 +376,10 @@ def _one_hot(outputs: Tensor, labels: Tensor) -> Tensor:
 
 
 def likeliest(outputs: Tensor) -> Tensor:
-    """Classes (n,) with the largest logit, for p points with outputs (p, n, k) that share these classes.
+    """Class (n,) with the largest logit of each example, from `outputs` (p, n, k) at p points.
 
-    They are read from the point whose largest output is finite and greatest in magnitude, because at other points all
-    outputs may be zero, or some not finite.
+    The classes must be the same at all points. They are read from the point whose largest output is finite and greatest
+    in magnitude, because at other points all outputs may be zero, or some not finite.
     """
     largest = outputs.abs().amax((1, 2))
     return outputs[torch.where(torch.isfinite(largest), largest, -1.0).argmax()].argmax(-1)

@@ -26,5 +26,5 @@ class VicregOfMembers(Loss):
         return outputs.shape[-2] * sum(self._weights[:, i] * term for i, term in enumerate(own.terms(outputs)))
 
     def select(self, members: Tensor) -> "VicregOfMembers":
-        """Restrict the loss to some members (m',)."""
+        """Restrict the loss to the members with the indices `members` (m',)."""
         return VicregOfMembers(self._criterion, self._weights[members], self._epsilons[members])

@@ -54,7 +54,7 @@ class Named(nn.Module):
         return joined.float() if exact else joined
 
     def forward(self, rows: Tensor) -> object:
-        """Outputs of the module for the arrays in `rows` (n, W)."""
+        """Unpack `rows` (n, W) into the named arrays, and return the module's outputs for these."""
         arrays, start = {}, 0
         for name, shape, dtype in self._layouts[rows.shape[1]]:
             size = math.prod(shape)

@@ -81,7 +81,7 @@ def _lenet5(network: LeNet5, shapes: list[tuple[int, ...]], padding: tuple[int, 
 
 
 def _layer(network: Network, shape: tuple[int, ...], **options) -> nn.Linear | nn.Conv2d:
-    """A dense layer for weights (o, i), a convolution for weights (o, i, size, size)."""
+    """Build the layer with weights of a `shape`: dense for (o, i), convolutional for (o, i, height, width)."""
     n_out, n_in, *size = shape
     if size:
         return nn.Conv2d(n_in, n_out, size, bias=network.biases, **options)
@@ -206,9 +206,10 @@ def call(module: nn.Module, tensors: Sequence[Tensor], inputs: Tensor) -> object
 
 
 def _replaced(value: object, stand_ins: dict[int, object], dtype: torch.dtype) -> object:
-    """Stand-in for a value by its id, or a copy of a tensor that has none; lists, tuples and dicts are searched.
+    """Return what replaces a value that a module holds; `stand_ins` maps ids of objects to replacements.
 
-    Copies are added to `stand_ins`, so that every reference to a tensor gets the same copy.
+    A tensor without a replacement is copied, in precision `dtype` if it is of floating point. Lists, tuples and dicts
+    are searched for tensors. Copies are added to `stand_ins`, so that every reference to a tensor gets the same copy.
     """
     if id(value) not in stand_ins:
         if isinstance(value, Tensor):

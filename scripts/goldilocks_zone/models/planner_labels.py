@@ -27,7 +27,7 @@ class Hierarchical:
 
 @dataclass(frozen=True)
 class Flat:
-    """Flat planner: level 1 alone searches for the actions of a number of `steps`.
+    """Flat planner: level 1 alone searches for the actions of the next `steps` steps.
 
     cost: `level1` or `level2` for the squared distance to the goal between embeddings of this level, `exact` for the
     exact path length. held: each action is repeated for POOLED steps. times: number of evaluations in a plan, relative

@@ -16,13 +16,13 @@ from goldilocks_zone.models.planner_labels import POOLED, ROUNDS, SAMPLES, SUBGO
 
 Step = Callable[[Tensor, Tensor], Tensor]
 LEAST_KEPT = 4  # smallest number of samples that a round keeps; the standard deviation of fewer is meaningless
-DEVIATION = 0.5  # standard deviation of actions' entries in the first round, over the longest length; on both levels
+DEVIATION = 0.5  # standard deviation of actions' entries in the first round, in units of `reach`, on both levels
 
 
 class Counted:
-    """Predictor that counts its evaluations, from states (m, n, e) and actions (m, n, a) to the next states.
+    """Predictor `step` with a counter, `evaluations`, to which each state in each call adds one.
 
-    Each state counts as one evaluation.
+    The predictor maps states (m, n, e) and actions (m, n, a) to the next states.
     """
 
     def __init__(self, step: Step):
@@ -53,8 +53,8 @@ def clipped(actions: Tensor, reach: float) -> Tensor:
 class Search:
     """Search by the cross-entropy method for `steps` actions of length at most `reach`.
 
-    The first of the `rounds` draws Gaussian actions around zero. Each later one draws them with the mean and the
-    standard deviation of the best quarter, but at least LEAST_KEPT, of the previous samples.
+    Each of the `rounds` draws `samples` sequences of Gaussian actions: the first round around zero, each later one with
+    the mean and the standard deviation of the best quarter of the previous samples, but at least LEAST_KEPT of them.
     """
 
     steps: int
@@ -63,7 +63,10 @@ class Search:
     rounds: int = ROUNDS
 
     def noise(self, streams: Sequence[np.random.Generator], starts: int, like: Tensor) -> Tensor:
-        """Standard normal numbers (rounds, m, n, s, h, 2), from a separate stream for each member."""
+        """Draw the standard normal numbers (rounds, m, n, s, h, 2) that `best` takes, for n = `starts`.
+
+        Each member draws from its own random stream. Precision and device are those of `like`.
+        """
         shape = self.rounds, starts, self.samples, self.steps, 2
         return torch.as_tensor(np.stack([each.standard_normal(shape, np.float32) for each in streams], 1)).to(like)
 
@@ -105,7 +108,7 @@ class Levels:
 
 @dataclass(frozen=True)
 class Place:
-    """Starts or goals: states of level 1's dynamics (m, n, e), and their embeddings on levels 1 and 2."""
+    """Starts or goals: each `state` (m, n, e) of level 1's dynamics, and its embeddings on levels 1 and 2."""
 
     state: Tensor
     first: Tensor

@@ -85,7 +85,10 @@ class Problem:
             object.__setattr__(self, "labels", labels)
 
     def _rows(self, inputs: Array | Mapping, labels: Array | None) -> tuple[Array, Array | None]:
-        """Inputs of one batch as an array, packed if they are a dictionary, and its labels, given or from there."""
+        """Return one batch's inputs, with a dictionary packed into rows (n, W), and its labels.
+
+        If `labels` is None, they are taken from the dictionary, if it has any.
+        """
         if not isinstance(inputs, Mapping):
             return inputs, labels
         named, own = named_inputs.split(inputs)

@@ -25,7 +25,7 @@ class UserNetwork:
     fingerprint: str
 
     def record(self, label: str) -> dict:
-        """Entries of the network's record: its `label`, and all fields but the path of the file."""
+        """Return the entries to record about the network: its `label`, and all fields but the path of the file."""
         return {"label": label, "name": self.name, "arguments": self.arguments, "fingerprint": self.fingerprint}
 
 
@@ -49,9 +49,9 @@ def describe(file: str, name: str, arguments: dict) -> UserNetwork:
 
 
 def recorded(path_to_record: str | Path | None, file: str) -> UserNetwork | None:
-    """Read a user's network from its record, and add the path of its `file`.
+    """Read the description of a user's network from its record, a YAML file, and add the path `file` of its code.
 
-    None if there is no record, which means that the network is not a user's own.
+    Returns None if `path_to_record` is None, which means that the network is not a user's own.
     """
     if path_to_record is None:
         return None

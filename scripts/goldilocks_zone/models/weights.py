@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-SAFETENSORS = ".safetensors"  # ending of such files; all others are torch's
+SAFETENSORS = ".safetensors"  # ending of such files; all others are read as files of torch.save
 HELD_AS = ("state_dict", "model_state_dict", "model")  # names of the state dictionary in a larger checkpoint
 COUNTER = "num_batches_tracked"  # of batch normalisation, which evaluation mode does not use
 State = Mapping[str, Tensor]
@@ -20,9 +20,9 @@ State = Mapping[str, Tensor]
 def read(file: str | Path, fingerprint: str | None = None) -> State:
     """Read the state dictionary of a file onto the CPU.
 
-    The file is of safetensors or of torch, and then may be a larger checkpoint with a state dictionary in it.
-    `fingerprint` is the expected SHA-256 of the content. Raises ValueError if the content has another one, or cannot be
-    read as tensors alone.
+    The file is of safetensors, or of torch.save; the latter may be a larger checkpoint with a state dictionary in it.
+    `fingerprint` is the expected SHA-256 of the content. Raises ValueError if the content has another fingerprint, or
+    cannot be read as tensors alone.
     """
     path = Path(file).expanduser()
     try:
@@ -93,7 +93,7 @@ def _refuse_unfit(given: object, known: object, where: str) -> None:
 
 
 def _tied(module: nn.Module) -> list[list[str]]:
-    """All names of each parameter or buffer that has more than one."""
+    """Lists of names, one list for each parameter or buffer that a module holds under several names."""
     names: dict[int, list[str]] = {}
     every = module.named_parameters(remove_duplicate=False), module.named_buffers(remove_duplicate=False)
     for name, tensor in itertools.chain(*every):

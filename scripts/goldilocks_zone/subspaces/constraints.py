@@ -15,14 +15,15 @@ from torch import Tensor
 
 from goldilocks_zone.subspaces.projections import Projection
 
-LONG = 2**12  # entries from which on scalar products of vectors are computed one by one
+LONG = 2**12  # vectors of at least this many entries are multiplied one member after another
 
 
 @dataclass(frozen=True)
 class Subset:
     """A subset of parameter space: parameters x = offsets + M w at coordinates w, or x = w without a `projection`.
 
-    start: initial w (m, d). projection: M. offsets: arrays (m, *shape). norms: |w| (m,) on a sphere, else None.
+    start: initial w (m, d). shapes: shape of each parameter tensor. projection: M. offsets: arrays (m, *shape). norms:
+    |w| (m,) on a sphere, else None.
     """
 
     start: Tensor
@@ -38,9 +39,9 @@ class Subset:
         return self.projection.forward(coordinates, self.offsets)
 
     def parts(self, coordinates: Tensor) -> list[Tensor]:
-        """Views of `coordinates` (m, d): one (m, *shape) for each parameter tensor if unconstrained, else all in one.
+        """Split `coordinates` (m, d) into views (m, *shape), one for each parameter tensor, if they are unconstrained.
 
-        Gradients and steps are split in the same way.
+        Else, return a list of `coordinates` alone. Gradients and steps are split in the same way.
         """
         return split(coordinates, self.shapes) if self.is_free else [coordinates]
 
@@ -79,7 +80,7 @@ class Subset:
 
 
 def products(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
-    """Scalar products (m,) of vectors that are both split into parts (m, …)."""
+    """Scalar product of two vectors for each member, shape (m,); each vector is a list of parts (m, …)."""
     return sum(_products(a.flatten(1), b.flatten(1)) for a, b in zip(first, second))
 
 
@@ -91,12 +92,12 @@ def _products(first: Tensor, second: Tensor) -> Tensor:
 
 
 def norms(parts: Sequence[Tensor]) -> Tensor:
-    """Norms (m,) of vectors that are split into parts (m, …), in one pass over memory."""
+    """Norm of each member's vector, shape (m,), given as a list of parts (m, …), in one pass over memory."""
     return torch.stack([torch.linalg.vector_norm(part.flatten(1), dim=1) for part in parts]).norm(dim=0)
 
 
 def by_member(values: Tensor, like: Tensor) -> Tensor:
-    """Values (m,) reshaped to broadcast against `like` (m, …)."""
+    """Reshape `values` (m,) to (m, 1, …), with as many axes as `like` (m, …), for broadcasting."""
     return values.view(-1, *(1,) * (like.ndim - 1))
 
 
@@ -162,7 +163,10 @@ class Spanned(Projection):
         self._inverse = torch.linalg.solve_triangular(factor, torch.eye(len(gram)).to(gram), upper=False).to(point)
 
     def forward(self, coordinates: Tensor, offsets: Sequence[Tensor] | None = None) -> list[Tensor]:
-        """Q w: M applied to linear combinations of the coordinates, plus a component along the point."""
+        """Q w for coordinates w (m, d + 1), plus `offsets` if given: an array (m, *shape) for each parameter tensor.
+
+        Q w is M applied to linear combinations of the coordinates, plus a component along the point.
+        """
         mixed = coordinates @ self._inverse
         arrays = self.inner.forward(mixed[:, 1:], offsets)
         for array, direction in zip(arrays, self.direction):
@@ -170,15 +174,15 @@ class Spanned(Projection):
         return arrays
 
     def transposed(self, gradients: Sequence[Tensor]) -> Tensor:
-        """Qᵀ g, from the component of g along the point and Mᵀ g."""
+        """Qᵀ g, of shape (m, d + 1), from the component of the gradients g along the point and from Mᵀ g."""
         outward = sum((each * b).flatten(1).sum(1) for each, b in zip(gradients, self.direction))
         return torch.cat([outward[:, None], self.inner.transposed(gradients)], 1) @ self._inverse.T
 
     def seen_as(self, inner: Projection, direction: Sequence[Tensor]) -> "Spanned":
-        """This projection followed by a linear map of the parameters, for example to the outputs of a layer.
+        """Compose this projection with a linear map of the parameters, for example to the outputs of a layer.
 
-        Coordinates stay the same. `inner` is this object's `inner` followed by the map. `direction`, arrays (*shape),
-        is the image of the unit vector along the point.
+        `inner` is the projection M, already composed with the map. `direction`, a list of arrays (*shape), is the
+        map's image of the unit vector along the point. Coordinates keep their meaning.
         """
         result = copy.copy(self)
         result.inner, result.direction = inner, [each[None] for each in direction]

@@ -42,9 +42,9 @@ class FirstLayer:
         self._directions = _directions(inner.part(slice(0, self._count)), self._inputs + self._count - 1)
 
     def behind(self, inputs: Tensor) -> Subset | None:
-        """The subset whose first parameter is the layer's outputs (m, o, n), in place of its weight and bias.
+        """Return the subset in which the layer's outputs (m, o, n) for `inputs` (n, …) replace its weight and bias.
 
-        `inputs` are (n, …). Returns None if forming the weights is cheaper.
+        The outputs are then the first parameter tensor. Returns None if forming the weights is cheaper.
         """
         members, dimension, n = len(self._subset.start), self._later.dimension, len(inputs)
         if dimension * n > WORTH * members * self._inputs:
@@ -77,13 +77,13 @@ class Stacked(Projection):
         self._parts = parts
 
     def forward(self, coordinates: Tensor, offsets: Sequence[Tensor] | None = None) -> list[Tensor]:
-        """M w of all parts, in one list."""
+        """M w of all parts for coordinates (m, d), plus `offsets` if given, as one list of arrays (m, *shape)."""
         if offsets is None:
             return [each for part in self._parts for each in part.forward(coordinates)]
         return [each for part, own in self._with_their(offsets) for each in part.forward(coordinates, own)]
 
     def transposed(self, gradients: Sequence[Tensor]) -> Tensor:
-        """Mᵀ g, summed over the parts."""
+        """Mᵀ g, of shape (m, d): the sum of the parts' contributions for gradients g, arrays (m, *shape)."""
         return sum(part.transposed(own) for part, own in self._with_their(gradients))
 
     def _with_their(self, arrays: Sequence[Tensor]) -> Iterator[tuple[Projection, Sequence[Tensor]]]:
@@ -116,9 +116,9 @@ def of(network: nn.Module, subset: Subset) -> FirstLayer | None:
 
 
 def _scales(points: Tensor) -> Tensor | None:
-    """Lengths (m,) of `points` (m, D), divided by the greatest of them.
+    """Lengths (m,) of the vectors `points` (m, D), divided by the greatest length.
 
-    None unless all points have the same direction up to rounding.
+    Returns None unless all vectors have the same direction up to rounding.
     """
     exact = points.double()
     lengths = torch.linalg.vector_norm(exact, dim=1)
@@ -128,7 +128,11 @@ def _scales(points: Tensor) -> Tensor | None:
 
 
 def _directions(layer: Sparse, width: int) -> scipy.sparse.csr_array:
-    """Directions of a layer's weights (o, i) as a sparse matrix (d · o, width), in which a bias is a last column."""
+    """Sparse matrix (d · o, `width`) that stacks the directions of a layer, each a matrix (o, `width`).
+
+    `layer` is the projection into the layer's weight (o, i) and bias. The width is i or, with a bias, i + 1, and the
+    last column then belongs to the bias.
+    """
     (outputs, inputs), entries = layer.shapes[0], layer.unit.tocoo()
     direction, place = entries.coords
     of_weight = place < outputs * inputs

@@ -47,10 +47,9 @@ def metric(
 def directions(plane: Plane, eta: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """Raw directions (d, D) of a plane, float64: the columns of a random matrix M, multiplied by η.
 
-    From the same random stream, a plane gets the first directions of any larger plane. M is zero where η is; D′ rows
-    remain.
-    `dense`: Gaussian entries of variance 1/D′. `sparse`: each entry is non-zero with probability 1/√D′; a column has a
-    random number n of non-zero entries, ±1/√n with equal probability.
+    From the same random stream, a plane gets the first directions of any larger plane. Only the D′ rows of M where η
+    is non-zero are drawn; the others are zero. `dense`: Gaussian entries of variance 1/D′. `sparse`: each entry is
+    non-zero with probability 1/√D′; in a column with n non-zero entries, these are ±1/√n with equal probability.
     """
     rows = directions_as_drawn(plane, eta, random)
     return rows.toarray() if plane.kind == "sparse" else rows
@@ -67,12 +66,12 @@ def random_plane(dimension: int, parameters: Tensor, kind: str = "dense", seed: 
 
 
 def random_sparse_plane(dimension: int, size: int, seed: int = 0) -> scipy.sparse.csr_array:
-    """Raw directions (d, D) of the `sparse` plane of `random_plane`, as a sparse matrix."""
+    """Raw directions (d, D) of the `sparse` plane of `random_plane`, as a sparse matrix; `size` is D."""
     return sparse_directions(dimension, np.ones(size), stream("random plane", seed))
 
 
 def directions_as_drawn(plane: Plane, eta: np.ndarray, random: np.random.Generator) -> Rows:
-    """Raw directions (d, D) of a plane, for a `sparse` plane as a sparse matrix."""
+    """Raw directions (d, D) of a plane, as from `directions`, but as a sparse matrix for a `sparse` plane."""
     if plane.kind == "sparse":
         return sparse_directions(plane.dimension, eta, random)
     coordinates = np.flatnonzero(eta)
@@ -83,7 +82,7 @@ def directions_as_drawn(plane: Plane, eta: np.ndarray, random: np.random.Generat
 
 
 def sparse_directions(dimension: int, eta: np.ndarray, random: np.random.Generator) -> scipy.sparse.csr_array:
-    """Raw `sparse` directions of a plane, as a sparse matrix (d, D)."""
+    """Raw `sparse` directions as from `directions`, multiplied by η (D,), as a sparse matrix (d, D)."""
     coordinates = np.flatnonzero(eta)
     places, values = [], []
     for _ in range(dimension):

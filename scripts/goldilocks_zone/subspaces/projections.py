@@ -45,7 +45,7 @@ class Projection(ABC):
 def make(
     where: Plane | Sphere, shapes: Shapes, eta: np.ndarray, random: np.random.Generator, like: Tensor | None = None
 ) -> Projection:
-    """Draw a random projection of the dimension and kind of a plane or sphere.
+    """Draw a random projection with the dimension and kind of `where`, a plane or sphere.
 
     Columns are multiplied by the metric η (D,), then scaled to unit length. Precision and device are those of `like`,
     by default single precision and the CPU. Raises ValueError if the kind is unknown, or if the dimension is not
@@ -82,7 +82,7 @@ class Dense(Projection):
         self.rows = rows
 
     def forward(self, coordinates: Tensor, offsets: Sequence[Tensor] | None = None) -> list[Tensor]:
-        """M w by one matrix product for each block of parameters."""
+        """M w for coordinates w (m, d), plus `offsets` if given, by one matrix product for each block of parameters."""
         found = []
         for number, (place, shape) in enumerate(zip(self.places, self.shapes)):
             rows = self.rows[:, place]
@@ -98,7 +98,7 @@ class Dense(Projection):
         return found
 
     def transposed(self, gradients: Sequence[Tensor]) -> Tensor:
-        """Mᵀ g, summed over the parameters."""
+        """Mᵀ g, of shape (m, d), as a sum over the parameter tensors, which have the gradients g (m, *shape)."""
         return sum(each.flatten(1) @ self.rows[:, place].T for each, place in zip(gradients, self.places))
 
 
@@ -119,9 +119,9 @@ class Sparse(Projection):
             self._parts.append((places, sparse_tensor(columns[place][reached], like)))
 
     def forward(self, coordinates: Tensor, offsets: Sequence[Tensor] | None = None) -> list[Tensor]:
-        """M w, computed only at parameters where some column of M is non-zero.
+        """M w for coordinates w (m, d), plus `offsets` if given, computed only where some column of M is non-zero.
 
-        The other parameters are zero, or equal to `offsets` if given.
+        The other parameters are zero, or equal to the offsets.
         """
         found, columns = [], coordinates.T.contiguous()
         for number, (shape, (reached, matrix)) in enumerate(zip(self.shapes, self._parts)):
@@ -132,7 +132,7 @@ class Sparse(Projection):
         return found
 
     def transposed(self, gradients: Sequence[Tensor]) -> Tensor:
-        """Mᵀ g, computed for one member after another."""
+        """Mᵀ g, of shape (m, d), for gradients g (m, *shape), computed for one member after another."""
         flat = torch.cat([each.flatten(1) for each in gradients], 1)
         # One by one, as a sparse product with several columns would first transpose `flat`.
         return torch.stack([self.rows @ each for each in flat])
@@ -181,7 +181,7 @@ class Fastfood(Projection):
         self._weights, self._used = tensor(weights / length), torch.as_tensor(used, device=like.device)
 
     def forward(self, coordinates: Tensor, offsets: Sequence[Tensor] | None = None) -> list[Tensor]:
-        """M w, by two Hadamard transforms."""
+        """M w for coordinates w (m, d), plus `offsets` if given, by two Hadamard transforms."""
         padded = torch.nn.functional.pad(coordinates, (0, self._size - self.dimension))
         mixed = hadamard(padded[:, None] * self._signs)
         mixed = mixed.gather(2, self._permutations.expand_as(mixed)).mul_(self._gaussian)
@@ -192,7 +192,7 @@ class Fastfood(Projection):
         return found if offsets is None else [a + b for a, b in zip(found, offsets)]
 
     def transposed(self, gradients: Sequence[Tensor]) -> Tensor:
-        """Mᵀ g, by the transforms in reverse order."""
+        """Mᵀ g, of shape (m, d), for gradients g (m, *shape), by the transforms of `forward` in reverse order."""
         flat = torch.cat([each.flatten(1) for each in gradients], 1)
         if len(self._used) < self.places[-1].stop:
             flat = flat.index_select(1, self._used)

@@ -24,7 +24,7 @@ def probabilities(examples: int, classes: int, spread: float, random: np.random.
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Softmax along the last axis."""
+    """Softmax of `logits` (…, k) along the last axis."""
     powers = np.exp(logits - logits.max(-1, keepdims=True))
     return powers / powers.sum(-1, keepdims=True)
 
@@ -102,7 +102,7 @@ def limit(outputs: np.ndarray, weights: int, cluster: np.ndarray, noise: np.ndar
 
 
 def _bisected(function, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Zeros of an elementwise decreasing function between the arrays `low` and `high`, by bisection."""
+    """Zeros (…) of an elementwise, decreasing `function` between the bounds `low` and `high` (…), by bisection."""
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
         if ((middle == low) | (middle == high)).all():
