@@ -44,10 +44,10 @@ class Columns(BaseModel):
 
 
 class Reading(BaseModel):
-    """One reading of settings that the original leaves open.
+    """One choice of the settings that the original does not state.
 
-    says: the reading in words. study: the study with these settings. at: values along the study's axes. shift: offset
-    added to the published x.
+    says: the choice in words. study: name of the study that has these settings. at: {axis: value}, the place in this
+    study. shift: offset added to the published x.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -58,11 +58,12 @@ class Reading(BaseModel):
 
 
 class Comparison(BaseModel):
-    """A file of published values, the figure that shows them, their variable and their readings.
+    """A comparison of the values in one published file with a variable of this project's studies.
 
-    values: name of the file. variable: the variable of the studies that is compared. series: {axis: template}; the
-    label along this axis of the studies for a dimension d is the template with d in place of {d}. at: values along
-    other axes, common to all readings.
+    title: what is compared. figure: the figure of this project that draws the values. values: name of the file.
+    columns: its columns. variable: the variable of the studies. series: one entry {axis: template}; along this axis,
+    the dimension d has the label that results if d replaces {d} in the template. at: {axis: value}, the place along
+    other axes, for all readings. readings: {name: reading}.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -128,7 +129,11 @@ def published(path: Path, columns: Columns) -> dict[int, np.ndarray]:
 def _compared(
     comparison: Comparison, reading: Reading, points: dict[int, np.ndarray], studies: Mapping[str, xr.Dataset]
 ) -> Iterator[dict]:
-    """Yield the rows of one reading: for each d its numbers or the reason why there are none, then one for all d."""
+    """Yield the rows of `evaluate` for one `reading` of a comparison: one for each d, then one for all d together.
+
+    A row has summary statistics, or the reason why there are none. `points` is the result of `published`. The row for
+    all d is left out if no d can be compared; it is the only row, with a reason, if the run lacks the study.
+    """
     if reading.study not in studies:
         yield {"d": ALL, "reason": f"the study {reading.study} is not part of this run"}
         return
@@ -177,10 +182,11 @@ def _curve(study: xr.Dataset, comparison: Comparison, reading: Reading, d: int) 
 
 
 def _at(ours: xr.DataArray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation over draws, each (points,), at x (points,), interpolated linearly between radii.
+    """Mean and standard deviation over draws of `ours` (radius, draw), each (points,), at the places x (points,).
 
-    Both are NaN outside the range of the radii, and the standard deviation is NaN below OVER_DRAWS draws. If all x are
-    NaN, they are the values at the only radius of `ours`, or NaN if it has several.
+    Both are interpolated linearly between radii. Both are NaN outside the range of the radii, and the standard
+    deviation is NaN below OVER_DRAWS draws. If all x are NaN, they are the values at the only radius of `ours`, or NaN
+    if it has several.
     """
     count = ours.sizes["draw"]
     mean = ours.mean("draw").values
@@ -194,9 +200,10 @@ def _at(ours: xr.DataArray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _summary(apart: np.ndarray, comparison: Comparison) -> dict:
-    """Summary statistics for a row, from `apart` (2, points): differences run − published, and standard deviations.
+    """Summary statistics of `apart` (2, points), as the entries of a row of `evaluate`.
 
-    share_within is the share of the differences of at most WITHIN standard deviations, where these are known.
+    The rows of `apart` are the differences run − published and the standard deviations. share_within is the share of
+    differences of at most WITHIN standard deviations, among those whose standard deviation is known.
     """
     differences, deviations = apart
     sizes = np.abs(differences)

@@ -31,7 +31,8 @@ PRIMARY_KIND = "sparse"
 CELL = ("dataset", "network", "subspace", "examples")
 # Axes without a value in the primary cell: where a study varies them, a case must name one value or compare several.
 UNUSUAL = ("rate", "geometry_examples")
-# Names in `holds_for` of a network's properties, and its attributes that hold them. The user's own networks lack them.
+# Properties of a network that `holds_for` may name, and the attributes of `labels.Network` with their values. The
+# user's own networks lack these attributes.
 NETWORK_PROPERTIES = {"layers": "depth", "homogeneous": "homogeneous"}
 
 Place = dict[str, object]
@@ -45,10 +46,11 @@ class NotTested(Exception):
 
 
 def primary(case: dict, studies: Studies, left_out: LeftOut) -> xr.Dataset:
-    """The primary cell of a case, with the variables that it takes from other studies.
+    """The primary cell of a case, including the variables that its key `beside` takes from another study.
 
-    `left_out` maps each study that was left out of the run to the datasets that are unavailable. Raises NotTested if
-    the run has no such cell, or if settings of the study differ from those that the case is about.
+    `studies` maps names to results. `left_out` maps each study that was left out of the run to its unavailable
+    datasets. Raises NotTested if the run has no such cell, or if settings of the study differ from those that the case
+    is about.
     """
     name = case["study"]
     if name in left_out:
@@ -65,10 +67,11 @@ def primary(case: dict, studies: Studies, left_out: LeftOut) -> xr.Dataset:
 
 
 def secondary(cases: dict[str, dict], studies: Studies) -> Iterator[tuple[str, dict, str, Place]]:
-    """Yield all secondary cells of a claim, as tuples (name of the case, case, name of the study, place).
+    """Yield the secondary cells of all `cases` of a claim, as tuples (case name, case, study name, place).
 
-    They lie in the case's own study and in those of its key `also`. A cell with an axis of UNUSUAL is skipped if it is
-    the primary cell of another case of the claim that is judged in the same way.
+    For each case, these are the cells to which it applies (see `holds_for`) in its own study and in the studies of its
+    key `also`, without its primary cell. A cell with an axis of UNUSUAL is also skipped if it is the primary cell of
+    another case that is judged in the same way (see `_way`).
     """
     own = {
         name: (_way(case), case["study"], _primary_place(case, studies[case["study"]]))
@@ -87,7 +90,7 @@ def secondary(cases: dict[str, dict], studies: Studies) -> Iterator[tuple[str, d
 
 
 def at(case: dict, study: str, place: Place, studies: Studies) -> xr.Dataset:
-    """A secondary cell of a case.
+    """The secondary cell of a case at a `place` of the study named `study`, with variables as in `primary`.
 
     Raises NotTested if the run lacks the cell, or its counterpart in another study from which the case takes variables.
     """
@@ -95,7 +98,7 @@ def at(case: dict, study: str, place: Place, studies: Studies) -> xr.Dataset:
 
 
 def label(name: str, case: dict, study: str, place: Place) -> str:
-    """Label of a secondary cell: the name of the case followed by its place."""
+    """Label of a secondary cell: name of the case, study if it is not the case's own, and values of the place."""
     described = (
         f"N={value}" if axis == "examples" else f"{axis}={value}" if axis in (*UNUSUAL, *VARIED) else str(value)
         for axis, value in place.items()
@@ -189,13 +192,13 @@ def require(study: xr.Dataset | xr.DataArray, axis: str, *values: object) -> Non
 
 
 def need(least: int, found: int, what: str) -> None:
-    """Raise NotTested if a run has fewer than `least` of the items that `what` names."""
+    """Raise NotTested if `found`, a run's number of the items that `what` names, is less than `least`."""
     if found < least:
         raise NotTested(f"this run has {found} {what}, {least} are needed")
 
 
 def _way(case: dict) -> dict:
-    """Keys of a case that determine how a cell is judged: all but `cell`, `statement`, `family` and `control`."""
+    """Entries of a case that determine how a cell is judged: all but `cell`, `statement`, `family` and `control`."""
     return {key: value for key, value in case.items() if key not in ("cell", "statement", "family", "control")}
 
 

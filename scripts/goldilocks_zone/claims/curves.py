@@ -93,9 +93,9 @@ def _vertex(x: np.ndarray, y: np.ndarray, around: np.ndarray) -> np.ndarray:
 
 
 def outermost_crossing(x: np.ndarray, curve: np.ndarray, level: float, outer: bool) -> float:
-    """The last x at which a piecewise linear curve falls through a level, or the first x at which it rises through it.
+    """The x of the last fall of a piecewise linear curve through a level or, unless `outer`, of its first rise.
 
-    It is the last fall with `outer`, else the first rise. NaN if there is none.
+    `curve` (r,) has the values at the ascending `x` (r,). NaN if there is no such crossing.
     """
     above = curve > level
     found = np.flatnonzero(above[:-1] & ~above[1:]) if outer else np.flatnonzero(~above[:-1] & above[1:])
@@ -106,10 +106,10 @@ def outermost_crossing(x: np.ndarray, curve: np.ndarray, level: float, outer: bo
 
 
 def crossing_from(start: int, x: np.ndarray, curve: np.ndarray, level: float, outer: bool) -> float:
-    """The x at which a piecewise linear curve first crosses a level, on the way from the grid point `start`.
+    """The x at which a piecewise linear curve first crosses a level, on the way from the grid point of index `start`.
 
-    The way leads to larger x with `outer`, else to smaller x. NaN if there is no crossing. Segments with a non-finite
-    end are skipped.
+    The way leads to larger x with `outer`, else to smaller x. `curve` (r,) has the values at the ascending `x` (r,).
+    NaN if there is no crossing. Segments with a non-finite end are skipped.
     """
     step = 1 if outer else -1
     for i in range(start, len(x) - 1 if outer else 0, step):
@@ -125,7 +125,10 @@ def interpolated(x: np.ndarray, curve: np.ndarray, level: float, i: int, j: int)
 
 
 def outermost_crossings(values: xr.DataArray, level: float, outer: bool) -> np.ndarray:
-    """`outermost_crossing` for the curve over x of each draw, (draw,); NaN for draws without a crossing."""
+    """The x (draw,) of the `outermost_crossing` of each draw's curve; NaN for draws without one.
+
+    `values` has the axes radius and draw, and the coordinate x.
+    """
     return np.array([outermost_crossing(values["x"].values, curve, level, outer) for curve in by_radius(values).T])
 
 
@@ -139,9 +142,10 @@ def for_correlation(*rows: np.ndarray) -> np.ndarray:
 
 
 def with_edge(estimate: Estimate, variable: object, edge: str, remark: str = "") -> list[Estimate]:
-    """Return a list of the bootstrap estimate of an edge's location.
+    """Return the bootstrap `estimate` of an edge's location in a list, the type that estimators of claims return.
 
-    Raises NotTested if some resample has no edge. `variable`, `edge` and `remark` word the message.
+    Raises NotTested if some resample has no edge, which makes the standard error NaN. `variable`, `edge` and `remark`
+    are words of the message.
     """
     if not np.isfinite(estimate.standard_error):
         raise NotTested(f"the mean {variable} has no {edge} edge on this run's radii{remark}")
@@ -157,15 +161,18 @@ def partial_correlation(values: np.ndarray) -> float:
 
 
 def partial_rank_correlation(values: np.ndarray) -> float:
-    """Spearman correlation of the first two rows after regressing out the ranks of the other rows, if any."""
+    """Spearman correlation of the first two rows of `values` (rows, n), partial if there are other rows.
+
+    The ranks of the other rows are regressed out of the ranks of the first two.
+    """
     return partial_correlation(np.array([estimates.ranks(row) for row in values]))
 
 
 def apart(places: np.ndarray, values: np.ndarray, curve: int, others: list[int]) -> np.ndarray:
-    """Differences of one curve from the mean of others, at those of its places that all others cover.
+    """Differences (m,) of one curve from the mean of others, at those m of its places that all others cover.
 
-    `values` and `places` (curves, r) hold one curve in each row; `curve` and `others` are indices of rows. Curves are
-    interpolated linearly between their places, which must ascend.
+    `values` and `places`, both (curves, r), hold one curve in each row; `curve` and `others` are indices of rows. The
+    others are interpolated linearly between their places, which must ascend.
     """
     low, high = places[others].min(1).max(), places[others].max(1).min()
     inside = (places[curve] >= low) & (places[curve] <= high)

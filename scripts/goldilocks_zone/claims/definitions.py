@@ -67,9 +67,9 @@ def load(folder: str | Path) -> dict[str, dict]:
 
 
 def _needs(files: dict[Path, dict]) -> dict[str, dict]:
-    """Collect the keys `needs` of all files: what the cases of a study need, by study.
+    """Collect what the cases of each study need, as {study: needs}, from the key `needs` of all files.
 
-    Raises DefinitionError if two files define the needs of the same study.
+    `files` maps paths to parsed contents. Raises DefinitionError if two files define the needs of the same study.
     """
     found = {}
     for path, file in files.items():
@@ -128,7 +128,7 @@ def _likes(place: str, name: str, known: dict[str, dict]) -> list[str]:
 
 
 def _laid(layers: Iterable[dict]) -> dict:
-    """Merge layers key by key, recursively; later layers take precedence. An expectation is replaced as a whole."""
+    """Merge dictionaries key by key, recursively; later ones take precedence. `expect` is replaced as a whole."""
     result = {}
     for layer in layers:
         for key, value in layer.items():
@@ -138,11 +138,11 @@ def _laid(layers: Iterable[dict]) -> dict:
 
 
 def _repeated(place: str, cases: dict[str, dict], loop: dict | Iterable) -> dict[str, tuple[dict, dict]]:
-    """Repeat the cases of a claim for the labels of `for`: {name of the case: (placeholder values, filled keys)}.
+    """Repeat the cases of a claim for each label of `for`, as {name of the case: (placeholder values, filled keys)}.
 
-    `loop` is the `for` of the claim. Where neighbouring cases have names with placeholders, it repeats all of them for
-    its first label, then all for the second, and so on. The `for` of a case repeats that case alone. Raises
-    DefinitionError if two cases have the same name.
+    `loop`, the `for` of the claim, repeats neighbouring cases with placeholders in their names as a group: all cases
+    for the first label, then all for the second, and so on. The `for` of a case repeats this case alone. `place` names
+    the claim in messages. Raises DefinitionError if two cases have the same name.
     """
     found = {}
     for has_placeholder, run in itertools.groupby(cases, lambda name: bool(PLACEHOLDER.search(name))):
@@ -158,13 +158,16 @@ def _repeated(place: str, cases: dict[str, dict], loop: dict | Iterable) -> dict
 
 
 def _loops(labels: dict | Iterable) -> list[dict]:
-    """Placeholder values for each label of a `for`, with the label itself under the name `for`; [{}] without labels."""
+    """One dictionary {placeholder: value} for each label of a `for`; [{}] if there are no labels.
+
+    `labels` is {label: values} or a list of labels. The label itself is the value of the placeholder `for`.
+    """
     named = labels if isinstance(labels, dict) else {label: {} for label in labels}
     return [{"for": label, **values} for label, values in named.items()] or [{}]
 
 
 def _filled(place: str, value: object, values: dict) -> object:
-    """Replace the placeholders in all texts within a value.
+    """Replace each placeholder {name} by `values[name]` in all texts within a `value`, at any depth.
 
     A text that consists of one placeholder becomes the value of this placeholder, of any type. Raises DefinitionError
     for an unknown placeholder.
@@ -209,9 +212,9 @@ def _checked(place: str, case: dict) -> dict:
 def as_test(expected: str | dict) -> dict:
     """Keys of the test that an expectation stands for: `test` (its kind) and, if needed, reference, margin, direction.
 
-    The midpoint and half-width of an interval are computed in decimal, because binary fractions would round them.
-    Raises KeyError for an unknown word, ValueError for an unknown mapping, TypeError or ArithmeticError for invalid
-    numbers.
+    `expected` is the value of a case's key `expect`. The midpoint and half-width of an interval are computed in
+    decimal, because binary fractions would round them. Raises KeyError for an unknown word, ValueError for an unknown
+    mapping, TypeError or ArithmeticError for invalid numbers.
     """
     if isinstance(expected, str):
         return {"test": "superiority", **SIGNS[expected]}

@@ -79,7 +79,10 @@ def _summary(cases: list[dict], claim: dict) -> dict:
 
 
 def _primary(identifier: str, cases: dict[str, dict], studies: Studies, left_out: LeftOut) -> list[dict]:
-    """One row per case, on its primary cell; verdicts within a `family` of cases are adjusted by Holm's procedure."""
+    """Rows, with verdicts, of the cases of a claim on their primary cells; `identifier` is the claim's id.
+
+    P-values of cases with the same key `family` are adjusted together by Holm's procedure.
+    """
     rows, families = [], {}
     for name, case in cases.items():
         cell = functools.partial(cells.primary, case, studies, left_out)
@@ -91,9 +94,9 @@ def _primary(identifier: str, cases: dict[str, dict], studies: Studies, left_out
 
 
 def _secondary(identifier: str, cases: dict[str, dict], studies: Studies) -> list[dict]:
-    """One row for each case on each of its secondary cells; untested rows come last.
+    """Rows, with verdicts, of the cases of a claim on their secondary cells; untested rows come last.
 
-    The p-values of all these rows of a claim are adjusted together by Holm's procedure.
+    `identifier` is the claim's id. The p-values of all these rows of a claim are adjusted together by Holm's procedure.
     """
     rows = []
     for name, case, study, place in cells.secondary(cases, studies):
@@ -105,10 +108,11 @@ def _secondary(identifier: str, cases: dict[str, dict], studies: Studies) -> lis
 
 
 def _judged(identifier: str, label: str, case: dict, cell: Callable[[], Cell]) -> tuple[dict, Judged | None]:
-    """Estimate a case on a cell: its row, still without a verdict, and its test with the deciding estimate.
+    """Estimate a case on a cell, and return its row, still without a verdict, and its test with the deciding estimate.
 
-    If the case cannot be tested, the row has the verdict `not tested` and the second result is None. The same holds if
-    the run does not meet the case's `needs`, but then the row has the estimate. The needs of identities are ignored.
+    `cell` is a function that returns the cell or raises NotTested. If the case cannot be tested, the row has the
+    verdict `not tested` and the second result is None. The same holds if the run does not meet the case's `needs`, but
+    then the row has the estimate. The needs of identities are ignored.
     """
     row = {"id": identifier, "case": label, "control": "control" if case.get("control") else ""}
     row |= {"statement": case["statement"], "unit": case["unit"]}
@@ -135,8 +139,9 @@ def _measure(case: dict, cell: Cell, name: str) -> Judged:
     """The test of a case on a cell, and the deciding estimate: the one that is closest to failing the test.
 
     A case has an estimate for each value along its axes `every`, and some quantities have one for each radius of a
-    window. Raises NotTested if an estimate is not finite, or if an estimate cannot decide the test and the deciding one
-    of the others does not fail it.
+    window. Raises NotTested if an estimate is not finite. It is also raised if some estimate cannot decide the test
+    (see `Test.undecidable`), unless the deciding one among the others fails it. `name` names the random stream of a
+    bootstrap.
     """
     axes, found = case.get("every", []), []
     for values in itertools.product(*(cell[axis].values.tolist() for axis in axes)):

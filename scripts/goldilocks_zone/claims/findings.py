@@ -124,7 +124,11 @@ def _is_estimated(text: str, known: dict[str, Row]) -> bool:
 
 
 def _check(place: str, entry: dict, known: dict[str, Row]) -> None:
-    """Raise FindingsError for missing or unknown keys, claims or cases, or for invalid wording of an outcome."""
+    """Raise FindingsError if `entry`, a sentence in a file of findings, is invalid.
+
+    Mistakes are missing or unknown keys, claims or cases that are not in `known` ({id: row}), and wording of the wrong
+    form. `place` begins the message.
+    """
     if unknown := [key for key in entry if key not in KEYS]:
         raise FindingsError(f"{place}: unknown key {unknown[0]!r}; {nearest(unknown[0], KEYS)}")
     if missing := [key for key in ("claims", HELD, FAILED, OPEN) if not entry.get(key)]:

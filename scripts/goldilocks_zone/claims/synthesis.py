@@ -52,7 +52,11 @@ def flips(rows: Iterable[dict]) -> dict[str, tuple[int, int]]:
 
 
 def _read(row: dict) -> tuple[str, frozenset[str], list[str]]:
-    """The case of a row, its cell's labels on axes not in UNSAID, and the axes of UNSAID with non-default values."""
+    """Parse a row of claims.csv that is about a case into (case, labels, axes).
+
+    case: <claim>.<case>. labels: the parts of the cell's label on axes that are not in UNSAID. axes: the axes of UNSAID
+    along which the cell differs from UNSAID's value.
+    """
     name, *place = row["case"].split(" ")
     given = dict(part.split("=", 1) for part in place if part.split("=")[0] in UNSAID)
     rest = frozenset(part for part in place if part.split("=")[0] not in UNSAID)

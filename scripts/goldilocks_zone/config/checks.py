@@ -23,18 +23,21 @@ def refuse(sentence: str) -> None:
 
 
 def refuse_study(path: str, name: str, known: Iterable[str]) -> None:
-    """Refuse the name of an unknown study, and suggest the nearest known one."""
+    """Raise ConfigurationError that no study is called `name`, and suggest the nearest of the `known` names."""
     refuse(f"{path}: there is no study {name!r}; {nearest(name, known)}")
 
 
 def require(condition: object, key: str, value: object, reason: str) -> None:
-    """Refuse the value of a key, for a reason, unless the condition holds."""
+    """Raise ConfigurationError that the `value` of `key` is impossible, for a `reason`, unless the condition holds."""
     if not condition:
         refuse(f"{key}: {value} is impossible; {reason}")
 
 
 def refuse_examples(path: str, count: int, validation: int, name: str, shape: Shape) -> None:
-    """Refuse to hold out all training examples of a dataset, or to use more examples than are left."""
+    """Raise ConfigurationError if `validation` holds out all training examples, or `count` exceeds those that are left.
+
+    `path` is the section with the keys validation and examples; `name` and `shape` are the dataset's.
+    """
     known, left = shape.training_examples, shape.training_examples - validation
     reason = f"it leaves none of the {known} training examples of {name}, so hold out fewer"
     require(left > 0, f"{path}.validation", validation, reason)
@@ -43,7 +46,10 @@ def refuse_examples(path: str, count: int, validation: int, name: str, shape: Sh
 
 
 def refuse_sizes(path: str, study: "Study", shapes: "Shapes", networks: "Networks") -> None:
-    """Refuse more classes than datasets have, and subspaces with more dimensions than networks have parameters."""
+    """Raise ConfigurationError for more classes than a dataset has, or more dimensions than a network has parameters.
+
+    All variants of the study are checked. Without directions of biases, only weights count as parameters.
+    """
     for variant, (name, shape) in itertools.product(studies.variants(study), shapes.items()):
         each = study.at(variant)
         classes, key = each.classes or shape.classes, "vary.classes" if "classes" in study.vary else "classes"
@@ -58,7 +64,11 @@ def refuse_sizes(path: str, study: "Study", shapes: "Shapes", networks: "Network
 
 
 def refuse_dataset(path: str, name: str, shapes: Mapping[str, Shape | None], study: "Study | None" = None) -> None:
-    """Refuse an unknown dataset, or one that jobs draw anew if the kind of `study` does not support that."""
+    """Raise ConfigurationError if the dataset `name` is unknown, or drawn anew by jobs where `study` does not allow it.
+
+    `shapes` has the known datasets. The study's kind says whether datasets may be drawn anew; without a study, they may
+    not.
+    """
     if name not in shapes:
         advice = "to use one of your own, describe it under datasets, or put it in the folder GOLDILOCKS_DATA"
         refuse(f"{path}: the dataset {name!r} is unknown; {nearest(name, shapes)} ({advice})")
@@ -75,7 +85,7 @@ def refuse_dataset(path: str, name: str, shapes: Mapping[str, Shape | None], stu
 
 
 def check_networks(config: "Configuration") -> None:
-    """Check the names and the code of the user's own networks."""
+    """Raise ConfigurationError if one of the user's networks has a built-in network's label as its name or bad code."""
     for name, network in config.networks.items():
         if labels.is_network(name):
             refuse(f"networks.{name}: this name is the label of a built-in network; choose another name")
@@ -109,7 +119,10 @@ def check_study(path: str, study: "Study", config: "Configuration", shapes: Mapp
 
 
 def check_cuts(cuts: "Cuts", shape: Shape | None, own_networks: Iterable[str]) -> None:
-    """Check the network's label, and the numbers of examples and directions against the dataset and the network."""
+    """Check the network's label, and the numbers of examples and directions against the dataset and the network.
+
+    For a network in `own_networks`, only the number of examples is checked. If `shape` is None, no number is checked.
+    """
     network = None if cuts.network in own_networks else _parsed("cuts.network", cuts.network)
     if shape is None:
         return

@@ -66,7 +66,7 @@ def _known_datasets(config: Configuration, cards: Sequence[Path]) -> dict[str, S
 
 
 def _with_figures(given: dict) -> dict:
-    """Configuration `given` with all registered figures that it does not set to null."""
+    """Return the configuration `given` with all registered figures but those that it sets to null."""
     section = given.get("figures", {})
     if not isinstance(section, dict):
         return given
@@ -77,7 +77,7 @@ def _with_figures(given: dict) -> dict:
 
 
 def _drawable(config: Configuration) -> dict[str, registry.FigureSettings]:
-    """Figures that have their result or at least one of their studies in the configuration.
+    """Figures that have their result or at least one study in the configuration, as {name: settings}.
 
     Each figure keeps only the studies in the configuration.
     """
@@ -125,9 +125,10 @@ def _read_mapping(path: Path) -> dict:
 
 
 def without_missing(config: Configuration, available: Mapping) -> tuple[Configuration, dict[str, str]]:
-    """Omit the datasets that `available` records as unavailable, and return the reason for each of them.
+    """Return the configuration without unavailable datasets, and the reason for each dataset that was omitted.
 
-    Studies, cuts and figures that have no dataset left are omitted too.
+    `available` is {dataset: {"available": True or False, "reason": text}}. Studies, cuts and figures that have no
+    dataset left are omitted too.
     """
     missing = [name for name, state in available.items() if not state["available"]]
     reasons = {name: available[name]["reason"] for name in missing if name in datasets_of(config)}
@@ -157,7 +158,7 @@ def as_run(config: Configuration) -> tuple[Configuration, dict[str, str], dict[s
 
 
 def shipped() -> list[Path]:
-    """Files of the full reproduction, in the order in which the workflow reads them."""
+    """Configuration files of the full reproduction, in the order in which the workflow reads them."""
     return [ROOT / "config/config.yaml", *sorted((ROOT / "config/studies").glob("*.yaml"))]
 
 
@@ -178,7 +179,7 @@ def _lay_over(config: dict, overlay: dict) -> None:
 
 
 def _refuse_unnamed(node: object, path: str = "") -> None:
-    """Raise ConfigurationError for keys that YAML reads as numbers or booleans."""
+    """Raise ConfigurationError if a key in `node`, at any depth, is a number or a boolean; `path` is the node's key."""
     for key, value in node.items() if isinstance(node, dict) else []:
         if not isinstance(key, str):
             raise ConfigurationError(f"{path}{key}: a name must be text, not a number, true or false; put it in quotes")

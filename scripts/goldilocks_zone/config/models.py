@@ -243,7 +243,7 @@ class Execution(Section, title="Execution"):
 
 
 def _study(given: object) -> Study:
-    """Validate a study by the model of its kind."""
+    """Build a study from its settings with the model of its kind; a study is returned unchanged."""
     if isinstance(given, Study):
         return given
     kind = given.get("kind", kinds.USUAL) if isinstance(given, dict) else kinds.USUAL

@@ -81,7 +81,10 @@ def dump(content: Section | Mapping) -> str:
 
 
 def of_measurement(settings: Study | Cuts, seed: int) -> dict:
-    """Settings that the numbers of a block depend on, besides its dataset, network, subspace and draws."""
+    """Record of the settings that the numbers of a study's blocks, or of cuts, depend on, including the run's `seed`.
+
+    The keys of a study that name its blocks are left out: datasets, networks, subspaces and draws.
+    """
     kept = settings.model_dump(exclude={*studies.AXES}, exclude_none=True)
     return {**kept, "radii": studies.radii(settings), "seed": seed}
 
@@ -92,14 +95,20 @@ def of_grid(study: Study) -> dict:
 
 
 def read_measurement(path_to_settings: str | Path, **grid: Any) -> tuple[Any, int]:
-    """Read the record of a measurement: its study, completed by the keys `grid`, or its cuts, and the seed."""
+    """Read a record made by `of_measurement`, and return its study or cuts, and the seed.
+
+    `grid` has the keys that the record of a study lacks, `studies.AXES`.
+    """
     settings = parse(Path(path_to_settings).read_text(encoding="utf-8")) | grid
     seed, kind = settings.pop("seed"), settings.get("kind")
     return (kinds.known()[kind].model if kind else Cuts).model_validate(settings), seed
 
 
 def read_block(path_to_settings: str | Path, dataset: str, network: str, subspace: str, name: str) -> Block:
-    """Read the study of a block from its record, restricted to the block's cell, draws and radii."""
+    """Read the study of a block from its record, restricted to the block's dataset, network, subspace, draws and radii.
+
+    `name` is the block's name, which gives its draws and radii (see `studies.read_block`).
+    """
     draws, chosen = studies.read_block(name)
     cell = {"datasets": [dataset], "networks": [network], "subspaces": [subspace], "draws": len(draws)}
     study, seed = read_measurement(path_to_settings, **cell)
@@ -107,5 +116,5 @@ def read_block(path_to_settings: str | Path, dataset: str, network: str, subspac
 
 
 def read(model: type[R], path: str | Path) -> R:
-    """Read the record of a `model`, such as PaperRecord."""
+    """Read the record at `path`, and validate it with a `model`, such as PaperRecord."""
     return model.model_validate(parse(Path(path).read_text(encoding="utf-8")))

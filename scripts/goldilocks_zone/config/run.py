@@ -65,13 +65,13 @@ class Run:
 
     @property
     def measured(self) -> list[str]:
-        """Names of the run's blocks and cuts."""
+        """Paths of the run's blocks and cuts, relative to the run's results."""
         blocks = [path for study in self.config.studies for path in studies.block_paths(self.config, study)]
         return blocks + (["cuts.nc"] if self.config.cuts else [])
 
     @property
     def archived_blocks(self) -> list[str]:
-        """Names of the run's blocks and cuts that the archive contains."""
+        """Paths, as in `measured`, of the blocks and cuts that the archive contains."""
         return sorted(self.archived_files.intersection(self.measured))
 
     @property
@@ -92,10 +92,10 @@ class Run:
         return _cards_in(self.archived_files)
 
     def path_of(self, place: str, started: bool = False) -> str:
-        """Path of the record at a place, which depends on the record's content.
+        """Path of the record at a `place`; it contains a hash of the record's text.
 
-        For a run that was `started` earlier, this is the record that the run wrote there. Raises ValueError if such a
-        run has not left exactly one record there.
+        By default, this is the record of the run as it is loaded now. For a run that was `started` earlier, it is the
+        record that the run wrote then. Raises ValueError if such a run has not left exactly one record there.
         """
         path = _full(self.name, place)
         if not started:
@@ -139,7 +139,10 @@ class Run:
         return [f"results/{self.name}/{path}" for path in results] + drawn + copies
 
     def card_of(self, dataset: str) -> str:
-        """Path of a dataset's card: the archive's, which saves fetching the dataset, or where reading writes it."""
+        """Path of a dataset's card: the one from the archive or, without it, the one that reading the dataset writes.
+
+        A card from the archive saves fetching the dataset.
+        """
         card = f"{archive.CARDS}/{dataset}.yaml"
         return f"results/{self.name}/unpacked/{card}" if card in self.archived_files else str(DATA / card)
 
@@ -198,7 +201,7 @@ def _full(run: str, place: str) -> Path:
 
 
 def _codes(config: Configuration, checkout: Path) -> dict[str, str]:
-    """Fingerprint of the code of each rule, by place of its record."""
+    """Records of the fingerprints of the code of all rules, as {place: text}."""
     scripts = checkout / "scripts"
     codes = {place: (scripts / name,) for place, name in SCRIPTS.items()}
     for name, path in {"cuts": kinds.CUTS, **{kind.name: kind.path for kind in kinds.known().values()}}.items():
@@ -212,7 +215,7 @@ def _codes(config: Configuration, checkout: Path) -> dict[str, str]:
 def _settings(
     config: Configuration, complete: Configuration, left_out: Iterable[str], without: dict[str, list[str]]
 ) -> dict[str, str]:
-    """Records of the settings of studies, cuts, networks, figures, claims and paper, by place.
+    """Records of the settings of studies, cuts, networks, figures, claims and paper, as {place: text}.
 
     `config` lacks the omitted datasets, `complete` has them. `left_out` gives the reasons for their omission, `without`
     the datasets of each omitted study.

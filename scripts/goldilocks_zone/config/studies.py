@@ -39,9 +39,9 @@ def variants(study: "Study", keys: list[str] | None = None) -> list[dict]:
 
 
 def split(study: "Study", together: Collection[str]) -> tuple[list[dict], list[dict]]:
-    """Variants over the varied keys not in `together`, and variants over those in `together`.
+    """Two lists of variants: over the varied keys not in `together`, and over the varied keys in `together`.
 
-    The first are measured one after another, the second in one sweep or ensemble.
+    Variants of the first list are measured one after another, those of the second in one sweep or ensemble.
     """
     parts = ([key for key in sorted(study.variations) if (key in together) == shared] for shared in (False, True))
     return tuple(variants(study, keys) for keys in parts)
@@ -53,12 +53,12 @@ def dimension(key: str) -> str:
 
 
 def varied(study: "Study") -> dict[str, list]:
-    """Values of a study's varied keys, by dimension."""
+    """Values of a study's varied keys, as {dimension of the results: values}."""
     return {dimension(key): values for key, values in sorted(study.variations.items())}
 
 
 def place(variant: dict) -> dict:
-    """Labels of a variant along the results' dimensions."""
+    """Place of a variant in the results, as {dimension: label}."""
     return {dimension(key): value for key, value in variant.items()}
 
 

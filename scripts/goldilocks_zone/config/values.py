@@ -122,7 +122,10 @@ def sentence(error: ValidationError, given: dict) -> str:
 
 
 def _places(error: ErrorDetails, given: object) -> tuple[tuple, tuple]:
-    """Two paths of the key in an `error`, without the types that pydantic inserts: to the first union, and in full."""
+    """Two paths of the key that an `error` is about: up to the first union of types, and in full.
+
+    Both are without the names of types that pydantic inserts. `given` has the settings.
+    """
     path, start = [], None
     for key in error["loc"]:
         if isinstance(given, dict | list) and (key in given if isinstance(given, dict) else isinstance(key, int)):
@@ -162,7 +165,7 @@ def _sentence(path: str, error: ErrorDetails) -> str:
 
 
 def nearest(value: object, valid: Iterable) -> str:
-    """Suggest the valid name closest to the value, or list all valid names."""
+    """Text that suggests the valid name closest to `value`, or lists all valid names if none is close."""
     names = [str(name) for name in valid]
     close = difflib.get_close_matches(str(value), names, n=1, cutoff=0.5)
     return f"did you mean {close[0]}?" if close else f"valid are {', '.join(names)}"

@@ -40,7 +40,10 @@ def works(sections: dict[str, str], claims: list[str], figures: Iterable[str]) -
 
 
 def by_work(texts: dict[str, str]) -> dict[str, str]:
-    """Text of each work, by name: all its parts, from texts by path (…/<work>/<part>.tex), one after another."""
+    """Text of each work, as {work: text}, with all its parts one after another.
+
+    `texts` maps the path …/<work>/<part>.tex of each part to its text.
+    """
     found = {}
     for path, text in sorted(texts.items()):
         found.setdefault(PurePath(path).parent.name, []).append(text)

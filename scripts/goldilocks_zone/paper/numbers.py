@@ -115,7 +115,7 @@ def paper_figures(settings: PaperRecord) -> dict[str, dict]:
 
 
 def claim_macros(rows: list[dict]) -> dict[str, dict[str, str]]:
-    """Macros by kind and name: `verdict` of claims with cases; `estimate` of primary cases (no space in the name)."""
+    """Macros {kind: {name: LaTeX}}: `verdict` of each claim with cases, `estimate` of each primary case."""
     primary = [row for row in rows if row["case"] and " " not in row["case"]]
     tested = {row["id"].split(".")[0] for row in primary}
     return {
@@ -133,12 +133,12 @@ def described(row: dict) -> str:
 
 
 def agreement_macros(rows: list[dict]) -> dict[str, dict[str, str]]:
-    """Macros by comparison: its primary reading's distance from published values, or why there is no distance."""
+    """Macros {"agreement": {comparison: LaTeX}} with the `distance` of its primary reading from published values."""
     return {"agreement": {row["comparison"]: distance(row) for row in _whole(rows) if row["reading"] == "primary"}}
 
 
 def distance(row: dict) -> str:
-    """LaTeX text of a row: differences, and share of points within two standard deviations, or why there are none."""
+    """LaTeX text on a row of agreement.csv: differences and share within two deviations, or why there are none."""
     if not row["points"]:
         return r"\emph{not compared: " + latex.escape(row["reason"], strict=False) + "}"
     mean, size, largest = (hundredths(row[key]) for key in DIFFERENCES)
@@ -157,7 +157,7 @@ def percent(share: str) -> str:
 
 
 def comparisons(rows: list[dict]) -> dict[str, list[dict]]:
-    """Rows of agreement.csv, one for each reading as in `_whole`, by the title of their comparison."""
+    """Rows of agreement.csv that `_whole` selects, one for each reading, as {title of the comparison: rows}."""
     found = {}
     for row in _whole(rows):
         found.setdefault(row["title"], []).append(row)
@@ -338,7 +338,10 @@ def dimensions(subspaces: list[str]) -> str:
 
 
 def random_steps(minima: list[str]) -> str:
-    """Text with the numbers of first steps on random labels, ascending: <steps> in the `minima` adversarial-<steps>."""
+    """Text with the numbers of initial steps on random labels, ascending, or "none".
+
+    These are the numbers <steps> in the labels adversarial-<steps> among `minima`.
+    """
     steps = {int(label.partition("-")[2]) for label in minima if label.startswith("adversarial-")}
     return f"{', '.join(map(str, sorted(steps)))} steps" if steps else "none"
 
@@ -380,9 +383,10 @@ def untested(rows: list[dict]) -> str:
 
 
 def disagreements(rows: list[dict], entries: Iterable[dict]) -> list[dict[str, str]]:
-    """Question and answer on each disagreement between works.
+    """Dictionaries with the keys question and answer, one for each disagreement between works.
 
-    The answer states both sides, each with the verdicts on its claims, and then the conclusion for these verdicts.
+    `rows` are those of claims.csv, `entries` the disagreements. The answer states both sides, each with the verdicts on
+    its claims, and then the conclusion for these verdicts.
     """
     found, judged = [], {row["id"]: row["verdict"] for row in rows if not row["case"]}
     for entry in entries:

@@ -16,7 +16,7 @@ SMALL, LARGE = 0.1, 1.0  # bounds of ‖H′‖/‖G‖ between which G is a rou
 
 @dataclass(frozen=True)
 class Fitting:
-    """Numbers that fit into `memory_mib` at once: examples for one direction, and directions for one example."""
+    """Numbers that fit into `memory_mib` MiB at once: `examples` for one direction, `directions` for one example."""
 
     memory_mib: float
     examples: int

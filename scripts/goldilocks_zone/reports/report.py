@@ -191,7 +191,10 @@ def _kappa(matrix: np.ndarray) -> float:
 
 
 def _error_of_single(problem: Problem, theta: Tensor, rows: object) -> float:
-    """Relative difference between Hessians from single- and double-precision tangents, on a few examples."""
+    """Relative difference between Hessians from single- and double-precision tangents, on EXAMPLES_COMPARED examples.
+
+    `rows` (d, D) are the directions of the plane.
+    """
     inputs, labels = next(iter(problem.batches()))
     some = Problem(
         problem.network,

@@ -15,12 +15,13 @@ IN_USE = 0.25  # smallest covariance eigenvalue of a dimension in use
 
 
 def probed(embeddings: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Predictions and targets, each (…, n − n//2, t), of a ridge probe for the last n − n//2 examples.
+    """Predictions of a ridge probe and the targets, both (…, n − n//2, t), for the last n − n//2 examples.
 
-    The probe is fitted on the first n//2 examples, where it minimises ⟨|zW + b − target|²⟩ + PENALTY |W|². Embeddings
-    z (…, n, e) are centred and divided by one global scale, the root mean square after centring, both from the first
-    n//2 examples. The probe is therefore invariant to shifts, rotations and the scale of embeddings, and dimensions of
-    little variance are penalised more than others. A probe of constant embeddings predicts the mean of the targets.
+    `targets` is (…, n, t). The probe is fitted on the first n//2 examples, where it minimises ⟨|zW + b − target|²⟩ +
+    PENALTY |W|². Embeddings z (…, n, e) are centred and divided by one global scale, the root mean square after
+    centring, both from the first n//2 examples. The probe is therefore invariant to shifts, rotations and the scale of
+    embeddings, and dimensions of little variance are penalised more than others. A probe of constant embeddings
+    predicts the mean of the targets.
     """
     z, targets = _finite(embeddings), targets.astype(float)
     half = z.shape[-2] // 2
@@ -83,10 +84,10 @@ def gap(compatible: np.ndarray, incompatible: np.ndarray, targets: np.ndarray) -
 
 
 def information(told: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Plug-in estimate (…,) of the mutual information of `told` and `labels` (…, n), over the entropy of `labels`.
+    """Plug-in estimate (…,) of the mutual information of two labellings (…, n), divided by the entropy of `labels`.
 
-    The estimate is biased upwards, the more so the more distinct values there are; `information_by_chance` gives the
-    value that chance alone would give.
+    It is 1 if `told` determines `labels`. The estimate is biased upwards, the more so the more distinct values there
+    are; `information_by_chance` gives the value that chance alone would give.
     """
     shape = labels.shape[:-1]
     pairs = zip(told.reshape(-1, told.shape[-1]), labels.reshape(-1, labels.shape[-1]))

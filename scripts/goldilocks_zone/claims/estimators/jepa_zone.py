@@ -16,7 +16,10 @@ from goldilocks_zone.statistics.estimates import Estimate
 
 
 def zone_at_every_radius(cell: Cell, of: Given, window: Window) -> list[Estimate]:
-    """Mean of a variable at each radius of the window, over the draws in which it is finite there."""
+    """Mean of the reading `of` at each radius of the window, over the draws in which it is finite there.
+
+    Raises NotTested if too few draws remain.
+    """
     found = []
     for row in _by_radius(cell, of, window):
         known = np.isfinite(row)
@@ -26,20 +29,20 @@ def zone_at_every_radius(cell: Cell, of: Given, window: Window) -> list[Estimate
 
 
 def zone_error(cell: Cell, of: Given, window: Window) -> list[Estimate]:
-    """The largest absolute error, read by `of`, of an identity over draws and the radii of the window."""
+    """Largest absolute value of the reading `of`, the error of an identity, over draws and the radii of the window."""
     return [estimates.largest(np.abs(_known(cell, of, window)))]
 
 
 def zone_sign_error(cell: Cell, of: Given, window: Window, sign: int) -> list[Estimate]:
-    """Largest |value| among the values that do not have the `sign` (±1), over draws and the radii of the window.
+    """Largest |value| of the reading `of` where it lacks the `sign` (±1), over draws and the radii of the window.
 
-    0 if all have the sign.
+    0 if all values have the sign.
     """
     return [estimates.largest(np.maximum(0, -sign * _known(cell, of, window)))]
 
 
 def zone_change(cell: Cell, of: Given, window: Window) -> list[Estimate]:
-    """Maximum minus minimum of a variable over the radii of the window; the largest over draws.
+    """Maximum minus minimum of the reading `of` over the radii of the window; the largest such range over draws.
 
     Raises NotTested with fewer than two radii, or if a value is missing.
     """
