@@ -38,11 +38,17 @@ class Sums:
         return len(self.temperatures)
 
     def residuals(self, outputs: Tensor, labels: Tensor, points: slice | list[int] = slice(None)) -> Tensor:
-        """Derivatives (p, n, k) of the total losses with respect to the ratios of logits to temperature."""
+        """Derivatives (p, n, k) of the total losses with respect to logits / temperature.
+
+        `outputs` (p, n, k) are the logits at the p chosen `points`.
+        """
         return self.loss.gradient(outputs / self.temperatures[points], labels)
 
     def adjoints(self, outputs: Tensor, labels: Tensor, points: slice = slice(None)) -> Tensor:
-        """Derivatives (p, n, k) of the total losses with respect to the logits."""
+        """Derivatives (p, n, k) of the total losses with respect to the logits.
+
+        `outputs` (p, n, k) are the logits at the p chosen `points`.
+        """
         return self.residuals(outputs, labels, points) / self.temperatures[points]
 
     def add(

@@ -58,10 +58,12 @@ def dual(gradients: LogitGradients, factor: Factor, kernel: Tensor | None = None
 
 
 def predicted_loss_weights(logits: Tensor) -> Tensor:
-    """Weights (n, k) of the logit gradients J_k in g, proportional to p − ŷ, with ŷ one-hot.
+    """Weights (n, k) with which logit gradients J_k combine to g, up to a positive factor for each example.
 
-    Each row is divided by its largest magnitude 1 − p_ŷ, so that the predicted class has the weight −1. This is
-    accurate even if p_ŷ rounds to 1, because 1 − p_ŷ is computed as the sum of p over the other classes.
+    g is the gradient of the loss whose label is the predicted class, and the weights are proportional to p − ŷ, where p
+    is the softmax of `logits` (n, k) and ŷ is one-hot. Each row is divided by its largest magnitude 1 − p_ŷ, so that
+    the predicted class has the weight −1. This is accurate even if p_ŷ rounds to 1, because 1 − p_ŷ is computed as the
+    sum of p over the other classes.
     """
     logits = logits.double()
     predicted = logits.argmax(1, keepdim=True)
@@ -71,22 +73,28 @@ def predicted_loss_weights(logits: Tensor) -> Tensor:
 
 
 def unit(vectors: LogitGradients, weights: Tensor) -> LogitGradients:
-    """Unit combinations Σ_k w_k J_k, one for each example, of the logit gradients `vectors` with `weights` w (n, k).
+    """Combinations Σ_k w_k J_k of the logit gradients of each example, scaled to unit length.
 
-    Combinations that are zero stay zero.
+    `vectors` are the gradients J_k, and `weights` are w (n, k). Combinations that are zero stay zero.
     """
     lengths = vectors.combined(weights).own().view(-1, 1).clamp_min(0).sqrt()
     return vectors.combined(torch.where(lengths > 0, weights.to(lengths) / lengths, 0))
 
 
 def differences(classes: Tensor, count: int) -> Tensor:
-    """Weights (b, k) of all `count` logits in the difference z_k − z_l, for pairs (k, l) of `classes` (b, 2)."""
+    """Weights (b, count) of the logits in the differences z_k − z_l, for pairs (k, l) of `classes` (b, 2).
+
+    A row is 1 at k, −1 at l and 0 elsewhere.
+    """
     eye = torch.eye(count, dtype=torch.float64, device=classes.device)
     return eye[classes[:, 0]] - eye[classes[:, 1]]
 
 
 def normals(problem: Problem, parameters: Tensor, crossings: Crossings) -> LogitGradients:
-    """Unit normals u of the decision boundary, in parameter space, at b `crossings`."""
+    """Unit normals u of the decision boundary, in parameter space, at b `crossings`.
+
+    u is J_k − J_l scaled to unit length, for the two classes k and l of each crossing.
+    """
     gradients = logit_gradients.of(Problem(problem.network, crossings.points), parameters)
     return unit(gradients, differences(crossings.classes, gradients.classes))
 
@@ -101,9 +109,10 @@ def predicted_loss(gradients: LogitGradients, logits: Tensor) -> LogitGradients:
 
 
 def with_vectors(problem: Problem, parameters: Tensor, vectors: Tensor, weights: Tensor) -> np.ndarray:
-    """Scalar products (n, m) of `vectors` (m, D) with Σ_k w_k J_k scaled to unit length, for `weights` w (n, k).
+    """Scalar products (n, m) of `vectors` (m, D) with unit combinations of logit gradients at n examples.
 
-    They are zero for an example with Σ_k w_k J_k = 0.
+    The combinations are Σ_k w_k J_k for `weights` w (n, k), scaled to unit length. The products are zero for an example
+    with Σ_k w_k J_k = 0.
     """
     lengths = logit_gradients.of(problem, parameters).combined(weights).own().view(-1, 1).sqrt()
     along = (logit_gradients.pushed(problem, parameters, vectors) * weights).sum(2)
@@ -112,7 +121,10 @@ def with_vectors(problem: Problem, parameters: Tensor, vectors: Tensor, weights:
 
 @dataclass(frozen=True)
 class Explicit:
-    """All eigenvalues (D,) of the Hessian, descending, and alignments (n, D) of g/|g| with its eigenvectors."""
+    """All eigenvalues (D,) of the Hessian, descending, and alignments (n, D) of g/|g| with its eigenvectors.
+
+    g is the gradient, at one example, of the loss with the predicted class as label.
+    """
 
     eigenvalues: np.ndarray
     alignments: np.ndarray
@@ -121,8 +133,8 @@ class Explicit:
 def explicit(problem: Problem, parameters: Tensor, logits: Tensor, memory_mib: float | None = None) -> Explicit:
     """All eigenvalues of the Hessian, and scalar products of its eigenvectors with g/|g| at all examples.
 
-    `logits` (n, k) are the logits at the examples. The Hessian (D, D) is formed in the precision of the parameters,
-    which is feasible for a few thousand parameters.
+    g is the gradient of the loss of one example with the predicted class as label, which follows from `logits` (n, k).
+    The Hessian (D, D) is formed in the precision of the parameters, which is feasible for a few thousand parameters.
     """
     identity = torch.eye(len(parameters), dtype=parameters.dtype, device=parameters.device)
     matrix = hessian.hessian_vector_products(problem, parameters, identity, memory_mib=memory_mib)

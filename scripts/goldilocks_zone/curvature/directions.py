@@ -23,7 +23,7 @@ class Directions:
     """
 
     def __init__(self, given: Rows, chain: tuple, sparse: scipy.sparse.csr_array | None = None):
-        """Prepare `given` directions, a tensor or, on the CPU only, a sparse matrix.
+        """Prepare `given` directions (d, D), a tensor or, on the CPU only, a sparse matrix, for the layers of a chain.
 
         sparse: `planes.as_sparse` of the tensor, if already computed.
         """
@@ -54,7 +54,7 @@ class Directions:
         return self._entries(place)
 
     def weights(self, layer: Affine) -> Tensor:
-        """Tangents Ẇ of a layer's weights along all directions, (d, *shape)."""
+        """Tangents Ẇ (d, *shape) of a layer's weights of the given shape, along all directions."""
         return self.part(layer.weight).unflatten(-1, layer.shape)
 
     def rows(self, start: int, stop: int) -> "Directions":
@@ -143,7 +143,7 @@ class Directions:
 
 
 class _Rows(Directions):
-    """A range of rows of other `Directions`, whose memory it shares."""
+    """The directions `start` up to `stop`, which is excluded, of other `Directions`, whose memory they share."""
 
     def __init__(self, whole: Directions, start: int, stop: int):
         # Do not reference `whole`, which caches its rows: the reference cycle would delay freeing both.

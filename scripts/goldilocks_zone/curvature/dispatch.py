@@ -78,13 +78,20 @@ class PlaneCurvature:
 
 @kernels.differentiating
 def path_of(problem: Problem, parameters: Array, points: int) -> str:
-    """Name of the fastest exact algorithm for a problem at this many points on the ray through `parameters` (D,)."""
+    """Name of the fastest exact algorithm for the curvature of a problem at several points on a ray.
+
+    The points are α · `parameters` (D,) for several scales α; `points` is their number. The names are HOMOGENEOUS,
+    SHARED, POINTWISE, GRAPH, GRAPH_SWEEP and AUTOMATIC.
+    """
     given = arguments.prepared(problem, parameters, labelled=False)
     return path(form_of(given.loss, given.network, [given.theta], given.first), given.theta, points)
 
 
 def path(form: Form, theta: Tensor, points: int) -> str:
-    """Name of the fastest algorithm for a network of this `form`, at a number of `points` on the ray through θ (D,)."""
+    """Name of the fastest exact algorithm for curvature at several points on the ray through θ (D,).
+
+    `form` is the network as returned by `form_of`, and `points` the number of points.
+    """
     if form is None:
         return AUTOMATIC
     if isinstance(form, Traced):
@@ -95,17 +102,19 @@ def path(form: Form, theta: Tensor, points: int) -> str:
 
 
 def chain_of(loss: losses.Loss, network: arguments.Network, points: Iterable[Tensor], inputs: Tensor) -> tuple | None:
-    """Chain of layers that reproduces the logits of a network at the `points` (D,).
+    """Chain of layers that computes the logits of `network`; None if there is no such chain.
 
-    None if there is no such chain, or if the loss couples examples.
+    Logits and gradients of chain and network are compared at each of the `points` (D,), on a few of the `inputs`
+    (n, …). The result is also None if the loss couples examples.
     """
     return None if loss.couples_examples else chains.matching(network, points, inputs)
 
 
 def form_of(loss: losses.Loss, network: arguments.Network, points: Iterable[Tensor], inputs: Tensor) -> Form:
-    """Chain, or else graph, that reproduces the logits of a network at the `points` (D,).
+    """Chain of layers or, failing that, graph of operations that computes the logits of `network`.
 
-    None if there is neither, or if the loss couples examples.
+    Each is compared with the network at the `points` (D,), on a few of the `inputs` (n, …). The result is None if
+    neither reproduces the network, or if the loss couples examples.
     """
     if loss.couples_examples:
         return None
@@ -114,9 +123,10 @@ def form_of(loss: losses.Loss, network: arguments.Network, points: Iterable[Tens
 
 
 def prepared(directions: Rows, path: str, device: torch.device) -> tuple[Rows, scipy.sparse.csr_array | None]:
-    """Directions (d, D) in the format that the algorithm `path` takes, and as a sparse matrix or None.
+    """Directions (d, D) in the format that the algorithm named `path` takes, and as a sparse matrix or None.
 
-    The sparse matrix is in double precision. It is None if many entries are non-zero, and for dense directions on a
+    The first result is a tensor on the `device`; sparse directions on a CPU stay sparse if the algorithm takes them so.
+    The second result is in double precision. It is None if many entries are non-zero, and for dense directions on a
     GPU, where a dense product is faster than finding the few non-zero entries.
     """
     if isinstance(directions, Tensor):
@@ -136,10 +146,11 @@ def prepared(directions: Rows, path: str, device: torch.device) -> tuple[Rows, s
 def averages_over(
     counts: Sequence[int], batches: arguments.Prepared, begin: Callable[[], tuple[Sums, Callable]]
 ) -> dict[int, list[PlaneCurvature | None]]:
-    """Averages over the first n examples at each point, for each n in `counts`.
+    """Curvature at each point, averaged over the first n examples, for each n in `counts`.
 
-    Returns a dictionary from n to a list over points. An entry is None where averages are not finite, unless the sums
-    refuse overflow: then ValueError is raised. `begin` returns empty sums and a function that adds examples to them.
+    Returns a dictionary from n to a list over points. `begin` returns empty sums, and a function that adds the inputs
+    and labels of some examples to them. If averages are not finite, their entry in the list is None; ValueError is
+    raised instead if `refuse_overflow` of the sums is true.
     """
     left, found, (total, add) = sorted(set(counts)), {}, begin()
     for inputs, labels in batches:
@@ -159,9 +170,10 @@ def averages_over(
 
 
 def adder(path: str, ray: Ray, inputs: Tensor, total: Sums, memory_mib: float) -> Callable[[Tensor, Tensor], None]:
-    """Function that adds inputs and labels of examples to the sums `total` at all points of a ray.
+    """Function that takes inputs and labels of examples, and adds their derivatives to the sums `total`.
 
-    `inputs` are a sample of the examples, from which chunks are planned.
+    The sums are those at all points of the `ray`. `path` is the name of the algorithm. `inputs` are a sample of the
+    examples, from which the sizes of chunks are planned so that working memory stays below `memory_mib`.
     """
     if path == AUTOMATIC:
         return _automatic_adder(ray, inputs, total, memory_mib)
@@ -180,7 +192,11 @@ def adder(path: str, ray: Ray, inputs: Tensor, total: Sums, memory_mib: float) -
 
 
 def _automatic_adder(ray: Ray, inputs: Tensor, total: Sums, memory_mib: float) -> Callable[[Tensor, Tensor], None]:
-    """An `adder` by automatic differentiation, in the precision of the directions."""
+    """Function that adds examples to the sums `total`, like `adder`, by automatic differentiation.
+
+    It computes in the precision of the directions. Raises ValueError if automatic differentiation would give no correct
+    Hessian of the network.
+    """
     logits, theta, dtype = ray.network, ray.theta, ray.directions.dtype
     inputs = arguments.in_precision(inputs, dtype)
     autodiff.refuse_unfit_logits(logits, theta, inputs)
@@ -198,7 +214,11 @@ def _automatic_adder(ray: Ray, inputs: Tensor, total: Sums, memory_mib: float) -
 
 
 def _add_point(problem: Problem, theta: Tensor, directions: Tensor, step: int, total: Sums, point: slice) -> None:
-    """Add the examples of a problem to the sums at one `point`, with `step` directions at a time."""
+    """Add the derivatives for all examples of a problem to the sums `total` at one point, θ (D,).
+
+    The network of the problem is a logits function. `directions` (d, D) are raw, and `step` of them are pushed at a
+    time. `point` is the slice of length one that selects the point in the sums.
+    """
     push, columns, along = autodiff.hessian_products(problem, theta), [], []
     for some in directions.split(step):
         products, pushed = push(some)
@@ -220,16 +240,19 @@ def _add_point(problem: Problem, theta: Tensor, directions: Tensor, step: int, t
 
 
 def chunks(loss: losses.Loss, inputs: Tensor, labels: Tensor, fitting: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Chunks of examples for automatic differentiation, `fitting` at most; all at once if the loss couples examples."""
+    """Split examples into pairs (inputs, labels) of at most `fitting` examples, for automatic differentiation.
+
+    On a CPU, a chunk also has at most EXAMPLES_PER_CHUNK examples. All stay together if the loss couples examples.
+    """
     most = fitting if inputs.is_cuda else min(fitting, tangents.EXAMPLES_PER_CHUNK)
     step = len(inputs) if loss.couples_examples else most
     return zip(inputs.split(step), labels.split(step))
 
 
 def _averages(total: Sums) -> list[PlaneCurvature | None]:
-    """Averages at each point over the examples so far; None where they are not finite.
+    """Curvature at each point from the sums `total`; None where it is not finite.
 
-    Raises ValueError instead of returning None if the sums refuse overflow.
+    Raises ValueError instead of returning None if `total.refuse_overflow` is true.
     """
     n, factor, result = total.amount, total.factor.cpu().numpy(), []
     numbers = {name: values.tolist() for name, values in total.means().items()}

@@ -34,7 +34,10 @@ Degree = dict[int, Fraction]  # a linear function of the unknowns, as their coef
 
 @dataclass(frozen=True)
 class Degrees:
-    """Degree of the `output` of a graph, and degrees of the `pieces` of its parameters by number of the operation."""
+    """Degree of the `output` of a graph, and degrees of the `pieces` of its parameters.
+
+    A piece is a slice of the parameter vector; its key is the number of the operation whose result it is.
+    """
 
     output: Fraction
     pieces: dict[int, Fraction]
@@ -53,7 +56,10 @@ def of(graph: Graph, theta: Tensor) -> Degrees | None:
 
 
 class _Inference:
-    """System of equations between the degrees of the results in a graph."""
+    """System of equations between the degrees of the results in a graph.
+
+    The degrees of pieces of the parameters that are zero at θ (D,) are unknowns.
+    """
 
     def __init__(self, graph: Graph, theta: Tensor):
         self.graph, self._count = graph, 0
@@ -207,7 +213,7 @@ def _alike(infer: _Inference, first: object, *others: object, **options: object)
 
 
 def _sum(infer: _Inference, first: object, second: object, alpha: object = 1) -> Degree:
-    """Degree of a ± b."""
+    """Degree of a ± b, whose degrees must be equal."""
     return infer.equal(infer.of(first), infer.of(second))
 
 
@@ -259,42 +265,48 @@ def _any_power(infer: _Inference, first: object, exponent: object) -> Degree:
 
 
 def _convolution(infer: _Inference, image: object, weight: object, bias: object, *options: object) -> Degree:
-    """Degree of W ∗ a + b."""
+    """Degree of W ∗ a + b, where both terms must have equal degrees."""
     found = added(infer.of(image), infer.of(weight))
     return found if bias is None else infer.equal(found, infer.of(bias))
 
 
 def _padded(infer: _Inference, image: object, padding: object, value: object = 0) -> Degree:
-    """Degree of an image padded with a constant."""
+    """Degree of an image padded with a constant `value`, which must have the same degree."""
     return infer.equal(infer.of(image), infer.of(value))
 
 
 def _where(infer: _Inference, condition: object, *both: object) -> Degree:
-    """Degree of an elementwise choice between two tensors."""
+    """Degree of an elementwise choice between two tensors, whose degrees must be equal.
+
+    The condition needs degree 0.
+    """
     infer.none(condition)
     return infer.equal(*map(infer.of, both))
 
 
 def _masked(infer: _Inference, first: object, mask: object, value: object) -> Degree:
-    """Degree of a tensor with masked entries set to a value."""
+    """Degree of a tensor with masked entries set to `value`, which must have the same degree.
+
+    The mask needs degree 0.
+    """
     infer.none(mask)
     return infer.equal(infer.of(first), infer.of(value))
 
 
 def _scattered(infer: _Inference, first: object, second: object, *others: object, **options: object) -> Degree:
-    """Degree of a tensor with a slice replaced by another tensor."""
+    """Degree of a tensor with a slice replaced by another tensor, which must have the same degree."""
     infer.none(others, options)
     return infer.equal(infer.of(first), infer.of(second))
 
 
 def _put(infer: _Inference, first: object, places: object, values: object, accumulate: bool = False) -> Degree:
-    """Degree of a tensor with values put or added at some places."""
+    """Degree of a tensor with `values` put or added at some places; the values must have the same degree."""
     infer.none(places)
     return infer.equal(infer.of(first), infer.of(values))
 
 
 def _bounded(infer: _Inference, first: object, low: object = None, high: object = None) -> Degree:
-    """Degree of a tensor clamped between bounds."""
+    """Degree of a tensor clamped between bounds, which must have the same degree."""
     return _alike(infer, first, low, high)
 
 

@@ -19,7 +19,7 @@ PIECEWISE = {
 
 
 class Pointwise:
-    """An elementwise operation f(a, b, …), of which one or several arguments have tangents."""
+    """Rule for an elementwise operation f(a, b, …), of which one or several arguments have tangents."""
 
     owns = True
 
@@ -65,7 +65,10 @@ class Pointwise:
 
 
 def _weighted(operation: Operation, point: Point, bend: Tensor, a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    """Σ δ f″ ȧ^i ḃ^j (q, d, d) over all entries, with the second derivative f″ = `bend`; None if a or b is None."""
+    """Σ δ f″ ȧ^i ḃ^j (q, d, d) over all entries, for tangents `a` and `b` of two arguments; None if one is None.
+
+    f″ is `bend`, the second derivative by these arguments, and δ are the q adjoints of the result.
+    """
     if a is None or b is None:
         return None
     whole, shape = aligned(a, len(operation.shape)), b.shape[1:]
@@ -74,9 +77,10 @@ def _weighted(operation: Operation, point: Point, bend: Tensor, a: Tensor | None
 
 
 def _derivatives(operation: Operation, point: Point) -> tuple[dict[int, Tensor], dict[tuple[int, int], Tensor]]:
-    """First derivatives by position of the argument, and second derivatives by pair of positions.
+    """First derivatives of an elementwise operation by argument, and second derivatives by pair of arguments.
 
-    All broadcast to the shape of the result. Second derivatives that vanish are left out.
+    The keys of the two dictionaries are positions of arguments. Derivatives broadcast to the shape of the result.
+    Second derivatives that vanish are left out.
     """
     args, options = operation.filled(point.results.__getitem__)
     numbers = [i for i, each in enumerate(operation.args) if isinstance(each, Reference) and point.moves(each.number)]
@@ -106,7 +110,7 @@ def _gradients(value: Tensor | None, arguments: list[Tensor], again: bool) -> Se
 
 
 class Softmax:
-    """Softmax p of x over one axis.
+    """Rule for the softmax p of x over one axis.
 
     With A = ẋ − ⟨p, ẋ⟩ the tangent is p A, and the second derivative along the tangents i and j, contracted with an
     adjoint δ, is Σ p (δ − ⟨p, δ⟩) A^i A^j.
@@ -119,11 +123,14 @@ class Softmax:
         return True
 
     def push(self, operation: Operation, point: Point) -> Tensor:
-        """Tangent p A."""
+        """Tangents p A of the softmax."""
         return _centred(operation, point, point.tangents).mul_(point.value(operation.number))
 
     def bend(self, operation: Operation, point: Point, one: Tangents, other: Tangents) -> Tensor | None:
-        """Σ p (δ − ⟨p, δ⟩) A^i A^j (q, d, d)."""
+        """Second derivative Σ p (δ − ⟨p, δ⟩) A^i A^j (q, d, d), with tangents i from `one` and j from `other`.
+
+        None if there are no adjoints or no tangents.
+        """
         deltas, p, axis = point.adjoint(operation.number), point.value(operation.number), operation.args[1]
         first, second = (_centred(operation, point, each) for each in (one, other))
         if deltas is None or first is None or second is None:

@@ -40,7 +40,7 @@ class Point:
         self._derivatives: dict[int, object] = {}
 
     def moves(self, number: int) -> bool:
-        """Whether a result can be differentiated with respect to the parameters.
+        """Whether the result of operation `number` can be differentiated with respect to the parameters.
 
         A tuple counts if it depends on the parameters at all, as its parts are checked separately.
         """
@@ -48,7 +48,7 @@ class Point:
         return self.graph.operations[number].moves and (not isinstance(result, Tensor) or result.requires_grad)
 
     def value(self, number: int) -> object:
-        """Result of an operation, in the precision of the tangents."""
+        """Result of operation `number`, detached, with floats in the precision of the tangents."""
         if number not in self._values:
             self._values[number] = pytree.tree_map(self.cast, self.results[number])
         return self._values[number]
@@ -67,7 +67,10 @@ class Point:
         return self._derivatives[number]
 
     def adjoint(self, number: int) -> Tensor | None:
-        """Adjoint δ (q, …) of a result, in the precision of the tangents; None if no rule needs it."""
+        """Adjoints δ (q, …) of the result of operation `number`, in the precision of the tangents; None if not stored.
+
+        Adjoints are stored only for results whose rules need them.
+        """
         return None if number not in self.adjoints else self.cast(self.adjoints[number])
 
     def sparse(self, number: int, axis: int) -> Filled | None:
@@ -81,12 +84,12 @@ class Point:
         return self._directions.filled(layer, axis if weights.turned else 1 - axis)
 
     def along(self, argument: object) -> Tensor | None:
-        """Tangent of an argument; None for a constant."""
+        """Tangents of an operation's `argument`, as in `tangents`; None for a constant, or if it has no tangents."""
         return self.tangents.get(argument.number) if isinstance(argument, Reference) else None
 
 
 def layer_of(weights: Weights) -> Dense:
-    """The chain layer that corresponds to a matrix of parameters."""
+    """Dense layer, without a bias, that has the same weight matrix at the same place of the parameter vector."""
     return Dense(weights.place, None, tuple(weights.shape))
 
 
@@ -102,7 +105,7 @@ class Rule(Protocol):
         """Whether the operation has a second derivative, given the numbers `moving` of results with tangents."""
 
     def push(self, operation: Operation, point: Point) -> Tangent:
-        """Tangent of the result of the operation."""
+        """Tangents of the result of the operation, from those of its arguments in `point.tangents`."""
 
     def bend(self, operation: Operation, point: Point, one: Tangents, other: Tangents) -> Tensor | None:
         """Second derivative ⟨δ, f″[ȧ^i, ḃ^j]⟩ (q, d, d) for q adjoints δ; None if there is no contribution.

@@ -27,17 +27,20 @@ ENTRIES_AT_ONCE = 2**22  # of products of adjoints with tangents
 
 
 class _Bilinear(ABC):
-    """An operation f(a, b) that is linear in each operand."""
+    """Rule for an operation f(a, b) that is linear in each operand."""
 
     owns = True
 
     @abstractmethod
     def operands(self, operation: Operation) -> tuple[Reference, Reference]:
-        """The operands a and b."""
+        """References to the operands a and b."""
 
     @abstractmethod
     def crossed(self, operation: Operation, point: Point, a: Tensor, b: Tensor) -> Tensor:
-        """Cross terms ⟨δ, f(ȧ^i, ḃ^j)⟩ (q, d, d) for q adjoints δ of the result."""
+        """Cross terms ⟨δ, f(ȧ^i, ḃ^j)⟩ (q, d, d) of tangents `a` and `b` of the operands.
+
+        The terms are for q adjoints δ of the result.
+        """
 
     def bends(self, operation: Operation, moving: set[int]) -> bool:
         """Whether both operands have tangents."""
@@ -57,14 +60,14 @@ class _Bilinear(ABC):
 
 
 class Product(_Bilinear):
-    """A matrix product A B, possibly batched, possibly added to a third tensor."""
+    """Rule for a matrix product A B, possibly batched, possibly added to a third tensor."""
 
     def operands(self, operation: Operation) -> tuple[Reference, Reference]:
-        """The factors A and B."""
+        """References to the factors A and B."""
         return operation.args[-2:]
 
     def push(self, operation: Operation, point: Point) -> Tensor:
-        """Tangent Ȧ B + A Ḃ, plus the tangent of the added tensor."""
+        """Tangents Ȧ B + A Ḃ, plus those of the added tensor, with the operation's factors alpha and beta."""
         *added, first, second = operation.args
         alpha, beta = (operation.kwargs.get(name, 1) for name in ("alpha", "beta"))
         a, b = point.along(first), point.along(second)
@@ -89,7 +92,7 @@ class Product(_Bilinear):
         return total
 
     def crossed(self, operation: Operation, point: Point, a: Tensor, b: Tensor) -> Tensor:
-        """⟨δ, Ȧ^i Ḃ^j⟩ (q, d, d)."""
+        """Cross terms ⟨δ, Ȧ^i Ḃ^j⟩ (q, d, d) of the factors' tangents `a` and `b` with q adjoints δ of the result."""
         deltas, sparse = point.adjoint(operation.number), point.sparse(operation.args[-1].number, 1)
         alpha = operation.kwargs.get("alpha", 1)
         (d, n), o = a.shape[:2], b.shape[-1]
@@ -100,7 +103,10 @@ class Product(_Bilinear):
 
 
 def _times(first: Tensor, second: Tensor) -> Tensor:
-    """Product first @ second, where one factor is a matrix or batch, and the other holds the tangents (d, …) of one."""
+    """Product first @ second, where one factor is a matrix or a batch of matrices, the other tangents (d, …).
+
+    Either factor may be the tangents.
+    """
     if second.ndim == 2 and first.is_contiguous():
         return (first.reshape(-1, first.shape[-1]) @ second).view(*first.shape[:-1], -1)
     if {first.ndim, second.ndim} != {3, 4} or first.is_cuda:
@@ -124,9 +130,10 @@ def _add_sparse(total: Tensor, matrix: Tensor, filled: Filled) -> Tensor:
 
 
 def _crossed(a: Tensor, b: Tensor, deltas: Tensor) -> Tensor:
-    """Cross terms ⟨δ, Ȧ^i Ḃ^j⟩ (q, d, d), from the smaller of the products δ Ḃᵀ and Ȧᵀ δ.
+    """Cross terms ⟨δ, Ȧ^i Ḃ^j⟩ (q, d, d) of tangents `a` and `b` of two factors with `deltas` δ (q, …).
 
-    The product has the memory layout of the tangents with which it is paired.
+    They are computed from the smaller of the products δ Ḃᵀ and Ȧᵀ δ. This product has the memory layout of the tangents
+    with which it is paired.
     """
     if a.shape[-2] < b.shape[-1]:
         return torch.stack([paired(a, _times(delta, b.mT)) for delta in deltas])
@@ -151,14 +158,14 @@ def _rows(along: Tensor, q: int) -> int:
 
 
 class Convolution(_Bilinear):
-    """A convolution, of any dimension, grouping or stride, transposed or not."""
+    """Rule for a convolution, of any dimension, grouping or stride, transposed or not."""
 
     def operands(self, operation: Operation) -> tuple[Reference, Reference]:
-        """The image a and the weights W."""
+        """References to the image a and the weights W."""
         return operation.args[:2]
 
     def push(self, operation: Operation, point: Point) -> Tensor:
-        """Tangent W ∗ ȧ + Ẇ ∗ a + ḃ."""
+        """Tangents W ∗ ȧ + Ẇ ∗ a + ḃ of the result."""
         image, weight, bias, *options = operation.args
         a, w, shift = map(point.along, (image, weight, bias))
         total = None if w is None else _turned(point.value(image.number), w, options)
@@ -172,9 +179,10 @@ class Convolution(_Bilinear):
         return total
 
     def crossed(self, operation: Operation, point: Point, a: Tensor, b: Tensor) -> Tensor:
-        """Cross terms ⟨δ, Ẇ^j ∗ ȧ^i⟩ (q, d, d), from gradients with respect to W with the tangents ȧ^i as images.
+        """Cross terms ⟨δ, Ẇ^j ∗ ȧ^i⟩ (q, d, d) of tangents `a` of the image and `b` of W, for q adjoints δ.
 
-        The q adjoints are stacked as output channels.
+        They follow from gradients with respect to W with the tangents ȧ^i as images. The q adjoints are stacked as
+        output channels.
         """
         *options, groups = operation.args[3:]
         deltas, transposed, weight = point.adjoint(operation.number), options[3], point.value(operation.args[1].number)

@@ -23,7 +23,7 @@ aten = torch.ops.aten
 
 
 class _Straight:
-    """An operation without a second derivative."""
+    """Rule for an operation without a second derivative."""
 
     owns = False
 
@@ -36,10 +36,10 @@ class _Straight:
 
 
 class Linear(_Straight):
-    """An operation that is linear in its first argument, a tensor or several, whatever its other arguments are."""
+    """Rule for an operation that is linear in its first argument, a tensor or several, whatever the others are."""
 
     def push(self, operation: Operation, point: Point) -> Tangent:
-        """Apply the same operation to the tangents."""
+        """Tangents of the result: the operation applied to the tangents of the first argument."""
         first, *others = operation.args
         if operation.target in VIEWS:
             return VIEWS[operation.target](point.along(first), operation)
@@ -57,10 +57,10 @@ class Linear(_Straight):
 
 
 class Sum(_Straight):
-    """a ± b, possibly with a factor on b."""
+    """Rule for a + s b or a − s b, where the factor s is usually 1."""
 
     def push(self, operation: Operation, point: Point) -> Tensor:
-        """Tangent ȧ ± ḃ."""
+        """Tangents ȧ + s ḃ or ȧ − s ḃ."""
         factor, ndim = SUMS[operation.target] * operation.kwargs.get("alpha", 1), len(operation.shape)
         a, b = (None if each is None else aligned(each, ndim) for each in map(point.along, operation.args[:2]))
         if a is None:
@@ -75,7 +75,7 @@ class Sum(_Straight):
 
 
 class MaxPool(_Straight):
-    """Max pooling, which returns the largest entries and, as a second result, their indices.
+    """Rule for max pooling, which returns the largest entries and, as a second result, their indices.
 
     Small changes of the inputs do not change which entries are selected, so that there is no second derivative.
     """
@@ -83,14 +83,18 @@ class MaxPool(_Straight):
     owns = True
 
     def push(self, operation: Operation, point: Point) -> dict[int, Tensor]:
-        """Tangents of the selected entries."""
+        """Tangents of the selected entries, under the key 0 for the first result."""
         along, chosen = by_examples(point.along(operation.args[0])).flatten(3), point.results[operation.number][1]
         numbers = chosen.flatten(2)[:, None].expand(-1, along.shape[1], -1, -1)
         return {0: by_examples(along.gather(3, numbers).unflatten(3, chosen.shape[2:]))}
 
 
 class Local:
-    """Any operation, differentiated by torch in forward mode, or by double backward if it has no forward derivative."""
+    """Rule for any operation, which torch differentiates.
+
+    It uses forward mode, or double backward if the operation has no forward derivative. `bent` is False for operations
+    that merely select entries, which have no second derivative.
+    """
 
     owns = False
 
@@ -98,11 +102,14 @@ class Local:
         self._bent = bent
 
     def bends(self, operation: Operation, moving: set[int]) -> bool:
-        """True, unless the rule is for operations that merely select entries."""
+        """Whether the operation may have a second derivative."""
         return self._bent
 
     def push(self, operation: Operation, point: Point) -> Tangent:
-        """Derivative of the operation along the tangents of its arguments."""
+        """Tangents of the result: derivatives of the operation along the tangents of its arguments.
+
+        For several results, a dictionary from the index of a result to its tangents.
+        """
         moving = _sources(operation, point.tangents)
         function, parts = _function(operation, point, moving)
         values, along = (tuple(map(each, moving)) for each in (point.value, point.tangents.__getitem__))
@@ -113,9 +120,10 @@ class Local:
         return dict(zip(parts, found)) if parts else found[0]
 
     def bend(self, operation: Operation, point: Point, one: Tangents, other: Tangents) -> Tensor | None:
-        """Second derivative of the operation, from derivatives of its backward pass along the tangents in `one`.
+        """Second derivatives ⟨δ, f″[ȧ^i, ḃ^j]⟩ (q, d, d) of the operation, with tangents i from `one`, j from `other`.
 
-        Those are paired with the tangents in `other`. None without adjoints or without tangents.
+        The backward pass of the operation is differentiated along the tangents in `one`, and the result paired with
+        those in `other`. None without adjoints or without tangents.
         """
         moving = _sources(operation, one, other)
         function, parts = _function(operation, point, moving)
@@ -137,7 +145,10 @@ class Local:
 
 
 def _bent(function: Callable, values: tuple, along: tuple, adjoints: tuple) -> tuple[Tensor, ...]:
-    """Derivatives, along tangents (d, …), of the gradient of ⟨function, adjoints⟩ with respect to each argument."""
+    """Derivatives (d, …) of the gradient of ⟨function, adjoints⟩ along d tangents, for each argument of the function.
+
+    `values` are the arguments, and `along` their tangents (d, …).
+    """
 
     def pulled(*given: Tensor) -> tuple[Tensor, ...]:
         return vjp(function, *given)[1](adjoints)
@@ -152,9 +163,10 @@ def _bent(function: Callable, values: tuple, along: tuple, adjoints: tuple) -> t
 
 
 def _turned_twice(function: Callable, values: tuple, along: tuple) -> tuple[Tensor, ...]:
-    """Derivatives of a function along tangents (d, …), by double backward: its backward pass is linear in adjoints.
+    """Derivatives of a function at `values` along the tangents `along` (d, …), by double backward.
 
-    The derivatives of this backward pass with respect to the adjoints are those of the function along the tangents.
+    The backward pass is linear in the adjoints. Its derivatives with respect to the adjoints are those of the function
+    along the tangents.
     """
     leaves = _leaves(values)
     results = function(*leaves)
@@ -204,10 +216,10 @@ def _is_real(value: object) -> bool:
 
 
 class Part(_Straight):
-    """Selection of one of several results."""
+    """Rule for the selection of one result of an operation with several."""
 
     def push(self, operation: Operation, point: Point) -> Tangent:
-        """Tangent of the selected result."""
+        """Tangents of the selected result."""
         source, number = operation.args
         whole = point.along(source)
         return whole.get(number) if isinstance(whole, dict) else whole[number]
@@ -272,7 +284,7 @@ POINTWISE, LOCAL = Pointwise(), Local(bent=True)
 
 
 def rule_of(operation: Operation) -> Rule:
-    """Rule for an operation that depends on the parameters."""
+    """Choose the rule for an operation that depends on the parameters; LOCAL if there is no special one."""
     if operation.target in RULES:
         return RULES[operation.target]
     plain = operation.sources == [each.number for each in operation.args if isinstance(each, Reference)]

@@ -58,7 +58,10 @@ def traced(network: nn.Module | networks.Logits, points: Sequence[Tensor], input
 
 
 def _faithful(network: nn.Module | networks.Logits, points: Sequence[Tensor], some: Tensor) -> Traced | None:
-    """The graph of a network on a few examples, if it passes the tests of `traced`."""
+    """Trace the graph of a network on the inputs `some`; None if it fails the tests of `traced`.
+
+    The tests are made at the `points` (D,), on the same inputs.
+    """
     theta = points[0].double()
 
     def follows_rules() -> bool:
@@ -78,7 +81,10 @@ def _faithful(network: nn.Module | networks.Logits, points: Sequence[Tensor], so
 
 
 def _follows_rules(graph: Graph, theta: Tensor, inputs: Tensor) -> bool:
-    """Whether the rules give the same second derivatives along a few random directions as double backward."""
+    """Whether the rules give the same second derivatives of a graph at θ (D,) as double backward does.
+
+    They are compared along a few random directions.
+    """
     rows = torch.randn(DIRECTIONS_COMPARED, len(theta), generator=torch.Generator().manual_seed(0)).to(theta)
     leaf = theta.detach().clone().requires_grad_()
     outputs = graph.results(leaf, inputs)[graph.output]
@@ -95,12 +101,11 @@ def _follows_rules(graph: Graph, theta: Tensor, inputs: Tensor) -> bool:
 class Program:
     """A graph with all that is needed to push directions through it.
 
-    rules, weights: rules and weight matrices, by number of the operation. pieces: degrees of homogeneity of the pieces
-    of the parameters, from `graph_degrees`, by number of the operation; empty without a `degree`. still: numbers of the
-    pieces in which no direction has entries. degree: degree of homogeneity of the logits in the scale of the
-    parameters; None if they are not homogeneous or there is a single scale. products: numbers of the products of
-    parameters with constants, whose tangents are shared by points of different scales; empty with a `degree` or a
-    single scale.
+    rules, weights: the rule of each operation, and each weight matrix, by number of the operation. degree: degree of
+    homogeneity of the logits in the scale of the parameters; None if they are not homogeneous or there is a single
+    scale. pieces: degrees of the pieces of the parameters, as in `graph_degrees.Degrees`; empty without a `degree`.
+    still: numbers of the pieces in which no direction has entries. products: numbers of the products of parameters with
+    constants, whose tangents are shared by points of different scales; empty with a `degree` or a single scale.
     """
 
     graph: Graph
@@ -157,10 +162,11 @@ class Program:
 
 
 def adder(ray: Ray, inputs: Tensor, total: Sums, memory_mib: float) -> Callable[[Tensor, Tensor], None]:
-    """Function that adds examples to the sums at all points of a ray; `inputs` are a sample of the examples.
+    """Function that takes inputs and labels of examples, and adds their derivatives to the sums `total`.
 
-    Points of the same scale share their tangents; if the logits are homogeneous, points of all scales do. Raises
-    ValueError as `autodiff.refuse_unfit_derivatives` does, or if the graph is not reproducible.
+    The sums are those at all points of the `ray`. `inputs` are a sample of the examples. Points of the same scale share
+    their tangents; if the logits are homogeneous, points of all scales do. Working memory stays below `memory_mib`.
+    Raises ValueError as `autodiff.refuse_unfit_derivatives` does, or if the graph is not reproducible.
     """
     traced, theta, known = ray.network, ray.theta, {}
     autodiff.refuse_unfit_derivatives(autodiff.function(traced.network), theta, in_precision(inputs, theta.dtype))
@@ -238,7 +244,7 @@ def _entries_by_example(graph: Graph) -> dict[int, float]:
 def _live(graph: Graph, entries: dict[int, float]) -> float:
     """Largest number of entries per example of results whose tangents are in memory at once.
 
-    The result of the current operation counts twice.
+    `entries` are those of `_entries_by_example`. The result of the current operation counts twice.
     """
     left, held, most = {each.number: len(each.users) for each in graph.operations}, 0.0, 0.0
     for each in graph.operations:
@@ -258,9 +264,10 @@ def _add_points(
     points: dict[int, float],
     kept: Tangents,
 ) -> None:
-    """Add examples to the sums at points α θ, where `points` maps the number of each point to its α.
+    """Add the derivatives for `examples`, a pair of inputs and labels, to the sums `total` at points α θ.
 
-    There are at most as many examples as the graph was traced with. `kept` is as in `carried`.
+    `points` maps the number of each point in the sums to its α. There are at most as many examples as the graph was
+    traced with. `kept` is as in `carried`.
     """
     (inputs, labels), graph, numbers = examples, program.graph, list(points)
     results = graph.results(theta.detach().clone().requires_grad_(), _filled(inputs, graph.examples))

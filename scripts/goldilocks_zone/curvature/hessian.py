@@ -32,7 +32,7 @@ PARTS = ("hessian", "gauss_newton", "residual")
 class Options:
     """Options of a sweep: averages, memory, and handling of overflow.
 
-    examples: numbers n, with one result for each, averaged over the first n examples (default: all examples).
+    examples: numbers n of examples; for each n, curvature is averaged over the first n examples (default: over all).
     memory_mib: as in `radial_sweep`. refuse_overflow: raise ValueError if a logit, loss or Hessian is not finite; if
     false, the result at such a point is None.
     """
@@ -79,8 +79,9 @@ def curvature_at(
 ) -> list[list[PlaneCurvature | None]]:
     """Curvature at `points` (scale, temperature), on planes along the raw `directions` (d, D); see `radial_sweep`.
 
-    Returns for each point a list with one result for each number in `options.examples`. Raises ValueError as
-    `radial_sweep` does, and if there is no point or a temperature is not positive.
+    A point lies at scale · `parameters` (D,), and its temperature replaces that of the problem. Returns for each point
+    a list with one result for each number in `options.examples`. Raises ValueError as `radial_sweep` does, and if there
+    is no point or a temperature is not positive.
     """
     if not points:
         raise ValueError("there are no points: give at least one pair of scale and temperature")
@@ -180,7 +181,7 @@ def hessian_products(
             yield from dispatch.chunks(given.loss, *batch, fitting)
 
     def prepared() -> Iterator[tuple[int, Callable[[Tensor], Tensor]]]:
-        """Yield for each chunk the number of vectors that fit into memory at once, and the map to their products."""
+        """Yield, for each chunk of examples, how many vectors fit into memory at once, and a map to their products."""
         for some in chunks():
             problem = Problem(logits, *some, given.loss, given.temperature)
             step = working_memory.directions_per_chunk(logits, theta, problem.inputs, memory_mib)

@@ -24,7 +24,9 @@ ENTRIES_AT_ONCE = 2**17
 class Products:
     """Map from vectors (d, D) to their products (d, D) with a `part` of the Hessian of the mean loss at a point.
 
-    `part` is as in `hessian.hessian_products`. Products are in the precision of the point.
+    `chain` is a fully connected network as layers; `given` holds the point and the examples. `part` is as in
+    `hessian.hessian_products`. Products are in the precision of the point. On a GPU, `memory_mib` bounds the number of
+    vectors that are multiplied at once.
     """
 
     def __init__(self, chain: tuple, given: Prepared, part: str, memory_mib: float):
@@ -43,16 +45,20 @@ class Products:
 
     @staticmethod
     def applies(chain: tuple | None, theta: Tensor, examples: int, memory_mib: float) -> bool:
-        """Whether all layers are dense, activations or flattening, and the cached arrays fit into `memory_mib`."""
+        """Whether all layers are dense, activations or flattening, and the cached arrays fit into `memory_mib`.
+
+        False for a network that is no chain, given as None. `examples` is the number of examples.
+        """
         if chain is None or not all(isinstance(layer, Dense | Activation | Reshape) for layer in chain):
             return False
         return _entries_per_example(chain) * examples * theta.element_size() <= memory_mib * 2**20
 
     def _prepared(self, inputs: Tensor, labels: Tensor) -> tuple[list[Step], Callable[[Tensor], Tensor]]:
-        """Steps of a chain for a chunk, and the map from logit tangents to products with the loss's second derivative.
+        """Layers' data for a chunk of examples, and a map from logit tangents ż (n, k) to S ż.
 
-        Steps of dense layers hold inputs and adjoints, steps of activations hold slopes. There are no adjoints if the
-        part is `gauss_newton`. The map returns zero if the part is `residual`.
+        S is the second derivative of the loss with respect to logits / temperature. Steps of dense layers hold inputs
+        and adjoints, steps of activations hold slopes. There are no adjoints if the part is `gauss_newton`. The map
+        returns zero if the part is `residual`.
         """
         outputs, kept = chains.forward(self._chain, self._theta, inputs)
         cooled = outputs.double() / self._temperature
@@ -82,7 +88,10 @@ class Products:
         return products / self._amount
 
     def _add(self, vectors: Tensor, products: Tensor, steps: list[Step], curved: Callable) -> None:
-        """Add the products of one or several vectors (…, D) to `products` (…, D)."""
+        """Add the products of one or several vectors (…, D), summed over a chunk of examples, to `products` (…, D).
+
+        `steps` and `curved` are the results of `_prepared` for the chunk.
+        """
         tangent, before = None, []
         for step in steps:
             before.append(tangent)
@@ -116,7 +125,10 @@ class Products:
 
 
 def _entries_per_example(chain: tuple) -> int:
-    """Upper bound, for one example, on the number of entries kept, and on the number in the tangents of one vector."""
+    """Upper bound on the number of entries that are cached for one example.
+
+    It also bounds the number of entries in the tangents of one vector for one example.
+    """
     return 3 * sum(_widths(chain))
 
 

@@ -31,7 +31,10 @@ def applies(chain: tuple, theta: Tensor) -> bool:
 
 
 def add_chunk(ray: Ray, inputs: Tensor, labels: Tensor, total: accumulators.Sums) -> None:
-    """Add examples to the sums at all points of a ray."""
+    """Add the derivatives for a chunk of examples to the sums `total`, at all points of a ray.
+
+    The network of the ray is a chain for which `applies` is true.
+    """
     chain, theta, directions = ray.network, ray.theta, ray.directions
     outputs, kept = chains.forward(chain, theta, inputs)
     steps = tangents.linearised(kept, theta, directions.dtype)
@@ -92,10 +95,11 @@ def spanning(residuals: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def _crossed(meetings, directions, kept, theta, adjoints, loss):
-    """Yield, for each layer and group in `meetings`, the group and its cross terms (p, d, d), by the cheapest method.
+    """Yield cross terms (p, d, d), defined in the module `tangents`, for each layer and group of directions.
 
-    `meetings` are those of `_push`. `adjoints` (p, n, k) are adjoints of the logits. The module `tangents` defines
-    cross terms.
+    Each pair (group, cross terms) is computed by the cheapest method. `meetings` are those of `_push`, with the
+    tangents that enter each layer by group. `kept` are the records of a forward pass at θ (D,), and `adjoints`
+    (p, n, k) those of the logits at p points.
     """
     seeds, coefficients = _families(adjoints, loss)
     by_point, by_family = {}, {}
@@ -122,10 +126,10 @@ def _crossed(meetings, directions, kept, theta, adjoints, loss):
 
 
 def _pulled_back(kept, theta, seeds, meetings, dtype):
-    """Yield the values of `meetings`, last layer to first, each with the adjoints (p, n, …) of its layer's output.
+    """Yield pairs of a value of `meetings` and the adjoints (p, n, …) of its layer's output, last layer first.
 
-    `meetings` are those of `_push`, by the start of the layer's weights in θ. `seeds` are adjoints (p, n, k) of the
-    logits.
+    `meetings` are those of `_push`, in a dictionary by the start of the layer's weights in θ. `seeds` are adjoints
+    (p, n, k) of the logits, which are propagated back through the records `kept` of a forward pass.
     """
     left, deltas = dict(meetings), list(seeds)
     for each in reversed(kept):
@@ -137,11 +141,12 @@ def _pulled_back(kept, theta, seeds, meetings, dtype):
 
 
 def _push(steps: list[Step], directions: Directions) -> tuple[dict[int, Tensor], list[tuple[Step, dict]]]:
-    """Tangents of the logits by group of directions, and `meetings` of affine layers with tangents.
+    """Tangents of the logits, by group of directions, and for each affine layer the tangents that enter it.
 
-    A meeting is the step of an affine layer with the tangents of its inputs by group. The first affine layer is left
-    out, as its inputs have no tangents. Tangents are in the layout of `tangents.push`. Group 1 holds the weights and
-    the first bias, group l > 1 the l-th bias.
+    A group holds entries of the directions whose tangents scale by the same power of α: group 1 the weights and the
+    first bias, group l > 1 the l-th bias. The second result is the list of `meetings`, pairs of the step of an affine
+    layer and the tangents of its inputs by group. The first affine layer is left out, as its inputs have no tangents.
+    Tangents are in the layout of `tangents.push`.
     """
     groups, meetings, number, before = {}, [], 0, None
     for step in steps:
@@ -185,7 +190,10 @@ def _families(adjoints: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
 
 
 def _crossed_at_the_end(layer: Dense, directions: Directions, along: Tensor, adjoints: Tensor) -> Tensor:
-    """Cross terms (p, d, d) of the last layer, whose output adjoints are the logit adjoints."""
+    """Cross terms (p, d, d) of the last layer, whose output adjoints are the logit `adjoints` (p, n, k).
+
+    `along` (d, i, n) are the tangents of its inputs.
+    """
     p, n, k = adjoints.shape
     stacked = adjoints.to(along.dtype).transpose(1, 2).reshape(p * k, n)
     gradients = (along.flatten(0, 1) @ stacked.T).view(len(along), -1, p, k)
@@ -193,14 +201,20 @@ def _crossed_at_the_end(layer: Dense, directions: Directions, along: Tensor, adj
 
 
 def _crossed_by_point(step: Step, directions: Directions, along: Tensor, deltas: Tensor) -> Tensor:
-    """Cross terms (p, d, d) from the adjoints (p, n, …) of each point."""
+    """Cross terms (p, d, d) of a layer, from the adjoints `deltas` (p, n, …) of its output at each point.
+
+    `along` are the tangents of its inputs.
+    """
     weights = directions.part(step.layer.weight)
     gradients = (step.layer.weight_gradients(chains.laid_out(delta), along, step.weights) for delta in deltas)
     return torch.stack([weights @ each.T for each in gradients])
 
 
 def _crossed_sparsely(step: Step, directions: Directions, along: Tensor, deltas: Tensor) -> Tensor:
-    """Cross terms (p, d, d) from the adjoints (p, n, o) of each point, using only the non-zero entries of Ẇ."""
+    """Cross terms (p, d, d) of a dense layer, from the adjoints `deltas` (p, n, o) of its output at each point.
+
+    `along` (d, i, n) are the tangents of its inputs. Only the non-zero entries of Ẇ are used.
+    """
     (p, n, _), d = deltas.shape, len(along)
     deltas = deltas.permute(2, 0, 1).contiguous()
     result = along.new_zeros(d, p * d)
@@ -211,9 +225,10 @@ def _crossed_sparsely(step: Step, directions: Directions, along: Tensor, deltas:
 
 
 def _crossed_by_family(step: Step, directions: Directions, along: Tensor, deltas: Tensor, weights: Tensor) -> Tensor:
-    """Cross terms (p, d, d), summed from K_n = ⟨Ẇᵀδ, ȧ⟩ of each example n and family, for adjoints δ (f, n, …).
+    """Cross terms (p, d, d) of a layer at all points, from the adjoints of f families at its output.
 
-    `weights` are the coefficients (p, n, f) of the families.
+    They are sums over examples n and families of K_n = ⟨Ẇᵀδ, ȧ⟩, for adjoints `deltas` δ (f, n, …) and the tangents
+    `along` ȧ of the layer's inputs. `weights` are the coefficients (p, n, f) from `_families`.
     """
     deltas = deltas.transpose(0, 1).contiguous()
     (n, f), d = deltas.shape[:2], len(directions)

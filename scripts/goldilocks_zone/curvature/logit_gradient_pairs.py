@@ -32,7 +32,11 @@ class Clustering:
 
 
 class _Cosines:
-    """Accumulator of the cosines of all pairs of different examples, from blocks of JᵀJ."""
+    """Accumulator of cosines between logit gradients of all pairs of different examples, from blocks of JᵀJ.
+
+    `labels` (n,) are the classes of the examples. With `without_last`, the gradients and the blocks leave out the
+    parameters of the last layer.
+    """
 
     def __init__(self, gradients: LogitGradients, labels: Array, *, without_last: bool):
         n, k = gradients.examples, gradients.classes
@@ -44,7 +48,10 @@ class _Cosines:
         self._of_class = torch.zeros(k, dtype=torch.float64)
 
     def add(self, first: int, products: Tensor) -> None:
-        """Add a block of `products` (b, k, n − first, k), as in `logit_gradients.Block`; overwrites the block."""
+        """Add a block of `products` (b, k, n − first, k), rows of JᵀJ from example `first` on; overwrites the block.
+
+        The layout is that of `logit_gradients.Block`.
+        """
         inverse, members = self._inverse[first:], self._members[first:]
         count, weights = len(products), _weights(products)
         cosines = products.mul_(inverse[:count, :, None, None]).mul_(inverse)
@@ -69,13 +76,16 @@ class _Cosines:
 
 
 class _Squares:
-    """Accumulator of the squared entries of Rᵀ JᵀJ R, from blocks of JᵀJ."""
+    """Accumulator of the squared entries of Rᵀ JᵀJ R, for the `factor` R of the loss, from blocks of JᵀJ."""
 
     def __init__(self, gradients: LogitGradients, factor: Factor):
         self._roots, self._examples, self._sum = fitting(factor, gradients), gradients.examples, 0.0
 
     def add(self, first: int, products: Tensor) -> None:
-        """Add a block of `products` (b, k, n − first, k), as in `logit_gradients.Block`."""
+        """Add a block of `products` (b, k, n − first, k), rows of JᵀJ from example `first` on.
+
+        The layout is that of `logit_gradients.Block`.
+        """
         # R is block-diagonal over examples, so the rows of an example in Rᵀ JᵀJ R come from its rows in JᵀJ.
         rows, columns = (self._roots.part(slice(first, end)) for end in (first + len(products), None))
         whole = rows.transposed_first(columns.transposed(products))
@@ -98,7 +108,7 @@ def _weights(products: Tensor) -> Tensor:
 
 
 def clustering(gradients: LogitGradients, labels: Array, *, without_last: bool = False) -> Clustering:
-    """Mean cosines, given the `labels` (n,) of the examples.
+    """Mean cosines between logit gradients of different examples, whose classes are `labels` (n,).
 
     Classes with a single example do not enter same_logit_same_class. A zero gradient has cosine zero with all others.
     `without_last` leaves out the parameters of the last layer. Raises ValueError unless there is one label for each

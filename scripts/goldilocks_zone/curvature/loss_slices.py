@@ -28,14 +28,18 @@ def displacements(extent: float, steps: int) -> np.ndarray:
 
 
 def line_coefficients(places: np.ndarray, count: int) -> np.ndarray:
-    """Coefficients c (count, n, count) of n `places` on a line along each of `count` directions."""
+    """Coefficients c (count, n, count) of the points at n `places` on a line along each of `count` directions.
+
+    The axes are the line, the place on it, and the direction.
+    """
     return places[None, :, None] * np.eye(count)[:, None, :]
 
 
 def plane_coefficients(places: np.ndarray, count: int) -> np.ndarray:
-    """Coefficients c (n, n, count) of a grid in the plane of the first two of `count` directions.
+    """Coefficients c (n, n, count) of the points of a grid in the plane of the first two of `count` directions.
 
-    The place along the second direction depends on the row of the grid, the place along the first on the column.
+    Both coordinates take the n values in `places`. The row of the grid gives the coordinate along the second direction,
+    the column that along the first.
     """
     second, first = np.meshgrid(places, places, indexing="ij")
     return np.stack([first, second], axis=-1) @ np.eye(2, count)
@@ -45,7 +49,7 @@ def plane_coefficients(places: np.ndarray, count: int) -> np.ndarray:
 def mean_losses(
     problem: Problem, theta: Tensor, directions: Tensor, coefficients: np.ndarray, examples_per_chunk: int = 512
 ) -> np.ndarray:
-    """Mean loss at each point θ + Pᵀc, shape (…), from `coefficients` c of shape (…, d).
+    """Mean loss at each point θ + Pᵀc, shape (…), for `directions` P (d, D) and `coefficients` c (…, d).
 
     Points are computed one after another, in the precision of `theta` (D,), which is as fast as a batch of points and
     needs less memory. Zero coefficients cost nothing. Raises ValueError if a loss is not finite.

@@ -36,8 +36,9 @@ def aligned_points(
 ) -> tuple[Tensor, Tensor]:
     """Final points (s, t, d) of the descent from `starts` (s, t, d), and the alignment A (s, t) there.
 
-    `parameters` and `eigenvectors` (s, D) belong to a network of dense layers and elementwise activations. A point
-    where all units are dead has A = 0 and moves only by the decay.
+    `network` gives the architecture, dense layers and elementwise activations. Each of the s networks has its row of
+    `parameters` (s, D) and its eigenvector v in `eigenvectors` (s, D). A point where all units are dead has A = 0 and
+    moves only by the decay.
     """
     points = starts.detach().clone()
     for step in range(descent.steps):
@@ -51,10 +52,11 @@ def aligned_points(
 
 
 def alignment(network: nn.Sequential, parameters: Tensor, eigenvectors: Tensor, points: Tensor) -> Tensor:
-    """Alignment A (s, t) at `points` (s, t, d), differentiable with respect to them; they must require gradients.
+    """Alignments A = ⟨g, v⟩/|g| (s, t) at `points` (s, t, d), differentiable with respect to the points.
 
-    Let a be the inputs and δ the adjoints of a layer, and V and c the parts of v in its weights and bias. Then ⟨g, v⟩
-    is the sum over layers of δᵀ(V a + c), and |g|² the sum of |δ|²(|a|² + 1).
+    g is the gradient of the loss at `parameters` (s, D) with the predicted class as label, v the row of `eigenvectors`
+    (s, D). The points must require gradients. Let a be the inputs and δ the adjoints of a layer, and V and c the parts
+    of v in its weights and bias. Then ⟨g, v⟩ is the sum over layers of δᵀ(V a + c), and |g|² the sum of |δ|²(|a|² + 1).
     """
     shapes = [each.shape for each in network.parameters()]
     own, along = (iter(split(each, shapes)) for each in (parameters, eigenvectors))

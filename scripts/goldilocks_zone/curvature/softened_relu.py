@@ -45,7 +45,10 @@ def _has_only_relu(given: arguments.Prepared) -> bool:
 
 
 def _root_mean_squares(given: arguments.Prepared, module: nn.Module) -> dict[nn.ReLU, float]:
-    """Root mean squares of the pre-activations of each ReLU of a module, over all examples and all of its calls."""
+    """Root mean square of the inputs of each ReLU of `module`, at the parameters of `given`.
+
+    The mean is over all examples of `given`, and over all calls of a ReLU that is called several times.
+    """
     squares = {each: [] for each in module.modules() if isinstance(each, nn.ReLU)}
     logits = networks.logits_function(module)
 

@@ -1,10 +1,10 @@
 """Projected Hessians of chains of layers at a point, from d tangents and one adjoint.
 
 Let ż_l and ȧ_l be the tangents of the pre-activations z_l and of the activations a_l of layer l along each direction,
-and δ_l the adjoint of z_l for the loss. The part H′ of the Hessian is H′ = C + Cᵀ, with the cross terms C_ij = Σ_l
-⟨Ẇ_l^i, Σ_n δ_l ȧ_{l−1}^jᵀ⟩. Smooth activations φ add Σ_l ⟨ε_l ⊙ φ″(z_l), ż_l^i ⊙ ż_l^j⟩, where ε_l is the adjoint of
-the output of φ. A direction costs 3F − 2F_1 flops per example, where F counts the flops of a forward pass and F_1 those
-of its first layer.
+Ẇ_l the entries of the direction in the weights of the layer, and δ_l the adjoint of z_l for the loss. The part H′ of
+the Hessian is H′ = C + Cᵀ, with the cross terms C_ij = Σ_l ⟨Ẇ_l^i, Σ_n δ_l ȧ_{l−1}^jᵀ⟩. Smooth activations φ add Σ_l
+⟨ε_l ⊙ φ″(z_l), ż_l^i ⊙ ż_l^j⟩, where ε_l is the adjoint of the output of φ. A direction costs 3F − 2F_1 flops per
+example, where F counts the flops of a forward pass and F_1 those of its first layer.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -42,9 +42,10 @@ class Ray:
 
 @dataclass
 class Step:
-    """One layer at one point, in the precision and memory layout of the tangents.
+    """Data of one layer at one point of parameter space, which `push` needs to carry tangents through the layer.
 
-    delta: adjoint δ of the layer's output, if known. inner: steps of a residual block. pulled: Ẇᵀδ, once computed.
+    Tensors have the precision and memory layout of the tangents. delta: adjoint δ of the layer's output, if known.
+    weights: W of an affine layer. inner: steps of the layers in a residual block. pulled: Ẇᵀδ, once computed.
     """
 
     layer: object
@@ -57,9 +58,10 @@ class Step:
 
 
 def linearised(kept: list[Kept], theta: Tensor, dtype: torch.dtype) -> list[Step]:
-    """Steps of a chain for pushing tangents, from the layers' memories `kept` of a forward pass.
+    """One `Step` for each layer of a chain, from the records `kept` of a forward pass at θ (D,).
 
-    The steps have adjoints, which cross terms need, if a backward pass has added them to the memories.
+    `dtype` is the precision of the tangents. The steps have adjoints, which cross terms need, only if a backward pass
+    has added them to the records.
     """
 
     def prepared(values):
@@ -83,9 +85,10 @@ def push(
 ) -> Tensor | None:
     """Tangents of the outputs of the chain along each direction, shape (d, k, n); None if they vanish.
 
-    `tangents` are the tangents of the inputs of the chain; None if they vanish. `meet` is called with the step of each
-    affine layer, and of each activation with a second derivative, together with the tangents of its inputs. `turned`
-    caches the products Ẇ_1 x of the first layer, which several points share, by the start of the layer's weights in θ.
+    `steps` are those of `linearised`. `tangents` are the tangents of the inputs of the chain; None if they vanish.
+    `meet` is called with the step of each affine layer, and of each activation with a second derivative, together with
+    the tangents of its inputs. `turned` is a cache of products Ẇ a, which points share if a layer has the same inputs a
+    at all of them. Its keys are the starts in θ of the weights of the layers to cache, its values None until computed.
     """
     turned = {} if turned is None else turned
     ours = False  # whether these tangents may be overwritten, as nothing else references them
@@ -114,7 +117,10 @@ def push(
 
 
 def _through(step: Step, directions: Directions, tangents: Tensor | None, turned: dict) -> Tensor | None:
-    """Tangents ż = W ȧ + Ẇ a + ḃ of the outputs of an affine layer; None if they vanish."""
+    """Tangents ż = W ȧ + Ẇ a + ḃ of the outputs of an affine layer; None if they vanish.
+
+    `tangents` are the tangents ȧ of its inputs, None if they vanish. `turned` is as in `push`.
+    """
     layer, place = step.layer, step.layer.weight.start
     result = turned.get(place)
     if result is None:
@@ -132,15 +138,15 @@ def _through(step: Step, directions: Directions, tangents: Tensor | None, turned
 
 
 def shifts(step: Step, directions: Directions) -> Tensor:
-    """ḃ of an affine layer for every example, in the layout of the tangents of its outputs."""
+    """Tangents ḃ of the bias of an affine layer along each direction, expanded to the shape of its output tangents."""
     return step.layer.shift(directions.part(step.layer.bias), step.memory, step.weights)
 
 
 def add_chunk(ray: Ray, inputs: Tensor, labels: Tensor, total: Sums, step: int) -> None:
-    """Add examples to the sums at all points of a ray, with `step` directions at a time.
+    """Add the derivatives for a chunk of examples to the sums `total`, at all points of a ray.
 
-    All points share the products Ẇ_1 x of the first layer. Points with the same scale, which differ in temperature,
-    share all tangents.
+    `step` is the number of directions that are pushed at a time. All points share the products Ẇ_1 x of the first
+    layer. Points with the same scale, which differ in temperature, share all tangents.
     """
     chain, theta, directions = ray.network, ray.theta, ray.directions
     d, dtype = len(directions), directions.dtype
@@ -180,7 +186,7 @@ def add_chunk(ray: Ray, inputs: Tensor, labels: Tensor, total: Sums, step: int) 
 
 
 def by_scale(scales: Sequence[float]) -> dict[float, list[int]]:
-    """Indices of the points at each scale."""
+    """Dictionary from each distinct scale to the indices of the points that have this scale."""
     return {each: [i for i, other in enumerate(scales) if other == each] for each in scales}
 
 
@@ -191,7 +197,11 @@ def _flat(steps: list[Step]) -> Iterator[Step]:
 
 
 def cross_terms(step: Step, directions: Directions, tangents: Tensor) -> Tensor:
-    """Cross terms C_ij = ⟨Ẇ^i, Σ_n δ ȧ^jᵀ⟩ (d, m) of an affine layer, for all d directions i and m `tangents` ȧ^j."""
+    """Cross terms C_ij = ⟨Ẇ^i, Σ_n δ ȧ^jᵀ⟩ (d, m) of an affine layer, for all d directions i and m `tangents` ȧ^j.
+
+    The tangents are those of the inputs. Ẇ^i are the entries of direction i in the weights, δ the adjoint of the
+    outputs.
+    """
     layer = step.layer
     if _is_pulled(layer, directions):
         pulled = step.pulled
@@ -214,9 +224,10 @@ def _is_pulled(layer: Affine, directions: Directions) -> bool:
 
 
 def plan(ray: Ray, inputs: Tensor, at_once: bool, memory_mib: float) -> tuple[int, int]:
-    """Numbers of examples and of directions per chunk; `at_once`, in sweeps, puts all directions in one chunk.
+    """Number of examples per chunk, and number of directions to push at a time.
 
-    Chunks keep working memory below `memory_mib`. Examples are split before directions.
+    `inputs` are a sample of the examples. Chunks keep working memory below `memory_mib`; examples are split before
+    directions. If `at_once` is true, as for `homogeneous_sweep`, all directions are pushed together.
     """
     chain, theta, directions, points = ray.network, ray.theta, ray.directions, len(ray.scales)
     # A GPU is efficient on large products, a CPU on products whose factors fit into its cache.
@@ -258,5 +269,8 @@ def _between(value: float, most: int) -> int:
 
 
 def _entries(kept: list[Kept]) -> list[int]:
-    """Number of entries in the output of each layer for one example."""
+    """Number of entries per example in the output of each layer, including those inside residual blocks.
+
+    `kept` are the records of a forward pass.
+    """
     return [n for each in kept for n in (*_entries(each.inner), each.output[0].numel())]

@@ -23,9 +23,11 @@ DEFAULTS = Search()
 def top_eigenpairs(
     problem: Problem, parameters: Array, count: int, search: Search = DEFAULTS, memory_mib: float | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The `count` largest Hessian eigenvalues at `parameters` (D,), descending, and eigenvectors (D, count).
+    """Hessian eigenvalues (count,) of the mean loss at `parameters` (D,), descending, and eigenvectors (D, count).
 
-    Raises the errors of `hessian.hessian_products` and `lanczos.top_eigenpairs`.
+    These are the largest eigenvalues, unless `search.which` selects another end of the spectrum. Without
+    `search.start`, the search starts from a random vector, the same at every call. `memory_mib` is as in
+    `hessian.hessian_products`. Raises the errors of `hessian.hessian_products` and `lanczos.top_eigenpairs`.
     """
     products = hessian.hessian_products(problem, parameters, memory_mib=memory_mib)
     start = _random_start(len(parameters)) if search.start is None else search.start
@@ -33,9 +35,9 @@ def top_eigenpairs(
 
 
 def start_near(vectors: Array, size: int) -> np.ndarray:
-    """Start (D,) for a search near the orthonormal rows of `vectors` (m, D): their sum plus a small random vector.
+    """Starting vector (D,) to search for eigenvectors close to the orthonormal rows of `vectors` (m, D).
 
-    `size` is D.
+    It is the sum of the rows plus a random vector of norm RANDOM_PART. `size` is D.
     """
     known = arguments.rows(vectors, torch.empty(size), "near").double().cpu().numpy()
     start = _random_start(size)

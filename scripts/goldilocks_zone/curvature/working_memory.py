@@ -31,7 +31,10 @@ def budget(memory_mib: float | None, theta: Tensor) -> float:
 
 
 def examples_per_chunk(logits: Logits, parameters: Tensor, inputs: Tensor, memory_mib: float) -> int:
-    """Number of examples, at least one, that fit into the memory budget in a pass with one direction."""
+    """Number of examples, at least one, whose derivatives along one direction fit into `memory_mib` at once.
+
+    The derivatives are those of forward over reverse mode. `inputs` (n, …) are a sample of the examples.
+    """
     budget = memory_mib * 2**20 / parameters.element_size()
     # Many parameters may use up the budget. Take a quarter of it then, rather than one pass per example.
     left = max(budget - ARRAYS_PER_PARAMETER * parameters.numel(), budget / 4)
@@ -39,14 +42,20 @@ def examples_per_chunk(logits: Logits, parameters: Tensor, inputs: Tensor, memor
 
 
 def can_be_kept(logits: Logits, parameters: Tensor, inputs: Tensor, sizes: Sequence[int], memory_mib: float) -> bool:
-    """Whether the graphs that `autodiff.products` keeps fit into the memory budget, for chunks of these `sizes`."""
+    """Whether the autograd graphs that `autodiff.products` keeps for all chunks fit into `memory_mib`.
+
+    `sizes` are the numbers of examples of the chunks, and `inputs` (n, …) a sample of the examples.
+    """
     entries = ARRAYS_KEPT * _entries_per_example(logits, parameters, inputs) * sum(sizes)
     entries += ARRAYS_PER_PARAMETER * parameters.numel() * len(sizes)
     return entries * parameters.element_size() <= memory_mib * 2**20
 
 
 def directions_per_chunk(logits: Logits, parameters: Tensor, inputs: Tensor, memory_mib: float) -> int:
-    """Number of directions, at least one, that fit into the memory budget in a pass over all `inputs`."""
+    """Number of directions, at least one, whose derivatives fit into `memory_mib` in a pass over all `inputs`.
+
+    The pass is one of forward over reverse mode.
+    """
     per_example = _entries_per_example(logits, parameters, inputs)
     entries = ARRAYS_PER_ACTIVATION * per_example * len(inputs) + ARRAYS_PER_PARAMETER * parameters.numel()
     return max(1, int(memory_mib * 2**20 / (entries * parameters.element_size())))

@@ -15,7 +15,10 @@ CLOSE = 0.05  # a descent counts as converged if its A² is less than this below
 
 
 def captured(alignments: np.ndarray) -> np.ndarray:
-    """Captured shares E (m,): mean share of the vectors' squared norms in the span of the first 1 … m eigenvectors."""
+    """Captured shares E (m,) of b unit vectors, from their `alignments` (b, m) with m eigenvectors.
+
+    Entry i is the mean over vectors of the share of the squared norm that lies in the span of the first i eigenvectors.
+    """
     return np.cumsum(np.square(alignments).mean(0))
 
 
@@ -39,7 +42,8 @@ def held(values: np.ndarray, share: float = 0.9) -> int:
 def largest_gap(values: np.ndarray, most: int = 12) -> int:
     """Number of eigenvalues above the largest gap between the logarithms of neighbouring eigenvalues, at most `most`.
 
-    The eigenvalues `values` (m,) must be positive and in descending order. The result is m for fewer than two.
+    The eigenvalues `values` (m,) must be positive and in descending order. With fewer than two of them, the result is
+    their number.
     """
     return int(np.argmax(-np.diff(np.log(values[: most + 1])))) + 1 if len(values) > 1 else len(values)
 
@@ -87,17 +91,18 @@ def varimax(alignments: np.ndarray) -> np.ndarray:
 
 
 def _rotation(count: int, random: np.random.Generator) -> np.ndarray:
-    """Random orthogonal matrix, uniform with respect to the Haar measure."""
+    """Random orthogonal matrix (count, count), uniform with respect to the Haar measure."""
     q, r = np.linalg.qr(random.standard_normal((count, count)))
     return q * np.sign(np.diag(r))
 
 
 def converged(reached: xr.DataArray, maps: xr.DataArray) -> xr.DataArray:
-    """Mask (…) of the converged descents: those that reached an A² less than CLOSE below the maximum of the map of A².
+    """Mask (…) of the descents of the margin estimate that converged.
 
-    `reached` (…) is the A² with the first eigenvector at the end of each descent. `maps` holds A over the axes map_x
-    and map_y; of the axes rank and softmax, if present, rank 1 and temperature 1 are used. The reference is the maximum
-    of the map because there may be no point with A² = 1.
+    They reached an A² less than CLOSE below the maximum of A² over the map of their network. This maximum is the
+    reference because there may be no point with A² = 1. A is the alignment with the first eigenvector, and `reached`
+    (…) is A² at the end of each descent. `maps` holds A over the axes map_x and map_y; of the axes rank and softmax, if
+    present, rank 1 and temperature 1 are used.
     """
     here = {name: place for name, place in {"rank": 1, "softmax": "temperature-1"}.items() if name in maps.dims}
     return reached > np.square(maps.sel(here, drop=True)).max(("map_x", "map_y")) - CLOSE
