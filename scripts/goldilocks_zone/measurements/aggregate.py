@@ -72,10 +72,10 @@ def aggregate_study(
 
 
 def side_by_side(cells: Sequence[xr.Dataset], of_network: Collection[str] = ()) -> xr.Dataset:
-    """Combine the results of a study's cells into one dataset.
+    """Combine the results of a study's cells, of one dataset, network and subspace each, into one dataset.
 
-    Each axis in `of_network`, whose length depends on the network, gets the labels of all cells; values at labels that
-    a cell does not have are missing.
+    `of_network` names the axes whose length depends on the network. Such an axis gets the labels of all cells; values
+    at labels that a cell does not have are missing.
     """
     # If cells had different labels of such an axis, combining would add the axis to every variable.
     for axis in of_network:
@@ -85,7 +85,7 @@ def side_by_side(cells: Sequence[xr.Dataset], of_network: Collection[str] = ()) 
 
 
 def _read(path: Path) -> xr.Dataset:
-    """Read the variables that an aggregate contains from one of its blocks, averaged over the planes of each draw.
+    """Read a block without the variables that aggregates leave out, and average it over the planes of each draw.
 
     With several planes, each variable that has the attribute OVER_PLANES is accompanied by its variance over planes,
     <name>_plane_variance.
@@ -106,9 +106,10 @@ def _read(path: Path) -> xr.Dataset:
 
 
 def _refuse_missing(result: xr.Dataset, known: dict[str, dict]) -> None:
-    """Raise ValueError if values are missing, except at points that overflow and in variables that may be missing.
+    """Raise ValueError if values of `result` are missing.
 
-    `known` maps the name of each variable to its attributes.
+    Values may be missing at points that overflow, and in variables with the attribute MISSING. `known` maps the name of
+    each variable to its attributes.
     """
     overflown = result.get("overflow", xr.DataArray(0)) > 0
     whole = [name for name in result.data_vars if observables.MISSING not in known[name]]

@@ -80,7 +80,7 @@ class Work:
         return (self.block.seed, purpose, self.job.dataset, self.job.network, *more)
 
     def stream(self, purpose: str, *more: str | int) -> np.random.Generator:
-        """Random stream that `stream_name` names.
+        """Random generator of the stream that `stream_name` names for the same arguments.
 
         The name does not contain the study, so that studies of curvature and of training share initialisations.
         """
@@ -91,7 +91,7 @@ class Work:
         return initialise(parameters, kind, self.stream("initialisation", draw))
 
     def weights(self, study: Study, module: nn.Module) -> np.ndarray | None:
-        """Trained weights θ (D,) of a `study` at one of its variants; None if the variant has initialisations instead.
+        """Read the trained weights θ (D,) of a `study` whose varied keys are fixed; None if it uses initialisations.
 
         Buffers in the file of weights are copied into the module. Raises ValueError, which names the file and the
         tensor, if the weights do not fit the network.
@@ -117,7 +117,10 @@ class Work:
 
 
 def begin(job: Job, block: records.Block | None = None) -> Work:
-    """Read the inputs of a job and set up torch; `block` defaults to the one that the job names."""
+    """Start a job: read its inputs and set up torch.
+
+    By default, `block` is read from the job's settings and labels.
+    """
     # Read the fingerprint first: if the code changes during the measurement, results must not carry the new one.
     started, code = time.monotonic(), Path(job.path_to_code).read_text().strip()
     block = block or records.read_block(job.path_to_settings, job.dataset, job.network, job.subspace, job.block)
@@ -152,7 +155,7 @@ def refuse_unknown_depth(depth: int | None, setting: str, other: str) -> None:
 
 
 def metric(settings: Study | Cuts, parameters: Sequence[Parameter]) -> np.ndarray:
-    """Metric η (D,) for the planes of a study or of cuts."""
+    """Diagonal metric η (D,) of the random planes of a study or of loss slices (`Cuts`), see `planes.metric`."""
     sizes, biases = [p.size for p in parameters], [p.is_bias for p in parameters]
     deviations = weight_deviations(parameters, settings.initialisation)
     return planes.metric(sizes, biases, deviations, settings.metric, settings.bias_directions)
@@ -161,8 +164,9 @@ def metric(settings: Study | Cuts, parameters: Sequence[Parameter]) -> np.ndarra
 def empty(observables: Observables, shape: Shape, labels: Mapping[str, Sequence]) -> xr.Dataset:
     """Allocate a block, filled with NaN, for all variables that the study in `shape` measures.
 
-    The axes of a variable are the varied keys, then those of points, then its own. `labels` maps names of axes to their
-    labels. It must contain all varied keys; an axis that it does not contain gets the labels that follow from `shape`.
+    The dimensions of a variable are the varied keys, then `observables.points`, then its own axes. `labels` maps names
+    of axes to their labels. It must contain all varied keys; an axis that it does not contain gets the labels that
+    follow from `shape`.
     """
     known = [variable for each in observables if each.wanted(shape.study) for variable in each.variables]
     axes = {axis.name: axis for axis in (*observables.points, *(axis for each in known for axis in each.axes))}
@@ -178,7 +182,7 @@ def empty(observables: Observables, shape: Shape, labels: Mapping[str, Sequence]
 
 
 def fill(block: xr.Dataset, place: Mapping[str, Any], values: Mapping[str, Any]) -> None:
-    """Write `values`, by name of the variable, into a block at a `place`, {axis: label}."""
+    """Write `values` into a block: for each variable by name, its array at the `place` {axis: label}."""
     # xarray would look up the positions again for every variable.
     positions = {dim: block.indexes[dim].get_loc(label) for dim, label in place.items()}
     for name, value in values.items():
@@ -187,7 +191,7 @@ def fill(block: xr.Dataset, place: Mapping[str, Any], values: Mapping[str, Any])
 
 
 def sign(block: xr.Dataset, work: Work, examples: Examples, module: nn.Module, **more) -> xr.Dataset:
-    """Add provenance attributes, and `more`, to a block."""
+    """Set the attributes of a block to its provenance and to `more`, and return the block."""
     job, own = work.job, work.own
     seeds = f"streams named {work.block.seed}, purpose, {job.dataset}, {job.network}, {job.subspace}, draw, plane"
     known = {"data_checksum": examples.checksum, "classes": examples.classes, "seeds": seeds}

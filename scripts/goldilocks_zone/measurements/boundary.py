@@ -122,13 +122,13 @@ class BoundaryStudy(Study, title="Study of the decision boundary"):
         return len(self.only_classes) or None
 
     def steps(self, examples: int) -> list[int]:
-        """Numbers of steps in each number of `epochs`, ascending, for a number of training `examples`."""
+        """For each number of `epochs`, ascending, the number of training steps it takes with a number of `examples`."""
         per_epoch = 1 if self.batch == "all" else math.ceil(examples / self.batch)
         return [per_epoch * epoch for epoch in sorted(self.epochs)]
 
     @changes_no_number
     def operations(self, network: Network, shape: Shape, subspace: str, draws: int, radii: int) -> float:
-        """Estimated operations for training and for measuring all networks of a job.
+        """Estimated number of operations of a job, for training and for measuring all networks.
 
         They include overheads, which dominate for small networks.
         """

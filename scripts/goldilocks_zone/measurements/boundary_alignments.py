@@ -154,9 +154,9 @@ def encoding(seen: Weighted) -> dict:
     ),
 )
 def sections(seen: Weighted) -> dict:
-    """Mean rank, among the first d_b eigenvectors of G, at each designed border.
+    """For each designed border, the mean rank of the first d_b eigenvectors of G, weighted by their A² there.
 
-    Ranks are weighted by A², summed over the boundary points to which the border is the nearest. NaN if there are none.
+    A² is summed over the boundary points to which the border is the nearest. NaN if there are none.
     """
     network, d = seen.network, seen.network.dimension
     if network.borders is None or seen.alignments is None or not 1 <= d <= seen.alignments.shape[1]:
@@ -179,7 +179,7 @@ kept = functools.partial(Variable, may_be_missing=True, aggregated=True)
     key="map",
 )
 def maps(seen: Weighted) -> dict:
-    """Maps of A_i of the predicted label's loss, on a grid over the box in the plane, for each of the first ranks i."""
+    """Maps of A_i for the predicted label's loss on a grid over the box in the plane, (ranks i, nodes, nodes)."""
     if seen.dual is None or seen.network.plane is None:
         return {}
     points, nodes = seen.network.nodes(seen.network.study.map), seen.network.study.map
@@ -221,7 +221,7 @@ def random_maps(seen: Network) -> dict:
     key="examples_kept",
 )
 def example_alignments(seen: Weighted) -> dict:
-    """A_i of the predicted label's loss at the first training examples, padded with NaN."""
+    """A_i of the predicted label's loss at the first training examples, (examples_kept, ranks i), padded with NaN."""
     study, found = (
         seen.network.study,
         np.full((seen.network.study.examples_kept, seen.network.study.eigenvectors), math.nan),

@@ -56,7 +56,7 @@ PRECISION = Axis(
 
 
 def measure_block(job: blocks.Job) -> xr.Dataset:
-    """Measure the block of a job in all variants of its study."""
+    """Measure all variants of a job's study at the draws and radii of its block; return the labelled results."""
     lifecycle.listen()
     work, result = blocks.begin(job), None
     like = torch.empty(0, dtype=torch.float64, device=work.device)
@@ -112,9 +112,9 @@ def _scaled(module: nn.Module, point: Tensor, scaling: str) -> Tensor:
 
 
 def _measure(block: xr.Dataset, place: dict, network: Network) -> None:
-    """Measure a network, also with each label of the study's key `softmax`, and fill its place in a block.
+    """Measure a network, once and for each label of the study's key `softmax`, and write the values into a block.
 
-    A network that has diverged is only marked as such.
+    They belong at `place` {axis: label}. A network that has diverged is only marked as such.
     """
     study = network.study
     if not torch.isfinite(network.point).all():
@@ -139,7 +139,10 @@ def _measure(block: xr.Dataset, place: dict, network: Network) -> None:
     Variable("diverged", "1", "1 where training ended in values that are not finite, else 0", POINT),
 )
 def network(seen: Network) -> dict:
-    """Losses, accuracies, entropy, norm and share of live parameters of a network."""
+    """Losses, accuracies, mean entropy, norm of the parameters and share of live parameters of a network, by name.
+
+    A parameter is live if a logit of some training example depends on it.
+    """
     loss, n = seen.problem.loss, len(seen.labels)
     theta = seen.point.detach().requires_grad_()
     logits = networks.logits_function(seen.module)
@@ -200,7 +203,11 @@ def identities(seen: Network) -> dict:
     ),
 )
 def decision(seen: Network) -> dict:
-    """Points, dimension, length and margins of the boundary, which does not depend on the softmax temperature."""
+    """Number of points, dimension, length and margins of the decision boundary, by name.
+
+    None of these depends on the softmax temperature. Dimension and captured_at_most are missing if there is no
+    boundary; length and true margin are measured only in the plane.
+    """
     margins = boundary.linearised_margins(seen.logits, seen.inputs)
     found = {
         "boundary_points": len(seen.crossings.points),
@@ -319,7 +326,7 @@ def hessian_part(seen: Network) -> dict:
 
 @dataclass(frozen=True)
 class Together:
-    """The networks of all draws at the same variant, minimum, epoch, radius and scaling."""
+    """Networks of all draws of a block for one variant, minimum, epoch, radius and scaling."""
 
     work: blocks.Work
     networks: list[Network]

@@ -55,7 +55,10 @@ class Network:
         return Problem(self.module, points.view(len(points), *self.inputs.shape[1:]))
 
     def predicted_loss_at(self, points: Tensor) -> logit_gradients.LogitGradients:
-        """Unit gradients of the predicted label's loss at other inputs, `points` as for `problem_at`."""
+        """Unit gradients, at other inputs, of the loss with the predicted class as label.
+
+        `points` are as for `problem_at`.
+        """
         gradients = logit_gradients.of(self.problem_at(points), self.point)
         return decision_boundary.predicted_loss(gradients, self.logits(points).detach())
 
@@ -80,7 +83,7 @@ class Network:
 
     @functools.cached_property
     def problem(self) -> Problem:
-        """The problem of the training examples and the study's loss."""
+        """Problem of the network on the training examples, with the study's loss."""
         return Problem(self.module, self.inputs, self.labels, self.study.loss)
 
     @functools.cached_property
@@ -117,9 +120,9 @@ class Network:
 
     @functools.cached_property
     def elsewhere(self) -> logit_gradients.LogitGradients:
-        """As `normals`, but at random points of the box: unit differences of the gradients of the two largest logits.
+        """Unit differences of the gradients of the two largest logits at random points of the box, as a control.
 
-        There are as many random points as boundary points.
+        They take the place of the `normals` at boundary points. There are as many random points as boundary points.
         """
         low, high = np.array(self.plane.box).T
         points = stream("points of the box").uniform(low, high, (len(self.crossings.points), 2))
@@ -137,9 +140,10 @@ class Network:
 
 @dataclass
 class Weighted:
-    """A network whose G is weighted by given softmax outputs p: the temperature of p, and `dual`, the eigenpairs of G.
+    """A network whose G is weighted by given softmax outputs p.
 
-    If no temperature gives the entropy that the label asks for, the temperature is NaN and `dual` is None.
+    temperature: that of p. dual: the eigenpairs of G. If no temperature gives the entropy that the label asks for, the
+    temperature is NaN and `dual` is None.
     """
 
     network: Network
@@ -148,7 +152,7 @@ class Weighted:
 
     @functools.cached_property
     def predicted_loss(self) -> logit_gradients.LogitGradients:
-        """Unit gradients of the predicted label's loss at the training examples.
+        """Unit gradients of the loss at the training examples, with the predicted class of each as its label.
 
         The softmax has the temperature of p, or 1 if that is NaN.
         """
@@ -172,7 +176,7 @@ class Weighted:
 
 
 def _weighted(network: Network, label: str) -> Weighted:
-    """Weight the G of a network by the outputs p that a `label` of the study's key `softmax` names."""
+    """Make the `Weighted` of a network for the outputs p that a `label` of the study's key `softmax` names."""
     kind, _, value = label.partition("-")
     z, temperature, factor = network.outputs, 1.0, None
     if kind == "entropy":
@@ -191,7 +195,7 @@ def _weighted(network: Network, label: str) -> Weighted:
 
 
 def _permuted(classes: Tensor) -> Tensor:
-    """Indices (n,) of the examples, randomly permuted within each of the `classes` (n,)."""
+    """Indices (n,) that permute n examples at random within each class, from the `classes` (n,) of the examples."""
     order, random = torch.arange(len(classes)), stream("permuted outputs")
     for label in classes.unique():
         members = (classes == label).nonzero().flatten().cpu()

@@ -11,9 +11,9 @@ from goldilocks_zone.training import loop
 
 
 def checkpoint(work: blocks.Work, study: Study, checksum: str, number: int) -> loop.Checkpoint:
-    """Checkpoint of a job's training run `number`.
+    """Checkpoint of the training run with index `number` in a job: its file, key, and time between writes.
 
-    Its key depends on the code, the user's network, the data's `checksum` and the settings, so that training resumes
+    The key depends on the code, the user's network, the data's `checksum` and the settings, so that training resumes
     only if all of these are unchanged.
     """
     own = work.own and work.own.record(work.job.network)

@@ -109,7 +109,7 @@ class CurvatureStudy(Study, title="Study of curvature"):
 
     @changes_no_number
     def operations(self, network: Network, shape: Shape, subspace: str, draws: int, radii: int) -> float:
-        """Estimated operations of a job for tangents along planes, and for products of tangents.
+        """Estimated number of operations of a job, for tangents along planes and for products of tangents.
 
         All points of a sweep share the tangents if activations are homogeneous and there are no residual connections.
         """

@@ -46,7 +46,7 @@ of_layers = functools.partial(Variable, axes=(LAYER,), may_be_missing=True)
 
 
 def measure_block(job: blocks.Job) -> xr.Dataset:
-    """Measure the block of a job in all variants of its study."""
+    """Measure all variants of a job's study at the draws and radii of its block; return the labelled results."""
     work, result = blocks.begin(job), None
     study, seed = work.block.study, work.block.seed
     given = job.path_to_dataset, job.dataset, max(study.examples)
@@ -87,7 +87,7 @@ def _refuse_large_planes(job: blocks.Job, module: nn.Module, biases: bool) -> No
     Variable("overflow", "1", "1 where logits or the Hessian are not finite on a plane, whose values are missing"),
 )
 def overflow(seen: Attempt) -> dict:
-    """Mark a point that overflows."""
+    """The variable overflow: whether the logits or the Hessian overflow at a point."""
     return {"overflow": seen.overflow}
 
 
@@ -113,7 +113,11 @@ def own_radius(seen: Attempt) -> dict:
     averaged("spectral_norm", "loss", "largest absolute eigenvalue of H_d"),
 )
 def spectra(seen: OnPlane) -> dict:
-    """Spectra of the Hessian on nested planes, and their summaries."""
+    """Eigenvalues of the Hessian on nested planes of several dimensions, and summaries of these spectra, by name.
+
+    Eigenvalues are an array (dimensions, largest dimension), padded with NaN. Each summary has one value for each
+    dimension.
+    """
     dimensions = seen.sweep.study.dimensions
     values = summaries.nested_eigenvalues(seen.measured.hessian, dimensions)
     padded = np.full((len(dimensions), max(dimensions)), np.nan)
@@ -135,7 +139,10 @@ def spectra(seen: OnPlane) -> dict:
     averaged("effective_examples", "1", "(Σt)²/Σt², t the traces of the examples' G_d"),
 )
 def parts(seen: OnPlane) -> dict:
-    """Traces and norms of the parts G and H′ of the Hessian on nested planes, and effective numbers of examples."""
+    """Traces and norms of the parts G and H′ of the Hessian on nested planes, and effective numbers of examples.
+
+    Each has one value for each dimension of the planes.
+    """
     dimensions = seen.sweep.study.dimensions
     found = {"effective_examples": [seen.measured.effective_examples[d - 1] for d in dimensions]}
     for part in ("gauss_newton", "residual"):
@@ -159,7 +166,7 @@ def parts(seen: OnPlane) -> dict:
     Variable("example_gradient", "1", "σ_E, deviation of the examples' logit gradients from their mean", (PLANE,)),
 )
 def outputs(seen: OnPlane) -> dict:
-    """Loss, logits and outputs of a point, and the logit gradients on a plane."""
+    """Loss, statistics of logits and softmax outputs at a point, and sizes of logit gradients on a plane, by name."""
     names = ("loss", "logits_std", "radial_derivative", "zero_logits", "entropy", "prior_mismatch", "softmax_ratio")
     return {name: getattr(seen.measured, name) for name in (*names, "class_gradient", "example_gradient")}
 
@@ -172,11 +179,12 @@ def outputs(seen: OnPlane) -> dict:
     key="counterfactuals",
 )
 def counterfactuals(seen: OnPlane) -> dict:
-    """κ of a homogeneous network with one factor of the Hessian frozen at the reference radius (claim vd7).
+    """κ = Tr(H_d)/‖H_d‖_F of a homogeneous network with one factor of H frozen at the reference radius (claim vd7).
 
-    With n weight layers and the ratio α of the radius to the reference radius, G ∝ α^{2n−2} (diag p − ppᵀ) and
-    H′ ∝ α^{n−2} (p − y). The frozen factor is p in G (frozen_softmax), p in H′ (frozen_residual), or the scale of the
-    logit gradients in G (frozen_scale).
+    With n weight layers and the ratio α of the radius to the reference radius, G ∝ α^{2n−2} (diag p − ppᵀ) and H′ ∝
+    α^{n−2} (p − y). The frozen factor is p in G (frozen_softmax), p in H′ (frozen_residual), or the scale of the logit
+    gradients in G (frozen_scale). Each name has one κ for each dimension. The result is empty if there is no curvature
+    at the reference radius.
     """
     if seen.reference is None:
         return {}
@@ -202,9 +210,10 @@ def counterfactuals(seen: OnPlane) -> dict:
     key="layer_probes",
 )
 def layers(seen: InLayers) -> dict:
-    """Trace of each layer's diagonal block of the Hessian, and largest share of H′v along v, for random v in the layer.
+    """For each layer l, the trace σ_l² Tr(H_ll), and the largest |vᵀH′v|/‖PH′v‖ over random v in the layer.
 
-    The trace is multiplied by the variance σ_l² of the layer's weights. H′v is projected on the span of all probes.
+    H_ll is the layer's diagonal block of the Hessian, and σ_l² the variance of its weights. P projects on the span of
+    the probes v of all layers. The trace is estimated from these probes.
     """
     sizes, deviations = seen.sweep.layers
     means = np.diag(seen.measured.hessian).reshape(len(sizes), -1).mean(1)
@@ -223,7 +232,7 @@ def layers(seen: InLayers) -> dict:
     key="probes",
 )
 def full_space(seen: InFullSpace) -> dict:
-    """Trace and norm of ηHη in full space, with the metric η of the planes, from random probes."""
+    """Hutchinson estimates of the trace and Frobenius norm of ηHη in full space, with the metric η of the planes."""
     sweep, (problem, parameters) = seen.sweep, seen.problem
     probes, eta = sweep.probes, sweep.eta
     vectors = torch.as_tensor(probes * eta, device=sweep.work.device).to(getattr(torch, sweep.study.dtype))
@@ -246,7 +255,7 @@ def full_space(seen: InFullSpace) -> dict:
     key="full_gradients",
 )
 def full_gradients(seen: InFullSpace) -> dict:
-    """Norms of the gradients of loss and logits in full space."""
+    """Norms of the gradients of loss and logits in full space, by name, see `gradients.Gradients`."""
     return vars(gradients.gradients(*seen.problem))
 
 
@@ -262,7 +271,7 @@ def full_gradients(seen: InFullSpace) -> dict:
     key="eigenvectors",
 )
 def eigenvectors(seen: InFullSpace) -> dict:
-    """Largest eigenvalues of the Hessian in full space, and parts of the eigenvectors in the first layer, as images."""
+    """Largest eigenvalues of the Hessian in full space, and the first layer's part of each eigenvector as an image."""
     count, memory_mib = seen.sweep.study.eigenvectors, seen.sweep.work.memory_mib
     values, vectors = top_eigenvectors.top_eigenpairs(*seen.problem, count, memory_mib=memory_mib)
     images = top_eigenvectors.first_layer_images(seen.sweep.module, vectors, seen.problem[0].inputs.shape[1:])

@@ -28,8 +28,8 @@ from goldilocks_zone.subspaces import planes
 class Point:
     """A point of a sweep: its place {axis: label} in a block, the factor `scale` on θ, and the softmax temperature.
 
-    ratio: radius over the reference radius, as defined by `initialisation.ratio`. scaled: True if the radius rescales
-    only the parameters, and not the temperature.
+    ratio: radius divided by the reference radius, as defined by `initialisation.ratio`. scaled: True if the radius
+    rescales only the parameters, and not the temperature.
     """
 
     place: dict
@@ -41,7 +41,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Seen:
-    """Base class of the objects that observables measure: a place in a block, its sweep and its point."""
+    """Base class of the objects that observables measure: a place {axis: label} in a block, a sweep, and its point."""
 
     place: dict
     sweep: "Sweep"
@@ -57,9 +57,9 @@ class Attempt(Seen):
 
 @dataclass(frozen=True)
 class OnPlane(Seen):
-    """Curvature at a point on one plane.
+    """Curvature on one plane: `measured` at the point, and `reference` at the reference radius, where the ratio is 1.
 
-    `reference` is the curvature at ratio 1; it is None where counterfactuals are not measured.
+    `reference` is None where counterfactuals are not measured.
     """
 
     measured: PlaneCurvature
@@ -68,25 +68,26 @@ class OnPlane(Seen):
 
 @dataclass(frozen=True)
 class InLayers(Seen):
-    """Curvature at a point along the probes of single layers."""
+    """Curvature at a point along random probes, each of which has entries in a single layer only."""
 
     measured: PlaneCurvature
 
 
 @dataclass(frozen=True)
 class InFullSpace(Seen):
-    """A point in full space; `problem` is its problem with the cross-entropy, and its parameters (D,)."""
+    """A point in full space: `problem` holds the problem, with the cross-entropy as loss, and the parameters (D,)."""
 
     problem: tuple[Problem, Tensor]
 
 
 class Sweep:
-    """One variant of a study and one draw, its `number`, at every radius of a block.
+    """Curvature at all points of one variant of a study and one draw, with the index `number`.
 
-    All points share the parameters `theta` (D,), which are an initialisation or the `trained` weights; the metric `eta`
-    (D,); `planes`, each given by raw directions (d, D); `probes` (m, D) of the full space; and `layer_probes`
-    (l · q, D), q for each of l layers. `layers` holds the sizes (l,) of the weight tensors, and the standard deviations
-    (l,) of their entries. `own_radius` is the norm of θ over r_X.
+    The points are every radius of a block with every value of the keys SWEPT. They share the parameters `theta` (D,),
+    which are an initialisation or the `trained` weights; the metric `eta` (D,); `planes`, each given by raw directions
+    (d, D); `probes` (m, D) of the full space; and `layer_probes` (l · q, D), q for each of l layers. `layers` holds the
+    sizes (l,) of the weight tensors, and the standard deviations (l,) of their entries. `own_radius` is the norm of θ
+    divided by r_X.
     """
 
     def __init__(
@@ -125,7 +126,9 @@ class Sweep:
     def seen(self) -> Iterator[Seen]:
         """Yield all objects that observables measure.
 
-        At a point that overflows, these are an `Attempt`, and `OnPlane` for each plane where the curvature is finite.
+        For each point and number of examples, these are an `Attempt`; an `OnPlane` for each plane on which the
+        curvature is finite; with layer probes, an `InLayers` if the curvature is finite along them; and an
+        `InFullSpace` if no plane overflows.
         """
         overflows, references = {}, {}
         for i, plane in enumerate(self.planes):
@@ -152,7 +155,7 @@ class Sweep:
 
     @property
     def path(self) -> str:
-        """Name of the algorithm for curvature, for the log."""
+        """Name of the algorithm that computes the curvature, for the log."""
         count = 1 if self.study.one_by_one or self.study.sharpness else len(self.points)
         return dispatch.path_of(Problem(self.module, self.inputs), self.theta, count)
 

@@ -11,7 +11,10 @@ HEADER = "| variable | axes | unit | meaning | where the study has |\n|---|---|-
 
 
 def documented(text: str) -> str:
-    """Return the text with updated tables between the marks of each kind, and with tables of new kinds at the end."""
+    """Update the tables of variables in `text`, the content of results/README.md, and return the result.
+
+    The table of a kind of study stands between two marks. A kind without marks gets a new section at the end.
+    """
     known = {name: kind.load().OBSERVABLES for name, kind in kinds.known().items()}
     for name, observables in {**known, "cuts": loss_slices.OBSERVABLES}.items():
         first, last = f"<!-- variables of {name} -->\n", f"<!-- end of {name} -->\n"

@@ -44,7 +44,10 @@ def summed(world: worlds.World, between: worlds.Arrays) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Hierarchy:
-    """Both trained levels and, optionally, `direct`, which predicts on level 1 over a span of steps at once."""
+    """Trained joint embeddings: `first` of level 1, `second` of level 2 and, optionally, `direct`.
+
+    `direct` predicts embeddings of level 1 a span of several steps ahead, in one step.
+    """
 
     first: Members
     second: Members
@@ -59,7 +62,7 @@ class Hierarchy:
         return hierarchy.encoded(self.second, hierarchy.pooled(windows))
 
     def of(self, number: int) -> "Hierarchy":
-        """The hierarchy of one member, m = 1."""
+        """The hierarchy of the member with index `number` alone, so that m = 1."""
         some = slice(number, number + 1)
         first, second, direct = (
             None if each is None else Members(each.module, each.parameters[some])
@@ -81,7 +84,7 @@ class Trainer:
         self._phases = 3 * number
 
     def hierarchy(self) -> Hierarchy:
-        """Train level 1; then, on its embeddings, level 2 and, if the study has one, the direct predictor."""
+        """Train level 1 and then, on its embeddings, level 2 and, if the study asks for it, the direct predictor."""
         study, world = self.study, world_shapes.of(self.work.job.dataset)
         lower = Sizes(world.observation, world.action, study.embedding)
         upper = Sizes(study.embedding, world.action, study.upper_embedding)
@@ -126,7 +129,7 @@ class Trainer:
         return worlds.frames(self.world, self.work.block.draws, step, (self.study.batch, frames), purpose)
 
     def _summed(self, drawn: worlds.Frames) -> np.ndarray:
-        """Features (m, n, a) of the sum of the last `span` actions of sequences."""
+        """Features (m, n, a) of the sum of the last `span` actions of the sequences `drawn`."""
         span = self.study.span
         return summed(self.world, {name: each[:, :, -span:] for name, each in drawn.between.items()})
 
@@ -161,7 +164,7 @@ class Trainer:
         return Members(module, ensemble.coordinates)
 
     def _starts(self, module: JointEmbedding) -> Tensor:
-        """Initial parameters (m, D); those of level 1 are multiplied by the radius."""
+        """Initial parameters (m, D) of `module` for all draws; those of level 1 are multiplied by the radius."""
         level, block = (self._phases - 1) % 3 + 1, self.work.block
         streams = (self.work.stream("initialisation", f"level {level}", draw) for draw in block.draws)
         points = np.stack([jepa.initial(module, self.study.initialisation, each) for each in streams])

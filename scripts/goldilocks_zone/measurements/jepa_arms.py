@@ -44,7 +44,10 @@ class Member(NamedTuple):
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Members with networks and criteria of the same kind, in one variant of a study."""
+    """Joint embeddings that are trained together, in one variant of a study, with the same head and kind of loss.
+
+    pairs: source of the pairs on which they are trained. module: their network. members: one entry for each.
+    """
 
     work: blocks.Work
     study: JepaTrainingStudy
@@ -97,7 +100,7 @@ class Ensemble:
         return (deviation / found) ** (1 / self.depth)
 
     def loss(self, sharpness: float | None = None) -> Loss:
-        """Loss of the members, with the minimum over codes or, if β = `sharpness` is given, the soft minimum."""
+        """Loss of all members: with the minimum over codes or, if β = `sharpness` is given, the soft minimum."""
         study, arm = self.study, self.arm
         if arm.criterion == "info_nce":
             return InfoNce(study.embedding, study.temperature, study.similarity, group=study.group)
@@ -113,7 +116,7 @@ class Ensemble:
 
     @functools.cached_property
     def criteria(self) -> list[Criteria]:
-        """Criteria of each member; all members have the same hinge."""
+        """Weights λ, μ and ν, ε and hinge of each member's loss; all members have the same hinge."""
         own = (self.study.model_copy(update=member.variant) for member in self.members)
         return [criteria_of(study, member.arm, self.depth) for study, member in zip(own, self.members)]
 
@@ -192,7 +195,7 @@ def decay(steps: int, share: float) -> Callable[[int], float] | None:
 
 
 def criteria_of(study: JepaTrainingStudy, arm: str, depth: int) -> Criteria:
-    """Criteria of a member in an `arm`, whose encoder has `depth` weight layers.
+    """Weights λ, μ and ν, ε and hinge of the loss in an `arm`, for an encoder with `depth` weight layers.
 
     Terms that the arm does not use have weight 0. If the study sets `over_threshold`, the weight μ is this multiple of
     the threshold below which collapse is a minimum. The criteria are rescaled for the study's `gauge`.
@@ -208,9 +211,10 @@ def criteria_of(study: JepaTrainingStudy, arm: str, depth: int) -> Criteria:
 def ensembles_of(
     work: blocks.Work, study: JepaTrainingStudy, pairs: jepa_worlds.Pairs, arms: Sequence[str]
 ) -> list[Ensemble]:
-    """Ensembles of `arms` that have the same head and criterion, each with as many members as memory allows.
+    """Split all members of a block into ensembles, each with as many members as memory allows.
 
-    Members are ordered by draw, so that each ensemble needs pairs of few draws.
+    There is a member for each draw, radius, value of the keys OF_MEMBERS and arm. All `arms` must have the same head
+    and criterion. Members are ordered by draw, so that each ensemble needs pairs of few draws.
     """
     _, together = studies.split(study, OF_MEMBERS)
     points = itertools.product(work.block.draws, work.block.radii, together, arms)
@@ -222,13 +226,16 @@ def ensembles_of(
 
 
 def module_of(work: blocks.Work, study: JepaTrainingStudy, pairs: jepa_worlds.Pairs, arm: Arm) -> jepa.JointEmbedding:
-    """The network of an arm, in double precision."""
+    """Build the network of an arm, in double precision."""
     latent = jepa.Latent(study.codes, study.columns, study.free, study.penalty)
     head = "siamese" if arm.head == "predictor" and not study.predictor else arm.head
     return jepa.build(labels.parse_network(work.job.network), pairs.sizes(study.embedding), head, latent)
 
 
 def place_of(member: Member, variant: Mapping) -> dict:
-    """Place {axis: label} of a member in the results, given the `variant` of the study that its ensemble belongs to."""
+    """Place {axis: label} of a member in the results.
+
+    `variant` is the variant of the study that its ensemble belongs to.
+    """
     own = studies.place({**variant, **member.variant})
     return own | {"arm": member.arm, "radius": member.radius, "draw": member.draw}

@@ -59,7 +59,7 @@ of_edge = functools.partial(Variable, axes=(EDGE,), may_be_missing=True)
 
 
 def measure_block(job: blocks.Job) -> xr.Dataset:
-    """Measure the block of a job in all variants of its study."""
+    """Measure all variants of a job's study for the draws of its block; return the labelled results."""
     lifecycle.listen()
     work, result = blocks.begin(job), None
     study, seed = work.block.study, work.block.seed
@@ -108,16 +108,16 @@ def _finite(parts: Parts) -> np.ndarray:
     on_plane("residual_norm", "loss", "‖H′_d‖_F, H′ = H − G"),
 )
 def curves(ray: Ray) -> dict:
-    """Summaries of the spectra of the Hessian and of its parts, as arrays (criteria, radii)."""
+    """Summaries of the spectra of the Hessian and of its parts, by name, as arrays (criteria, radii)."""
     found = [_summaries(ray.parts[label]) for label in ray.study.criteria]
     names = dict.fromkeys(name for rows in found for row in rows for name in row)
     return {name: np.array([[row.get(name, math.nan) for row in rows] for rows in found]) for name in names}
 
 
 def _summaries(parts: Parts) -> list[dict[str, float]]:
-    """Variables of `curves` for one criterion, by name, in a list over radii.
+    """Variables of `curves` by name for one criterion, a dictionary for each radius.
 
-    Only overflow is given at radii where loss or Hessian are not finite.
+    Where loss or Hessian are not finite, the dictionary contains overflow only.
     """
     return [
         {"overflow": float(not finite), **(_summary(parts, number) if finite else {})}
@@ -154,7 +154,7 @@ def _summary(parts: Parts, number: int) -> dict[str, float]:
     Variable("dead_dimensions", "1", "share of dimensions of both branches that do not vary", (RADIUS,)),
 )
 def batch(ray: Ray) -> dict:
-    """Deviation of the embeddings, and shares of active hinges and of dead dimensions, at every radius."""
+    """Standard deviation of the embeddings, share of active hinges and share of dead dimensions, as arrays (radii,)."""
     v = ray.spread
     return {
         "deviation": np.sqrt(v.mean(1)),
@@ -175,9 +175,10 @@ def batch(ray: Ray) -> dict:
     key="edges",
 )
 def edges(ray: Ray) -> dict:
-    """Edges x = log10(r²/r_X²), where the trace on a plane changes its sign, measured and by the formula.
+    """Edges x = log10(r²/r_X²), where the trace on a plane changes its sign, measured and by the formula, by name.
 
-    Also x of the minimum of the loss along the ray, and the weights of I and V in the formula for wide networks.
+    There is one x for each loss in the study's `edges`. Also x of the minimum of the loss along the ray, and the
+    weights of I and V in the formula for wide networks.
     """
     wanted, weights = ray.study.edges, ray.layer_weights
     found = {
@@ -238,7 +239,7 @@ def layers(ray: Ray) -> dict:
     key="collapse",
 )
 def collapse(ray: Ray) -> dict:
-    """Compare the Hessian of the last layer with its closed form where the weights W_n of this layer are zero.
+    """Compare the last layer's Hessian with its closed form, at weights W_n = 0 of this layer; return values by name.
 
     Also the Hessian's eigenvalues along one row of W_n, and the threshold of collapse. Errors and eigenvalues are NaN
     for losses without a closed form.
@@ -323,7 +324,10 @@ def checked(ray: Ray) -> dict:
 
 
 def _degree_error(ray: Ray, label: str, hessians: list[np.ndarray]) -> float:
-    """Largest error, relative to the norm, of the power law of `hessians` in the radius; NaN for losses without one."""
+    """Largest relative error of the power law that the Hessian of a loss should follow over the radius.
+
+    `hessians` are those at all radii. NaN for losses without a power law, see DEGREES.
+    """
     if label not in DEGREES:
         return math.nan
     slope, constant = DEGREES[label]

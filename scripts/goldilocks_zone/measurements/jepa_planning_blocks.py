@@ -46,10 +46,10 @@ OBSERVABLES = Observables(RADIUS, DRAW)
 
 @dataclass(frozen=True)
 class Predictions:
-    """Predictions (n, e) of one member by level and horizon, and the embeddings (n, e) observed at these times.
+    """Predicted and observed embeddings (n, e) of one member on fresh sequences, by level and horizon.
 
-    targets: values (n, t) to decode, by horizon and name. now: embeddings (n, e) from which predictions start, by
-    level.
+    predicted: predictions of embeddings. observed: embeddings of what is observed at the horizon. targets: values (n,
+    t) to decode, by horizon and name. now: embeddings (n, e) from which predictions start, by level.
     """
 
     predicted: dict[str, dict[int, np.ndarray]]
@@ -61,7 +61,10 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Plans:
-    """Episodes of all members, by planner and room of the goals, and the `number` of the member to measure."""
+    """Episodes of all members, by planner and room of the goals.
+
+    `number` is the index of the member to measure.
+    """
 
     episodes: dict[tuple[str, str], rooms.Episodes]
     number: int
@@ -69,7 +72,7 @@ class Plans:
 
 
 def measure_block(job: blocks.Job) -> xr.Dataset:
-    """Measure the block of a job in all variants of its study."""
+    """Train and measure all variants of a job's study for its draws and radii; return the labelled results."""
     lifecycle.listen()
     work, result, number = blocks.begin(job), None, 0
     for variant in studies.variants(work.block.study):
@@ -102,7 +105,7 @@ def _measure(block: xr.Dataset, place: dict, trainer: hierarchies.Trainer, train
 
 
 def predictions(world: worlds.World, study: PlanningStudy, trained: hierarchies.Hierarchy, member: int) -> Predictions:
-    """Predictions of one member on fresh sequences, with the embeddings and targets that are observed there.
+    """Predict on fresh sequences with the models of one member, and observe the embeddings and targets there.
 
     Level 1 starts from the last of the first POOLED frames, level 2 from the window of all of them. Level 2 and the
     direct predictor only reach horizons that are multiples of the span. `trained` holds this member alone, and `member`
@@ -139,7 +142,11 @@ def predictions(world: worlds.World, study: PlanningStudy, trained: hierarchies.
 
 
 def _ahead(members: Members, start: Tensor, actions: Tensor, horizons: Sequence[int], span: int) -> dict:
-    """Predictions (m, n, e) by horizon, from a start (m, n, e), with actions (m, n, h, a) of `span` steps each."""
+    """Predictions (m, n, e) by horizon, in steps, from embeddings `start` (m, n, e).
+
+    Each prediction is made from the one before with the next of the `actions` (m, n, h, a), and reaches `span` steps
+    further. `horizons` are ascending multiples of the span.
+    """
     if not horizons:
         return {}
     path = planners.unrolled(
@@ -157,7 +164,10 @@ def _plain(found: dict) -> dict:
 
 
 def _targets(states: worlds.Arrays, frame: int) -> dict[str, np.ndarray]:
-    """Targets (n, t) of decoders at a `frame`, by name: cos and sin of angles, or places."""
+    """Values (n, t) that decoders predict from a `frame`, by name: cos and sin of angles, or places.
+
+    `states` are arrays (1, n, frames, …) by name.
+    """
     if "place" in states:
         return {"place": states["place"][0, :, frame]}
     angles = {name: states[name][0, :, frame] for name in TARGETS["ring"]}
@@ -196,9 +206,10 @@ def _known(seen: Predictions, level: str, horizon: int, measure: Callable[[str, 
     key="horizons",
 )
 def predicted(seen: Predictions) -> dict:
-    """R² of targets, by decoders fitted on predicted or on observed embeddings, and errors of predictions.
+    """R² of decoded targets, errors of predictions, and deviation and dimensions in use of embeddings, by name.
 
-    Also the deviation and the dimensions in use of the embeddings from which predictions start.
+    Decoders are fitted on predicted or on observed embeddings. Deviation and dimensions in use are those of the
+    embeddings from which predictions start.
     """
     names = TARGETS[seen.study.datasets[0]]
 
@@ -234,9 +245,9 @@ def _median_square(errors: np.ndarray) -> float:
 
 
 def r_squared(fitted: np.ndarray, given: np.ndarray, targets: np.ndarray) -> float:
-    """R² of a ridge probe for targets (n, t), tested on the second half of `given` (n, e).
+    """R² of a ridge probe that predicts targets (n, t) from embeddings.
 
-    The probe is fitted on the first half of `fitted` (n, e).
+    The probe is fitted on the first half of `fitted` (n, e), and tested on the second half of `given` (n, e).
     """
     half = len(targets) // 2
     embeddings = np.concatenate([fitted[:half], given[half:]])
@@ -246,7 +257,7 @@ def r_squared(fitted: np.ndarray, given: np.ndarray, targets: np.ndarray) -> flo
 
 
 def episodes(trainer: hierarchies.Trainer, trained: hierarchies.Hierarchy) -> dict[tuple[str, str], rooms.Episodes]:
-    """Episodes of all members, by planner and room of the goals."""
+    """Run the episodes of all planners of a study for all members; return them by planner and room of the goals."""
     study, world, draws = trainer.study, trainer.world, trainer.work.block.draws
     steps = (functools.partial(hierarchy.predicted, members) for members in (trained.first, trained.second))
     knowledge = rooms.Knowledge(trained.below, trained.above, *steps)

@@ -83,7 +83,7 @@ class Ray:
         return len(self.sizes)
 
     def stream(self, purpose: str, *more: str) -> np.random.Generator:
-        """A random stream of this draw."""
+        """Random generator of a stream of this draw, which `purpose` and `more` name."""
         return self._work.stream(purpose, *more, self._draw)
 
     def loss(self, label: str) -> Loss:
@@ -137,7 +137,7 @@ class Ray:
 
     @functools.cached_property
     def parts(self) -> dict[str, Parts]:
-        """Parts of the Hessian of each criterion at all radii."""
+        """G and H′ on the plane, losses and radial derivatives, at all radii, by label of the study's `criteria`."""
         criteria = self.study.criteria
         losses = [self.loss(label) for label in criteria]
         if self.homogeneous:
@@ -169,7 +169,7 @@ class Ray:
 
     @functools.cached_property
     def moments(self) -> Moments:
-        """I, C and the variances of both branches' outputs at r_X."""
+        """Invariance I, covariance C, and variances (2e,) of both branches' outputs, at r_X."""
         terms = Vicreg(self.study.embedding, 1, 1, 1, self.study.epsilon).terms(self.jets.outputs)
         return Moments(terms.invariance.item(), terms.covariance.item(), self.jets.outputs.var(0).numpy())
 
@@ -215,11 +215,11 @@ HALVINGS, FEWER = 14, 11
 def crossings(
     function: Callable[[Tensor], Tensor], curves: Tensor, grid: Tensor, halvings: int = HALVINGS
 ) -> np.ndarray:
-    """Last sign change from negative to positive of each of q functions of α, as x = 2 log10 α (q,).
+    """Last sign change from negative to positive of each of q functions of α, as x = 2 log10 α, shape (q,).
 
-    function: maps α (q,), one for each function, to values (q,). grid: increasing α (p,). curves: values (p, q) of the
-    functions on the grid. Each sign change is refined by `halvings` bisections of a grid step in log10 α. NaN for
-    functions that are nowhere negative on the grid, or negative at its last point.
+    function: maps q values of α, one for each of the functions, to their values (q,). grid: increasing α (p,). curves:
+    values (p, q) of the functions on the grid. Each sign change is refined by `halvings` bisections of a grid step in
+    log10 α. NaN for functions that are nowhere negative on the grid, or negative at its last point.
     """
     below = (curves < 0).int()
     last = len(grid) - 1 - below.flip(0).argmax(0)
@@ -234,10 +234,10 @@ def crossings(
 
 
 def edges(ray: Ray, here: Jets, measure: Callable, wanted: Sequence[str]) -> dict[str, float]:
-    """Edges x of the `wanted` losses, by label.
+    """Edges x = log10(r²/r_X²) of the `wanted` losses, by label; NaN without an edge.
 
-    An edge is the point of the ray where `measure`, such as `trace`, changes its sign from negative to positive. It is
-    called with jets, loss, scales (p,) and labels, and returns values (p,). `here` are the jets at r_X.
+    An edge is the point of the ray where `measure`, such as `trace`, changes its sign from negative to positive. The
+    function `measure` takes jets, a loss, scales (p,) and labels, and returns values (p,). `here` are the jets at r_X.
     """
     found, terms = {}, [label for label in wanted if label.startswith("vicreg")]
     if terms:
@@ -268,7 +268,7 @@ def trace(here: Jets, loss: Loss, scales: Tensor, labels: Tensor | None = None) 
 
 
 def formula(ray: Ray, label: str, weights: LayerWeights) -> float:
-    """Edge x by the formula of wide networks, with I, C and variances of this θ.
+    """Edge x of the loss `label` by the formula for wide networks, with I, C and variances of this θ.
 
     NaN if the formula has no edge, and for labels other than vicreg or vicreg-<μ/λ>.
     """

@@ -20,7 +20,7 @@ from goldilocks_zone.subspaces import planes
 
 @dataclasses.dataclass(frozen=True)
 class Started:
-    """An ensemble at its initialisation."""
+    """An ensemble of joint embeddings at its initialisation, as an object of observables."""
 
     ensemble: Ensemble
 

@@ -40,10 +40,11 @@ of_arm = functools.partial(Variable, axes=(ARM,), may_be_missing=True)
 
 @dataclass(frozen=True)
 class Trained:
-    """Members at the end of training, and fresh pairs (m, n, …) of their draws.
+    """Members at the end of training, with fresh pairs of their draws.
 
-    `turned` are the observations y (m, n, p) of hard pairs, in which the fast angle of y is turned; None in worlds
-    without a fast angle.
+    criteria: weights, ε and hinge of each member's loss. model: the trained networks. batch: the pairs (m, n, …).
+    turned: observations y (m, n, p) of hard pairs, in which the fast angle of y is turned; None in worlds without a
+    fast angle.
     """
 
     study: JepaTrainingStudy
@@ -95,7 +96,7 @@ class Trained:
         return self.model.codes(self.s_x, self.s_y, self.packed(self.batch.y)).numpy()
 
     def packed(self, y: np.ndarray) -> Tensor:
-        """Packed inputs (m, n, 2p + a) with observations y (m, n, p)."""
+        """Packed inputs (m, n, 2p + a): x and the actions of the batch, with `y` (m, n, p) as second observations."""
         return torch.as_tensor(np.concatenate([self.batch.x, y, self.batch.action], -1))
 
     def _energies(self, s_y: Tensor, y: np.ndarray) -> np.ndarray | None:
@@ -107,7 +108,7 @@ class Trained:
 
 
 def measure_block(job: blocks.Job) -> xr.Dataset:
-    """Measure the block of a job in all arms and variants of its study."""
+    """Train and measure all arms and variants of a job's study for its draws and radii; return the labelled results."""
     lifecycle.listen()
     work, result, number = blocks.begin(job), None, 0
     study = work.block.study
@@ -135,7 +136,7 @@ def measure_block(job: blocks.Job) -> xr.Dataset:
 
 
 def started(study: JepaTrainingStudy, ensemble: Ensemble) -> Iterator[dict]:
-    """Iterate over the members of an ensemble: for each, the values measured at its initialisation, by name."""
+    """Measure an ensemble at its initialisation; iterate over its members, with values by name for each."""
     found = OBSERVABLES.measure(study, Started(ensemble))
     return ({name: each[i] for name, each in found.items()} for i in range(len(ensemble.members)))
 
@@ -163,7 +164,10 @@ def trained(ensemble: Ensemble, points: Tensor) -> Iterator[Trained]:
     Variable("diverged", "1", "1 where training ended in values that are not finite, else 0", (ARM,)),
 )
 def size(seen: Trained) -> dict:
-    """Deviation and dimensions in use of embeddings, norm of parameters, and whether training diverged."""
+    """Deviation and dimensions in use of embeddings, norm of parameters, and divergence, each (m,), by name.
+
+    For gaussian_pairs, also the deviation that theory predicts for the end of training.
+    """
     s_x, points = seen.s_x.numpy(), seen.model.parameters
     found = {
         "deviation": representations.deviation(s_x),
@@ -192,7 +196,10 @@ def size(seen: Trained) -> dict:
     of_arm("auc_hard", "1", "the same of y whose fast angle is turned by ±π/8"),
 )
 def energies(seen: Trained) -> dict:
-    """Energies of compatible and incompatible pairs; none for an autoencoder."""
+    """Mean energies of compatible and incompatible pairs and measures of their separation, each (m,), by name.
+
+    The result is empty for an autoencoder.
+    """
     here, other = seen.compatible, seen.incompatible
     if here is None:
         return {}
@@ -222,7 +229,7 @@ def _finite(values: np.ndarray) -> np.ndarray:
     of_arm("right_label_accuracy", "1", "accuracy of a probe for the label (of panes: the right image)"),
 )
 def probes(seen: Trained) -> dict:
-    """R² and accuracy of linear probes of the embeddings s_x."""
+    """R² or accuracy of linear probes of the embeddings s_x, each (m,), for all targets that the batch has, by name."""
     s_x, truth, found = seen.s_x.numpy(), seen.batch.truth, {}
     for name in ("theta", "phi"):
         if name in truth and (name == "theta" or seen.study.slow):
@@ -247,7 +254,11 @@ def probes(seen: Trained) -> dict:
     of_arm("codes_in_use", "1", "effective number of codes in use, exp of the entropy of the best codes"),
 )
 def information(seen: Trained) -> dict:
-    """Effective number of codes in use, and their information about the hidden cause; nothing for a single code."""
+    """Effective number of codes in use, and their information about the hidden cause, each (m,), by name.
+
+    The result is empty for a single code and for an autoencoder. The information is left out if there is no hidden
+    cause.
+    """
     if seen.study.codes == 1 or seen.compatible is None:
         return {}
     told = seen.told()
@@ -269,5 +280,8 @@ def information(seen: Trained) -> dict:
     key="curvature_examples",
 )
 def curvature(seen: Started) -> dict:
-    """Excess positive curvature at the start; measured only if the network is Siamese and the loss VICReg."""
+    """Excess positive curvature Tr(H_d)/‖H_d‖_F (m,) of the loss on a plane at the start of training.
+
+    It is measured only if the network is Siamese and the loss VICReg.
+    """
     return {"start_trace_over_norm": seen.kappas()} if seen.is_known else {}

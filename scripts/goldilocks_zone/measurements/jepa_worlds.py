@@ -19,8 +19,9 @@ HARD = np.pi / 8  # turn of the fast angle in hard pairs, in radians
 
 @dataclass(frozen=True)
 class Pairs:
-    """Fresh pairs of one world, for training and for measurements.
+    """Source of fresh pairs of observations: a world for training, and one for measurements at the end.
 
+    They differ for views of images only, which show training images or test images.
     observation: dimension p of an observation. action: number a of an action's features. classes: number of classes of
     the images' labels, 1 for worlds. checksum: checksum of the images, empty for worlds.
     """
@@ -37,29 +38,32 @@ class Pairs:
         return Sizes(self.observation, self.action, embedding)
 
     def packed(self, draws: Sequence[int], step: int, count: int) -> np.ndarray:
-        """Fresh pairs (s, n, 2p + a) of some draws at a step of training."""
+        """Draw `count` fresh pairs for each of the `draws` at a training step, packed as (s, n, 2p + a)."""
         return pack(worlds.batch(self.training, draws, step, count))
 
     def evaluated(self, draws: Sequence[int], count: int) -> worlds.Batch:
-        """Pairs (s, n, …) of some draws, for measurements."""
+        """Draw `count` pairs (s, n, …) for each of the `draws`, for measurements at the end of training."""
         return worlds.batch(self.evaluation, draws, 0, count, "evaluation")
 
     def curved(self, draw: int, count: int) -> worlds.Batch:
-        """Pairs (1, n, …) of one draw, for measurements of curvature."""
+        """Draw `count` pairs (1, n, …) for one draw, for measurements of curvature."""
         return worlds.batch(self.training, [draw], 0, count, "curvature")
 
     def turned(self, batch: worlds.Batch) -> np.ndarray | None:
-        """Observations y (s, n, p) of hard pairs: the fast angle is turned by ±HARD; None in worlds other than ring."""
+        """Observations y (s, n, p) of hard pairs, made from those of a batch: y with the fast angle turned by ±HARD.
+
+        None in worlds other than ring.
+        """
         return self.evaluation.turned(batch, HARD) if isinstance(self.evaluation, worlds.Ring) else None
 
 
 def pack(batch: worlds.Batch) -> np.ndarray:
-    """x, y and the action side by side (s, n, 2p + a)."""
+    """Pack a batch into one array (s, n, 2p + a): x, y and the features of the action, side by side."""
     return np.concatenate([batch.x, batch.y, batch.action], -1)
 
 
 def of(study: JepaTrainingStudy, dataset: str, path: str, seed: int) -> Pairs:
-    """Pairs of a study whose varied keys have one value each; `path` is the file of a dataset of images.
+    """Source of pairs for a study whose varied keys have one value each; `path` is the file of a dataset of images.
 
     Raises ValueError if such a dataset has no training or no test images.
     """

@@ -108,7 +108,7 @@ class Options:
 
 @kernels.differentiating
 def measure(network: nn.Module, parameters: Tensor, sets: Sets, options: Options) -> dict[str, np.ndarray]:
-    """Measure all VARIABLES at `parameters` (D,) for the mean cross-entropy over `sets.spectrum`.
+    """Values by name of all VARIABLES at `parameters` (D,), for the mean cross-entropy over `sets.spectrum`.
 
     Computations are in the precision of the inputs. Clustering without the last layer is NaN if layers are unknown;
     residual_extreme is left out unless `options.residual`. Raises TooFewEigenvalues if G has fewer than `options.count`
@@ -153,7 +153,7 @@ def outputs(network: nn.Module, parameters: Tensor, inputs: Tensor) -> Tensor:
 
 
 def modelled(outputs: np.ndarray, one_hot: np.ndarray, size: int, count: int, measured: dict) -> dict[str, np.ndarray]:
-    """Predictions (RUNGS,) of the random model by name, and model_eigenvalue (RUNGS, count).
+    """Predictions of `theory.random_model`, by name: arrays (RUNGS,), and model_eigenvalue (RUNGS, count).
 
     outputs, one_hot: softmax outputs and labels (n, k). size: D. measured: values of σ_c, σ_E, σ_z and the mixing by
     name. NaN if outliers do not separate from the bulk, or no Gaussian logits give the measured mixing.
@@ -204,7 +204,10 @@ def _entropy(logits: Tensor) -> float:
 
 
 def _input_cosines(examples: Examples) -> np.ndarray:
-    """Mean cosine of different inputs (INPUT_PAIRS,): within classes of two or more examples, and over all pairs."""
+    """Mean cosine between different inputs, for each of INPUT_PAIRS: pairs within a class, and all pairs.
+
+    The first is a mean over classes of two or more examples.
+    """
     units = torch.nn.functional.normalize(examples.inputs.flatten(1).double())
 
     def mean(some: Tensor) -> float:
@@ -215,7 +218,10 @@ def _input_cosines(examples: Examples) -> np.ndarray:
 
 
 def _clusters(pairs: logit_gradient_pairs.Pairs) -> np.ndarray:
-    """Values of the variable clustering (PAIRS, LAYERS); NaN without the last layer if layers are unknown."""
+    """Mean cosines of logit gradients, the variable clustering (PAIRS, LAYERS), from measured `pairs`.
+
+    NaN without the last layer if layers are unknown.
+    """
     missing = dict.fromkeys(PAIRS, np.nan)
     of_layers = [vars(each) if each else missing for each in (pairs.clustering, pairs.without_last)]
     return np.array([[values[pair] for values in of_layers] for pair in PAIRS])
@@ -224,10 +230,10 @@ def _clusters(pairs: logit_gradient_pairs.Pairs) -> np.ndarray:
 def _powers(
     sets: Sets, problem: Problem, parameters: Tensor, gradients: logit_gradients.LogitGradients, top: Tensor, p: Tensor
 ) -> np.ndarray:
-    """Values of the variable gradient_power (SOURCES, m).
+    """Share of each gradient's squared norm along each of m top eigenvectors of G, as an array (SOURCES, m).
 
-    gradients: logit gradients J of the examples that define G; top: cotangents (m, n, k) of the eigenvectors of G; p:
-    softmax outputs (n, k) on these examples.
+    SOURCES names the examples and labels of the gradients. gradients: logit gradients J of the examples that define G.
+    top: cotangents (m, n, k) of the eigenvectors. p: softmax outputs (n, k) on these examples.
     """
     (n, classes), random = p.shape, stream("powers")
     drawn = (p.cumsum(1)[:, :-1].cpu() < torch.as_tensor(random.random((n, 1)))).sum(1).to(p.device)
@@ -258,10 +264,10 @@ def _powers(
 
 
 def _deviations(gradients: logit_gradients.LogitGradients, size: int) -> dict[str, float]:
-    """σ_c and σ_E of the random model, from the logit gradients of n examples; `size` is D.
+    """σ_c and σ_E of the random model, by the names cluster_deviation and noise_deviation; `size` is D.
 
-    σ_c is the standard deviation of the entries of the mean logit gradients. σ_E is the standard deviation of the
-    entries of examples' logit gradients around this mean. Both are root mean squares over classes.
+    σ_c is the standard deviation of the entries of the mean logit gradients over n examples. σ_E is the standard
+    deviation of the entries of examples' logit gradients around this mean. Both are root mean squares over classes.
     """
     n, classes = gradients.examples, gradients.classes
     averages = torch.eye(classes, dtype=gradients.dtype, device=gradients.device)[:, None].expand(-1, n, -1) / n
@@ -277,9 +283,10 @@ def _deviations(gradients: logit_gradients.LogitGradients, size: int) -> dict[st
 def _hessian(
     problem: Problem, parameters: Tensor, options: Options, top: logit_gradients.GaussNewton, classes: int
 ) -> dict[str, np.ndarray]:
-    """Values by name of the variables of the Hessian and, with `options.residual`, of H′.
+    """Top eigenvalues, trace and norm of the Hessian, and top_space_cosine with the eigenvectors of G, by name.
 
-    top: eigenpairs of G, near which the search starts. classes: number of classes.
+    With `options.residual`, also the extreme eigenvalues of H′. top: eigenpairs of G, near which the search for those
+    of the Hessian starts. classes: number of classes.
     """
     # The eigenvectors of G are near those of H, so they are good starting vectors.
     known = logit_gradients.pulled(problem, parameters, top.cotangents).double().cpu().numpy()

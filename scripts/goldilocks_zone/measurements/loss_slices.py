@@ -29,7 +29,11 @@ OBSERVABLES = Observables(RADIUS)
 
 
 def along(name: str, key: str, meaning: str) -> Axis:
-    """Axis of displacements along one direction; the setting `key` of cuts is the number of steps on either side."""
+    """Axis of displacements along one direction, with the given `name`.
+
+    The setting `key` of the slices is the number of steps on either side; `meaning` names the direction in the axis's
+    long_name.
+    """
 
     def labels(shape: Shape) -> list[float]:
         return loss_slices.displacements(shape.study.extent, getattr(shape.study, key))
@@ -44,7 +48,10 @@ SECOND = along("second", "plane_steps", "direction 1")
 
 @dataclasses.dataclass(frozen=True)
 class Slices:
-    """A point (D,) of a problem, and orthogonal directions (d, D) of the same norm as the point."""
+    """A point (D,) through which slices of the loss are measured, and orthogonal directions (d, D) of the same norm.
+
+    The loss is that of the `problem`; `settings` say how far the slices extend.
+    """
 
     problem: Problem
     point: torch.Tensor
@@ -59,7 +66,10 @@ class Slices:
     Variable("plane_loss", "nat", "mean loss on a plane through the initialisation", (SECOND, FIRST)),
 )
 def slices(seen: Slices) -> dict[str, np.ndarray]:
-    """Losses on lines and on a plane; displacements are in units of the radius."""
+    """Mean losses at the point, on a line along each direction, and on the plane of the first two directions, by name.
+
+    Lines are (directions, displacements); the plane is (second, first). Displacements are in units of the radius.
+    """
     cuts, count = seen.settings, len(seen.directions)
     line, grid = (loss_slices.displacements(cuts.extent, steps) for steps in (cuts.steps, cuts.plane_steps))
     lines, plane = loss_slices.line_coefficients(line, count), loss_slices.plane_coefficients(grid, count)
@@ -69,7 +79,7 @@ def slices(seen: Slices) -> dict[str, np.ndarray]:
 
 
 def measure_block(job: blocks.Job) -> xr.Dataset:
-    """Measure the losses on all slices; the settings name the dataset, network and subspace.
+    """Measure the loss on all slices at all radii; the settings name the dataset, network and subspace.
 
     Raises ValueError if the plane has more dimensions than the network has weights.
     """

@@ -1,4 +1,4 @@
-"""Minima of several kinds (Sabanayagam et al. 2023), for draws with their own data, weights and batches.
+"""Training to minima of several kinds (Sabanayagam et al. 2023), for draws with their own data, weights and batches.
 
 Letters: s draws, n examples, D parameters, e epochs.
 """
@@ -26,7 +26,11 @@ NOISY = "checkerboard_noisy"  # dataset whose minimum is the start of wide_margi
 
 @dataclass(frozen=True)
 class Data:
-    """Training and test examples of each of s draws: inputs (s, n, …) and labels (s, n)."""
+    """Training and test examples of each of s draws: inputs (s, n, …) and labels (s, n).
+
+    checksum: identifies the version of the data. borders: for each draw, the designed borders of its dataset in the
+    plane; None without a design.
+    """
 
     training: tuple[Tensor, Tensor]
     test: tuple[Tensor, Tensor]
@@ -35,14 +39,14 @@ class Data:
     borders: Sequence[planar.Borders | None] | planar.Borders | None
 
     def of(self, number: int) -> "Data":
-        """Data of one draw: inputs (n, …), labels (n,), and designed borders if there are any."""
+        """Data of the draw with index `number`: inputs (n, …), labels (n,), and designed borders if there are any."""
         training, test = (tuple(each[number] for each in part) for part in (self.training, self.test))
         return dataclasses.replace(self, training=training, test=test, borders=self.borders[number])
 
 
 @dataclass(frozen=True)
 class Minima:
-    """Parameters (e, s, D) of one kind of minimum.
+    """Parameters (e, s, D) of one kind of minimum, for each number of epochs and each draw.
 
     random_accuracy: accuracy (s,) on the random labels that adversarial minima start from; NaN for all other kinds.
     """
@@ -52,7 +56,10 @@ class Minima:
 
 
 def data_of(work: blocks.Work, study: BoundaryStudy, like: Tensor) -> Data:
-    """Data of a block's draws, in the precision and on the device of `like`."""
+    """Load or sample the training and test examples of all draws of a job's block.
+
+    Inputs have the precision of `like`; all tensors are on its device.
+    """
     job, block = work.job, work.block
     if planar_shapes.of(job.dataset):
         return in_the_plane(study, job.dataset, block.seed, block.draws, like)
@@ -68,7 +75,10 @@ def data_of(work: blocks.Work, study: BoundaryStudy, like: Tensor) -> Data:
 
 
 def in_the_plane(study: BoundaryStudy, name: str, seed: int, draws: Sequence[int], like: Tensor) -> Data:
-    """Data of a dataset in the plane, sampled for each draw."""
+    """Sample the dataset `name`, points in the plane, for each of the `draws`.
+
+    Inputs are (s, n, 1, 1, 2), in the precision of `like`; all tensors are on its device.
+    """
     known = planar_shapes.of(name)
 
     def of_draws(purpose: str, count: int | None) -> tuple[Tensor, Tensor]:
@@ -85,7 +95,11 @@ def in_the_plane(study: BoundaryStudy, name: str, seed: int, draws: Sequence[int
 
 @dataclass(frozen=True)
 class Phase:
-    """One training run: optimiser, learning rate, batch (None for all examples), steps to keep, and loss to stop at."""
+    """Settings of one training run.
+
+    optimiser: adam or sgd. rate: learning rate. batch: examples per step, None for all. steps: numbers of steps after
+    which parameters are kept; the run ends after the last. stop_at: training loss at which a member stops.
+    """
 
     optimiser: str
     rate: float
@@ -95,7 +109,10 @@ class Phase:
 
 
 class Trainer:
-    """Trains the minima of some draws, with a checkpoint for each phase."""
+    """Trains the minima of all kinds in a study, for all `draws` at once.
+
+    Each phase of training has its own checkpoint. `data` are those of the draws, in the same order.
+    """
 
     def __init__(self, work: blocks.Work, study: BoundaryStudy, module: nn.Module, data: Data, draws: Sequence[int]):
         self.work, self.study, self.data, self.draws = work, study, data, list(draws)
@@ -109,7 +126,7 @@ class Trainer:
     def minima(self) -> dict[str, Minima]:
         """Train all minima of the study, and return them by label.
 
-        All but the untrained one end with the same phase of training, as one ensemble.
+        All but the untrained one end with the same phase of training, in which they form one ensemble.
         """
         labels, fresh = self.study.minima, self.fresh()
         nothing = torch.full((len(self.draws),), torch.nan, dtype=torch.float64)
@@ -144,16 +161,20 @@ class Trainer:
         return torch.as_tensor(np.stack(points)).to(self.training[0])
 
     def _undecided(self, point: Tensor, inputs: Tensor) -> Tensor:
-        """Shift the last bias of parameters (D,), if there is one, to make the mean logits on the inputs equal."""
+        """Shift the last layer's bias in `point` (D,), so that all logits have the same mean over the inputs.
+
+        If the last layer has no bias, the point is returned unchanged.
+        """
         mean = networks.logits_function(self.module)(point, inputs).mean(0)
         if list(self.module.parameters())[-1].ndim != 1:
             return point
         return torch.cat([point[: -len(mean)], point[-len(mean) :] - mean + mean.mean()])
 
     def _on_random_labels(self, starts: Tensor, strengths: list[int]) -> list[tuple[Tensor, Tensor]]:
-        """Train on random labels; for each number of steps in `strengths`, return parameters and accuracies.
+        """Train from `starts` (s, D) on random labels; return parameters and accuracies for each number of steps.
 
-        The parameters are (s, D); the accuracies (s,) are those on the random labels.
+        `strengths` are these numbers of steps, ascending. Parameters are (s, D). Accuracies (s,) are those on the
+        random labels.
         """
         inputs, labels = self.training
         streams = [self.work.stream("random labels", draw) for draw in self.draws]
@@ -163,7 +184,7 @@ class Trainer:
         return [(points, self.classified(points, inputs, drawn)["accuracy"]) for points in found]
 
     def _on_noisy_data(self, starts: Tensor) -> Tensor:
-        """Parameters (s, D) after training from `starts` (s, D) on the noisy checkerboard."""
+        """Parameters (s, D) at the end of training from `starts` (s, D) on the noisy checkerboard."""
         work = self.work
         noisy = in_the_plane(self.study, NOISY, work.block.seed, self.draws, self.training[0]).training
         return self.train(starts, noisy, self._last)[-1]
@@ -182,7 +203,11 @@ class Trainer:
         return torch.as_tensor(found["place"])[[steps.index(step) for step in phase.steps]].to(starts)
 
     def classified(self, points: Tensor, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Accuracy and loss (m,) of parameters (m, D), each on its own inputs (m, n, …) and labels (m, n)."""
+        """Accuracy, mean loss and share of zero logits of m networks with parameters `points` (m, D).
+
+        Each network has its own inputs (m, n, …) and labels (m, n). Returns arrays (m,) by name, see
+        `observations.classified`.
+        """
         return observations.classified(self._ensemble(points, (inputs, labels), self._last), inputs, labels)
 
     def _ensemble(self, starts: Tensor, examples: tuple[Tensor, Tensor], phase: Phase) -> ensembles.Ensemble:

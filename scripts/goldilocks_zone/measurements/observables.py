@@ -1,6 +1,7 @@
-"""Observables: measured variables, each registered once, where it is measured. Imports nothing heavy.
+"""Observables: measured variables with the functions that measure them, registered where they are measured.
 
 The registration determines a variable's dimensions and attributes, its row in results/README.md and its aggregation.
+This module imports nothing heavy.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,9 +13,10 @@ MEAN_AND_VARIANCE, ALLOWED, LEFT_OUT, LAST, OF_NETWORK = "mean and variance", "a
 
 
 class Shape(NamedTuple):
-    """Arguments of the function that gives an axis its labels.
+    """Settings and sizes that determine the labels of axes; the argument of `Axis.labels`.
 
-    They are a study, its network, the shape (channels, height, width) of its images, and the number of classes.
+    study: settings of the study. module: its network. image: shape (channels, height, width) of the inputs. classes:
+    number of classes.
     """
 
     study: Any
@@ -24,10 +26,10 @@ class Shape(NamedTuple):
 
 
 class Axis(NamedTuple):
-    """An axis of results, whose `labels` are a function of the study's `Shape`.
+    """An axis of results.
 
-    last: in aggregates, the axis comes after the draws, not among the varied keys. of_network: the axis has a length
-    that depends on the network.
+    labels: function that maps the `Shape` of a study to the labels along the axis. last: in aggregates, the axis comes
+    after the draws, not among the varied keys. of_network: the length of the axis depends on the network.
     """
 
     name: str
@@ -39,7 +41,7 @@ class Axis(NamedTuple):
 
     @property
     def attributes(self) -> dict[str, str]:
-        """Attributes of the coordinate."""
+        """Attributes of the axis's coordinate: units, long_name, and those that control its aggregation."""
         found = {"units": self.units, "long_name": self.long_name} if self.long_name else {}
         found |= {ORDER: LAST} if self.last else {}
         return found | ({LENGTH: OF_NETWORK} if self.of_network else {})
@@ -51,9 +53,9 @@ RADIUS = Axis("radius", lambda shape: [], "radius of the initialisation", "the s
 
 
 class Variable(NamedTuple):
-    """A measured variable; its own `axes` follow the axes of points, see `Observables`.
+    """A measured variable; its dimensions are the varied keys, the `points` of its `Observables`, and then its `axes`.
 
-    plane_variance: aggregates also keep the variance over planes; may_be_missing: values may be missing in aggregates;
+    plane_variance: aggregates also keep the variance over planes. may_be_missing: values may be missing in aggregates.
     aggregated: aggregates contain the variable.
     """
 
@@ -67,7 +69,7 @@ class Variable(NamedTuple):
 
     @property
     def attributes(self) -> dict[str, str]:
-        """Attributes of the variable in a block."""
+        """Attributes of the variable in a block: units, long_name, and those that control its aggregation."""
         found = {"units": self.units, "long_name": self.long_name}
         found |= {OVER_PLANES: MEAN_AND_VARIANCE} if self.plane_variance else {}
         found |= {MISSING: ALLOWED} if self.may_be_missing else {}
@@ -75,9 +77,10 @@ class Variable(NamedTuple):
 
 
 class Observable(NamedTuple):
-    """Variables, and the function `measure` that computes them, by name, from an object of the class `of`.
+    """Variables, and the function that measures them.
 
-    They are measured only in studies that set the key `key`, or in all studies if `key` is empty.
+    `measure` takes an object of the class `of`, and returns the values of the `variables` by name. The variables are
+    measured only in studies that set the key `key`, or in all studies if `key` is empty.
     """
 
     of: type
@@ -86,19 +89,26 @@ class Observable(NamedTuple):
     measure: Callable[[Any], Mapping[str, Any]]
 
     def wanted(self, study: Any) -> bool:
-        """Return whether a study has these variables: it sets the key `key`, or `key` is empty."""
+        """True if a study measures these variables, because it sets the key `key` or because `key` is empty."""
         return not self.key or bool(getattr(study, self.key))
 
 
 class Observables(list):
-    """Observables of one kind of study; the axes `points`, such as radius and draw, come first in every variable."""
+    """List of the observables of one kind of study; each variable has the axes `points`, such as radius and draw.
+
+    In every variable, `points` follow the varied keys and precede the variable's own axes.
+    """
 
     def __init__(self, *points: Axis):
         super().__init__()
         self.points = points
 
     def register(self, of: type, *variables: Variable, key: str = "") -> Callable[[Callable], Callable]:
-        """Decorate a function that measures `variables` of an object of the class `of`, in studies that set `key`."""
+        """Return a decorator that registers a function as measuring `variables` of objects of the class `of`.
+
+        The function takes such an object and returns values by name. With a `key`, it is used only in studies that set
+        this key.
+        """
 
         def decorate(measure: Callable) -> Callable:
             self.append(Observable(of, key, variables, measure))
@@ -107,6 +117,6 @@ class Observables(list):
         return decorate
 
     def measure(self, study: Any, seen: Any) -> dict[str, Any]:
-        """Measure all variables of the study that are defined for an object `seen`; return values by name."""
+        """Values, by name, of all variables that the study measures of objects of the class of `seen`."""
         chosen = [each for each in self if isinstance(seen, each.of) and each.wanted(study)]
         return {name: value for each in chosen for name, value in each.measure(seen).items()}

@@ -59,11 +59,11 @@ def acted(
     tasks: tuple[np.ndarray, np.ndarray],
     members: Sequence[int],
 ) -> Episodes:
-    """Let a planner act for all members, and return the episodes.
+    """Run the episodes of a planner, from all starts of all members.
 
-    `tasks` are the starts and the goals, (m, n, 2) each. Each member has its own random streams. The first plan uses
-    POOLED frames that are observed at rest at the start; later plans use the last POOLED frames. The goal is given by
-    POOLED frames at rest.
+    `tasks` are the starts and the goals, (m, n, 2) each. `members` are numbers that name the members' own random
+    streams. The first plan uses POOLED frames that are observed at rest at the start; later plans use the last POOLED
+    frames. The goal is given by POOLED frames at rest.
     """
     places, goals = tasks
     levels = _levels(planner, world, knowledge)
@@ -89,7 +89,10 @@ def acted(
 
 
 def _seen(world: two_rooms.TwoRooms, places: np.ndarray, members: Sequence[int], *purpose: str | int) -> Tensor:
-    """Observations (m, …, p) at places (m, …, 2), with independent noise for each member."""
+    """Observations (m, …, p) at places (m, …, 2), with independent noise for each member.
+
+    `purpose` and the numbers `members` name the random streams of the noise.
+    """
     found = (world.at(own, *purpose, member) for own, member in zip(places, members))
     return torch.as_tensor(np.stack(list(found)))
 
@@ -109,7 +112,10 @@ def _place(
 
 
 def _levels(planner: Flat | Hierarchical, world: two_rooms.TwoRooms, knowledge: Knowledge) -> planners.Levels:
-    """Models of the planner: the true dynamics with observations free of noise, or the learnt models."""
+    """Models for a planner: true dynamics with observations free of noise if `planner.true`, else the learnt models.
+
+    Both have the learnt models of level 2.
+    """
     if not planner.true:
         return planners.Levels(knowledge.first, knowledge.second, lambda path: path, knowledge.above)
 

@@ -58,7 +58,10 @@ class Member(NamedTuple):
 
 
 class Ensembles:
-    """The study, network, subspace and examples, on the job's device, that several ensembles share."""
+    """Job, study, network, subspace and examples, which all ensembles of one variant of a study share.
+
+    where: the subspace. training, held_out: inputs and labels on the job's device.
+    """
 
     def __init__(self, work: blocks.Work, study: TrainingStudy, module: nn.Module, splits: datasets.Splits):
         self.work, self.study, self.module, self.splits = work, study, module, splits
@@ -67,7 +70,10 @@ class Ensembles:
 
 
 class Logged(NamedTuple):
-    """The members still in training after a step; measured values have one entry for each member."""
+    """Ensemble `state` of the members that are still in training after a step.
+
+    Observables of this class return arrays with one row for each of these members.
+    """
 
     trained: Ensembles
     step: int
@@ -92,7 +98,7 @@ def finite(points: Tensor) -> Iterator[tuple[int, Tensor]]:
 
 
 def measure_block(job: blocks.Job) -> xr.Dataset:
-    """Measure the block of a job in all variants of its study."""
+    """Measure all variants of a job's study at the draws and radii of its block; return the labelled results."""
     lifecycle.listen()
     work, result, number = blocks.begin(job), None, 0
     study = work.block.study
@@ -139,7 +145,7 @@ def _groups(members: list[Member], trained: Ensembles) -> list[list[Member]]:
 
 
 def _train(trained: Ensembles, members: list[Member], checkpoint: loop.Checkpoint) -> dict[str, np.ndarray]:
-    """Train the members, and return the measured values by name, as arrays (members, …)."""
+    """Train `members` as one ensemble; return all measured values by name, as arrays (m, …)."""
     study, work = trained.study, trained.work
     parameters = initialisation.parameters_of(trained.module)
     r_x, depth = initialisation.glorot_radius(parameters), labels.depth(work.job.network)
@@ -215,7 +221,7 @@ def _subset(trained: Ensembles, draw: int, points: list[np.ndarray]) -> constrai
     logged("step_cosine", "1", "mean cosine of the angle between successive steps so far"),
 )
 def snapshot(seen: Logged) -> dict[str, Tensor]:
-    """Accuracy, loss, norms and angles on the first training examples."""
+    """Accuracy and loss on the first training examples, with norms and angles, see `observations.snapshot`."""
     examples = tuple(each[: seen.trained.study.evaluated] for each in seen.trained.training)
     return observations.snapshot(seen.state, training=examples)
 
@@ -227,7 +233,7 @@ def snapshot(seen: Logged) -> dict[str, Tensor]:
     key="validation",
 )
 def held_out(seen: Logged) -> dict[str, Tensor]:
-    """Accuracy and loss on held-out examples."""
+    """Accuracy and mean loss (m,) of each member on the held-out examples, by name."""
     found = observations.classified(seen.state, *seen.trained.held_out)
     return {f"validation_{name}": found[name] for name in ("accuracy", "loss")}
 
@@ -277,7 +283,10 @@ def geometry(seen: Logged) -> dict[str, Tensor]:
 
 
 def _sets(trained: Ensembles, count: int) -> local_geometry.Sets:
-    """Two sets of `count` training examples, and one of held-out ones. Raises ValueError if there are too few."""
+    """Two disjoint sets of `count` training examples, and one of `count` held-out examples.
+
+    Raises ValueError if there are too few examples.
+    """
     places = (trained.training, 0), (trained.training, count), (trained.held_out, 0)
     parts = [local_geometry.Examples(*(each[first : first + count] for each in known)) for known, first in places]
     sets = local_geometry.Sets(*parts)
@@ -308,7 +317,7 @@ def outputs(seen: Logged) -> dict[str, Tensor]:
     Variable("diverged", "1", "1 where training ended in values that are not finite, else 0"),
 )
 def test(seen: Ended) -> dict[str, np.ndarray]:
-    """Accuracy and loss on test examples."""
+    """Accuracy and mean loss (m,) on the test examples, and whether each member diverged, by name."""
     found = observations.classified(seen.ensemble, *seen.trained.work.on_device(seen.trained.splits.test))
     accuracy, loss = (found[name].cpu().numpy() for name in ("accuracy", "loss"))
     return {"test_accuracy": accuracy, "test_loss": loss, "diverged": (~np.isfinite(loss)).astype(float)}

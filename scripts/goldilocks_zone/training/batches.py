@@ -22,7 +22,10 @@ def batch(shuffles: Sequence[tuple], step: int, size: int, n: int, keep_last: bo
 
 
 def _order(name: tuple, epoch: int, n: int) -> np.ndarray:
-    """Order of the n examples in an epoch, cached until the stream's next epoch."""
+    """Random order (n,) of the n examples in an epoch, from the stream `name`.
+
+    The latest order of each stream is cached, because every step of an epoch needs it.
+    """
     if _ORDERS.get(name, (None,))[0] != (epoch, n):
         _ORDERS[name] = (epoch, n), stream(*name, epoch).permutation(n)
     return _ORDERS[name][1]

@@ -37,8 +37,8 @@ class Options:
 
     batch: examples per step, None for all.
     rates: learning rates (m,).
-    temperatures: temperatures (m,), instead of the problem's.
-    momentum: of SGD. epsilon: of Adam.
+    temperatures: softmax temperatures (m,), used instead of the problem's.
+    momentum: momentum of SGD. epsilon: ε of Adam.
     random_signs: a control that multiplies every entry of a gradient by a random sign at every step, so that only the
     random walk of the optimiser is left (Chang 2019).
     own_examples: each member has its own examples, and the problem has inputs (m, n, …) and labels (m, n).
@@ -48,7 +48,7 @@ class Options:
     own_examples, it returns the examples of all members, (m, n, …).
     stop_at: stop a member once its loss on a batch is at most this value; only in the whole space.
     rate_at: function from the number of a step to a positive factor on the rates.
-    loss_at: function from the number of a step to the loss that it uses instead of the problem's.
+    loss_at: function from the number of a step to the loss of this step, used instead of the problem's.
     """
 
     steps: int
@@ -242,7 +242,7 @@ class Ensemble:
         return torch.as_tensor(signs, device=self.coordinates.device).to(self.coordinates.dtype) * 2 - 1
 
     def at_rest(self, made: list[Tensor]) -> Tensor:
-        """Mask (m,) of the members that no further step would change, given the steps `made` last.
+        """Mask (m,) of the members that no further step would change; `made` are the latest steps, from `step`.
 
         Members are at rest if they have diverged or stopped. They also are if their step was zero and steps depend only
         on the coordinates. In a constrained subset no member counts as at rest: members share matrix products there,
@@ -275,12 +275,12 @@ class Ensemble:
         return result
 
     def state(self) -> dict:
-        """State from which `restore` resumes."""
+        """Coordinates, learning rates and the optimiser's state, by name, from which `restore` resumes."""
         found = {"coordinates": self.coordinates, "rates": self.rates}
         return {**found, "moments": self._moments, "counts": self._counts}
 
     def restore(self, state: dict) -> None:
-        """Resume from a `state`."""
+        """Resume from the coordinates, rates and optimiser's state in `state`, as the method `state` returns them."""
         self.coordinates.copy_(state["coordinates"])
         self.rates = state["rates"]
         self._moments, self._counts = state["moments"], state["counts"]

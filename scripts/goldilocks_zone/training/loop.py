@@ -89,7 +89,10 @@ class _Saving:
         return saved["step"]
 
     def after(self, step: int, steps: int) -> None:
-        """Write a checkpoint after a step if one is due. Raises Stopped if the process is asked to stop."""
+        """Write a checkpoint after `step` of `steps` if one is due, on a request to stop, and after the last step.
+
+        Raises Stopped if the process is asked to stop.
+        """
         if self._checkpoint is None:
             return
         begun, asked = time.monotonic(), self._checkpoint.asked()
@@ -115,10 +118,11 @@ def _saved(path: Path, device: torch.device) -> dict:
 
 
 class _Run:
-    """State of a training run.
+    """State of a training run, which checkpoints save.
 
-    records: observations of all members. working: the ensemble of the members that are not yet at rest; members: their
-    indices in the whole ensemble.
+    working: the ensemble of the members that are not yet at rest. members: their indices in the whole `ensemble`.
+    progress: running sums over their steps. records: for each logged step so far, the observations of all members by
+    name.
     """
 
     def __init__(self, ensemble: ensembles.Ensemble):
@@ -127,7 +131,10 @@ class _Run:
         self.records = []
 
     def record(self, found: Mapping[str, Tensor]) -> None:
-        """Record observations (m', …) of the working members; repeat the last ones of members at rest."""
+        """Append the observations `found`, arrays (m', …) of the working members by name, to the records.
+
+        Members at rest keep their last observations.
+        """
         complete = {name: each.clone() for name, each in self.records[-1].items()} if self.records else {}
         for name, each in {**found, **self.progress.found()}.items():
             if name in complete:

@@ -40,7 +40,10 @@ def snapshot(ensemble: ensembles.Ensemble, **evaluated: tuple[Tensor, Tensor]) -
 
 
 class Progress:
-    """Running sums over the steps so far, for each member: squared step lengths, and cosines of successive steps."""
+    """Running sums over the steps so far, for each member: squared step lengths, and cosines of successive steps.
+
+    `like` has one row for each member.
+    """
 
     def __init__(self, like: Tensor):
         self._square, self._cosine = (torch.zeros(len(like), dtype=torch.float64) for _ in range(2))
@@ -70,18 +73,20 @@ class Progress:
             self._last, self._norm = [part[members] for part in self._last], self._norm[members]
 
     def state(self) -> dict:
-        """State from which `restore` resumes."""
+        """All sums and the last step, by name, from which `restore` resumes."""
         return dict(vars(self))
 
     def restore(self, state: dict) -> None:
-        """Resume from a `state`."""
+        """Resume from the sums and the last step in `state`, as the method `state` returns them."""
         vars(self).update(state)
 
 
 def classified(ensemble: ensembles.Ensemble, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Accuracy, mean loss and share of zero logits, each (m,), of all members, at each member's temperature.
+    """Accuracy, mean loss and share of zero logits of all members, each (m,), by name.
 
-    `inputs` and `labels` are (n, …), or (m, n, …) if each member has examples of its own. Computed in double precision.
+    `inputs` and `labels` are (n, …), or (m, n, …) if each member has its own examples. The loss is at each member's
+    temperature. Accuracy is NaN for diverged members and for losses without classes. Losses are computed in double
+    precision from the logits.
     """
     parameters, loss, hits, total, zeros = ensemble.parameters(), ensemble.problem.loss, 0.0, 0.0, 0.0
     axis = int(inputs.ndim > ensemble.inputs.ndim - ensemble.options.own_examples)
