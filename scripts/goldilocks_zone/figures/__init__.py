@@ -9,4 +9,7 @@ figure as a literal FIGURE = {…} (see `registry.Figure`) and defines
 `studies` holds the results of those registered studies that the run has, by name. `published` is the file of published
 values to draw, or None. The returned dataset holds the numbers that the figure shows. The first paragraph of the
 module's docstring is the caption.
+
+In docstrings of figures, a draw is one repetition of an experiment, with its own random initialisation. x stands for
+log10(r²/r_X²). Variables {name}_mean, _low and _high hold a mean over draws and the ends of its 95 % interval.
 """

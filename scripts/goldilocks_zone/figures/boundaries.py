@@ -30,11 +30,11 @@ EXAMPLES = ["example_point", "example_label"]
 
 
 def one(study: xr.Dataset, names: list[str], *kept: str, softmax: str = PUBLISHED) -> xr.Dataset:
-    """Select those of the variables `names` that a study has, with no axes but those in `kept` and draw.
+    """Select the variables `names` from a study, with the axes `kept` and draw; fix the label of every other axis.
 
-    Every other axis is reduced to one label. This is the label `softmax` on the axis softmax, the last one on the axis
-    epoch, and `none` on the axis scaling (of layers). It is the first label on all other axes, and where the wanted
-    label is missing.
+    Names that the study lacks are skipped. The label is `softmax` on the axis softmax, the last one on the axis epoch,
+    and `none` on the axis scaling (of layers). It is the first label on all other axes, and where the wanted label is
+    missing.
     """
     data = study[[name for name in names if name in study]].drop_vars("classes", errors="ignore")
     for axis in [axis for axis in data.dims if axis not in (*kept, "draw")]:
@@ -45,12 +45,12 @@ def one(study: xr.Dataset, names: list[str], *kept: str, softmax: str = PUBLISHE
 
 
 def kind(minimum: str) -> str:
-    """The kind of a minimum: its label without the number of training steps on random labels."""
+    """Kind of a minimum, a key of KINDS: its label without the number of steps (adversarial for adversarial-300)."""
     return minimum.split("-")[0]
 
 
 def steps(minimum: str) -> int:
-    """Number of training steps on random labels, read off a minimum's label; 0 if the label has none."""
+    """Number of steps on random labels that a minimum's label states (300 for adversarial-300); 0 if it has none."""
     return int(minimum.partition("-")[2] or 0)
 
 
@@ -59,12 +59,12 @@ def title(minimum: str) -> str:
 
 
 def look(minimum: str, **more: object) -> dict:
-    """Keyword arguments for the colour and marker of a minimum's kind; `more` adds or overrides arguments."""
+    """Matplotlib's keyword arguments for colour and marker of a minimum's kind; `more` adds or overrides arguments."""
     return style.look(KINDS[kind(minimum)][1], **more)
 
 
 def box(dataset: str) -> list[float]:
-    """Ends of the box around a dataset in the plane: left, right, bottom, top."""
+    """Bounding box of a dataset of points in the plane, as the list [left, right, bottom, top]."""
     return [end for ends in planar_shapes.of(dataset).box for end in ends]
 
 
@@ -80,12 +80,12 @@ def in_plane(study: xr.Dataset) -> list[str]:
 
 
 def examples(study: xr.Dataset, dataset: str) -> int:
-    """Number N of training examples per draw of a dataset."""
+    """Number N of training examples of a dataset in one draw: the study's setting or, without one, the usual number."""
     return curves.settings_of(study).get("examples") or planar_shapes.of(dataset).examples
 
 
 def described_maps(data: xr.Dataset) -> xr.Dataset:
-    """Describe map_x and map_y in the attributes of the source data, in place, and return the data."""
+    """Set units and long_name of map_x and map_y, the coordinates of maps in source data, in place; return the data."""
     meanings = {
         name: f"node of the map along {name[-1]}, equally spaced over the dataset's box" for name in AXES_OF_MAPS
     }
@@ -97,9 +97,10 @@ def described_maps(data: xr.Dataset) -> xr.Dataset:
 def draw_alignment(
     ax: plt.Axes, values: xr.DataArray, classes: xr.DataArray, dataset: str, largest: float = 1.0
 ) -> None:
-    """Draw alignments (map_x, map_y) over the box of a dataset, and the boundary between predicted classes.
+    """Draw a map of alignments in the plane, `values` (map_x, map_y), and the decision boundary.
 
-    The colour scale runs from minus to plus `largest`.
+    `classes` (map_x, map_y) holds the predicted classes. The map covers the box of the dataset, and its colour scale
+    runs from −`largest` to `largest`. If no value is finite, the panel states that none was measured.
     """
     image = values.transpose(*AXES_OF_MAPS).values.T
     if np.isfinite(image).any():
@@ -112,7 +113,7 @@ def draw_alignment(
 
 
 def draw_classes(ax: plt.Axes, classes: xr.DataArray, dataset: str) -> None:
-    """Draw the regions of predicted classes (map_x, map_y) in pale colours, and the boundary between them."""
+    """Draw the regions of the predicted `classes` (map_x, map_y) in pale colours, and the decision boundary."""
     image, count = classes.transpose(*AXES_OF_MAPS).values.T, planar_shapes.of(dataset).classes
     pale = ListedColormap([PALE + (1 - PALE) * np.array(to_rgb(style.colour(each))) for each in range(count)])
     ends = {"vmin": -0.5, "vmax": count - 0.5}
@@ -124,7 +125,10 @@ def draw_classes(ax: plt.Axes, classes: xr.DataArray, dataset: str) -> None:
 
 
 def draw_boundary(ax: plt.Axes, classes: xr.DataArray, dataset: str) -> None:
-    """Draw the outline of every predicted class (map_x, map_y) but the first, interpolated between nodes."""
+    """Draw the decision boundary between the predicted `classes` (map_x, map_y), interpolated between nodes.
+
+    It is drawn as the outline of every class but the first.
+    """
     image = classes.transpose(*AXES_OF_MAPS).values.T
     left, right, bottom, top = box(dataset)
     x, y = np.linspace(left, right, image.shape[1]), np.linspace(bottom, top, image.shape[0])
@@ -133,7 +137,10 @@ def draw_boundary(ax: plt.Axes, classes: xr.DataArray, dataset: str) -> None:
 
 
 def draw_points(ax: plt.Axes, here: xr.Dataset) -> None:
-    """Draw training examples at example_point (example, coordinate), styled by their class example_label (example)."""
+    """Draw the training examples in `here` as points in the plane, with colour and marker by class.
+
+    `here` has the variables example_point (example, coordinate) and example_label (example), the class.
+    """
     points, labels = here["example_point"].transpose("coordinate", "example").values, here["example_label"].values
     for label in np.unique(labels[np.isfinite(labels)]):
         look = {"markersize": 2.2, "markeredgecolor": "white", "markeredgewidth": 0.2, "linestyle": "none"}
@@ -155,7 +162,7 @@ def frame(ax: plt.Axes, dataset: str) -> None:
 
 
 def number(ax: plt.Axes) -> None:
-    """Label the ticks at the ends of a map's axes."""
+    """Label the ticks that `frame` has put at the ends of a map's axes with their values."""
     ax.tick_params(labelbottom=True, labelleft=True, labelsize=6.5, pad=1.5)
     for labels, places in ((ax.get_xticklabels(), ("left", "right")), (ax.get_yticklabels(), ("bottom", "top"))):
         for label, place in zip(labels, places):
@@ -163,15 +170,16 @@ def number(ax: plt.Axes) -> None:
 
 
 def absent(ax: plt.Axes, text: str = "not measured") -> None:
-    """Annotate a panel without data."""
+    """Write `text` in the middle of a panel that has no data."""
     ax.annotate(text, (0.5, 0.5), xycoords="axes fraction", ha="center", va="center", color="0.4", **SMALL)
 
 
 def logarithmic_ticks(axis: Axis, short: float = SHORT) -> None:
     """Set the ticks of a logarithmic axis, depending on the ratio of its upper to its lower end.
 
-    Below NARROW, ticks are at equal steps of the value. Below `short`, they are at 1, 2 and 5 times each power of ten.
-    Otherwise they are at decades, of which some are skipped if there are more than DECADES.
+    If the ratio is below NARROW, ticks are at equal steps of the value. If it is below `short`, they are at 1, 2 and 5
+    times each power of ten. Otherwise they are at powers of ten, of which some are skipped if there are more than
+    DECADES.
     """
     low, high = axis.get_view_interval()
     if high / low < NARROW:
@@ -187,7 +195,7 @@ def logarithmic_ticks(axis: Axis, short: float = SHORT) -> None:
 
 
 def colour_bar(figure: plt.Figure, axes: list[plt.Axes]) -> None:
-    """Add the colour bar of alignments beside maps."""
+    """Add one colour bar, for alignments from −1 to 1, beside the maps in the panels `axes`."""
     mappable = plt.cm.ScalarMappable(plt.Normalize(-1, 1), COLOURS)
     aspect = figure.get_size_inches()[1] * panels.CENTIMETRES_PER_INCH / BAR_CM
     bar = figure.colorbar(

@@ -20,12 +20,12 @@ WithInterval = tuple[float, float, float]  # value, low, high
 
 
 def described(long_name: str, units: str = "1") -> dict[str, str]:
-    """Attributes units and long_name of a variable in source data."""
+    """Attributes of a variable in a figure's source data: its `units` and its description as long_name."""
     return {"units": units, "long_name": long_name}
 
 
 def ends_of(interval: str) -> dict[str, str]:
-    """Descriptions of the variables low and high, the ends of `interval`, by name."""
+    """Descriptions of the variables low and high, as {variable: description}; `interval` is the interval's name."""
     return {"low": f"lower end of {interval}", "high": f"upper end of {interval}"}
 
 
@@ -43,7 +43,7 @@ def prefixed(found: Mapping[str, xr.Dataset]) -> xr.Dataset:
 
 
 def parts_of(data: xr.Dataset, name: str) -> xr.Dataset:
-    """Extract mean, low and high from {name}_mean, {name}_low and {name}_high."""
+    """Select {name}_mean, {name}_low and {name}_high from `data`, renamed to mean, low and high."""
     return xr.Dataset({part: data[f"{name}_{part}"] for part in PARTS})
 
 
@@ -78,10 +78,11 @@ def meanings_of_means(interval: str, of: str) -> dict[str, str]:
 
 
 def means(values: xr.DataArray, about: str = "") -> xr.Dataset:
-    """Mean and standard_deviation over draws of values (…, draw), with low and high of the mean's 95 % interval.
+    """Statistics of `values` (…, draw) over draws: mean, standard_deviation, and the ends low and high of an interval.
 
-    Intervals are pointwise Student intervals over the finite draws. Intervals and deviations are NaN for a single draw.
-    `about`, if given, replaces the description of the values and sets their unit to 1.
+    The result has these variables, with the axes (…). The interval is Student's 95 % interval of the mean over the
+    finite draws, computed for each mean on its own. Intervals and deviations are NaN for a single draw. `about`, if
+    given, replaces the description of the values and sets their unit to 1.
     """
     values = values.transpose(..., "draw").assign_attrs(described(about) if about else {})
     found = np.full((*values.shape[:-1], 4), np.nan)
@@ -98,9 +99,10 @@ def means(values: xr.DataArray, about: str = "") -> xr.Dataset:
 
 
 def over_radii(study: xr.Dataset, variable: str) -> xr.Dataset:
-    """Mean and standard_deviation over draws, with low and high of the mean's simultaneous 95 % band over radii.
+    """Statistics of a study's `variable` over draws: mean, standard_deviation, and the ends low and high of a band.
 
-    If the variable has the axes (…, radius, draw), the result has the axes (…, radius).
+    The band is simultaneous: it covers the whole mean curve over radii with 95 % probability. If the variable has the
+    axes (…, radius, draw), the result has the axes (…, radius).
     """
     values = study[variable].transpose(..., "radius", "draw")
     flat = values.values.reshape(-1, study.sizes["radius"], study.sizes["draw"])
@@ -113,9 +115,10 @@ def over_radii(study: xr.Dataset, variable: str) -> xr.Dataset:
 
 
 def bootstrapped(statistic: Callable[[np.ndarray], float], samples: np.ndarray, *name: str) -> WithInterval:
-    """Value, low and high of a statistic of samples (…, draws), with the 95 % interval of `estimates.bootstrapped`.
+    """Value, low and high of a statistic of `samples` (…, draws): its value and the ends of its bootstrap interval.
 
-    Draws are resampled. low and high are NaN for fewer than two draws. `name` labels the random stream.
+    The interval is the 95 % interval of `estimates.bootstrapped`, which resamples draws. low and high are NaN for fewer
+    than two draws. `name` labels the random stream.
     """
     try:
         found = estimates.bootstrapped(statistic, samples, *name)
@@ -125,9 +128,9 @@ def bootstrapped(statistic: Callable[[np.ndarray], float], samples: np.ndarray, 
 
 
 def of_claim(estimator: Callable[..., list[estimates.Estimate]], *arguments: object) -> WithInterval:
-    """Value, low and high (95 % interval) of the single estimate that a claim's estimator returns.
+    """Call a claim's `estimator` with `arguments`; return value, low and high (95 % interval) of its only estimate.
 
-    All are NaN if the estimator raises NotTested or TooFewDraws.
+    All three are NaN if the estimator raises NotTested or TooFewDraws.
     """
     try:
         (found,) = estimator(*arguments)
@@ -137,10 +140,11 @@ def of_claim(estimator: Callable[..., list[estimates.Estimate]], *arguments: obj
 
 
 def ratios_of_means(above: xr.DataArray, below: xr.DataArray, meaning: str, *name: str) -> xr.Dataset:
-    """Ratio of the means over draws of `above` and `below` (…, draw), with low and high of its 95 % interval.
+    """Mean of `above` over draws divided by the mean of `below`, both (…, draw), with its 95 % bootstrap interval.
 
-    The ratio is NaN where the mean of `below` is poorly known: where its 95 % interval is at least as long as |mean|.
-    `meaning` describes the ratio; `name` labels the random stream of the bootstrap.
+    The result has the variables ratio, low and high (…). All are NaN where the mean of `below` is poorly known: where
+    its 95 % interval is at least as long as |mean|. `meaning` describes the ratio; `name` labels the random stream of
+    the bootstrap.
     """
     below = below.broadcast_like(above).transpose(*above.dims)
     found = np.full((*above.shape[:-1], 3), np.nan)
@@ -156,13 +160,17 @@ def ratios_of_means(above: xr.DataArray, below: xr.DataArray, meaning: str, *nam
 
 
 def statistics(found: Mapping[str, WithInterval], meanings: Mapping[str, str]) -> xr.Dataset:
-    """Statistics as variables (quantity), each with the entries value, low and high (95 % interval)."""
+    """Dataset of the statistics `found`: one variable (quantity) for each, with its value, low and high.
+
+    These are the labels of the axis quantity; low and high are the ends of a 95 % interval. `meanings` holds the
+    description of each statistic by name.
+    """
     variables = {name: ("quantity", list(values), described(meanings[name])) for name, values in found.items()}
     return xr.Dataset(variables, {"quantity": ["value", "low", "high"]} if found else None)
 
 
 def decimal(value: float, digits: int = 2) -> str:
-    """Format a number with a typographic minus sign and without negative zero."""
+    """Format a number to `digits` decimal places, with a typographic minus sign and without negative zero."""
     return f"{round(value, digits) + 0:.{digits}f}".replace("-", "−")
 
 
@@ -184,7 +192,7 @@ def bin_edges(values: np.ndarray) -> np.ndarray:
 
 
 def bars(found: xr.Dataset, value: str = "mean") -> np.ndarray:
-    """Lengths (2, …) of the error bars below and above the variable `value`.
+    """Lengths (2, …) of error bars below and above the variable `value` of `found`, from its variables low and high.
 
     They are clipped at zero, because a bootstrap interval may lie on one side of its value.
     """
@@ -193,18 +201,24 @@ def bars(found: xr.Dataset, value: str = "mean") -> np.ndarray:
 
 
 def draw_means(ax: plt.Axes, x: np.ndarray, found: xr.Dataset, **look: object) -> None:
-    """Draw the means that `means` returns at positions x, with their intervals as error bars."""
+    """Draw the mean of `found` at positions `x`, with error bars from low to high; `look` holds style arguments."""
     ax.errorbar(x, found["mean"].values, bars(found), **{"elinewidth": 0.8, "linewidth": 1.0, **look})
 
 
 def draw_band(ax: plt.Axes, x: np.ndarray, found: xr.Dataset, alpha: float = 0.25, **look: object) -> None:
-    """Draw means over x as a line, with their intervals as a band; `look` must contain the `color` of both."""
+    """Draw the mean of `found` over `x` as a line, and the band from low to high.
+
+    `look` must contain the `color` of both. `alpha` is the band's opacity.
+    """
     ax.plot(x, found["mean"], **look)
     ax.fill_between(x, found["low"], found["high"], color=look["color"], alpha=alpha, linewidth=0)
 
 
 def draw_curve(ax: plt.Axes, curve: xr.Dataset, number: int, label: str, deviations: bool = True) -> None:
-    """Draw a mean over the radius, its simultaneous band, and error bars of one standard deviation over draws."""
+    """Draw a curve of `over_radii` over its coordinate x: the mean and its simultaneous band.
+
+    `deviations` adds error bars of one standard deviation over draws. `number` chooses colour and marker.
+    """
     draw_band(ax, curve["x"].values, curve, **style.look(number, markersize=2.2, label=label))
     if deviations:
         bar = {"fmt": "none", "ecolor": style.colour(number), "elinewidth": 0.5, "alpha": 0.7}
@@ -212,7 +226,10 @@ def draw_curve(ax: plt.Axes, curve: xr.Dataset, number: int, label: str, deviati
 
 
 def draw_regression(ax: plt.Axes, x: np.ndarray, y: np.ndarray, line: object, band: object, alpha: float) -> None:
-    """Draw the regression line of y over x with the pointwise 95 % band of its mean, unless there are too few draws."""
+    """Draw the regression line of y over x and the pointwise 95 % band of its mean; nothing if there are too few draws.
+
+    `line` and `band` are their colours, and `alpha` is the band's opacity.
+    """
     places = np.linspace(x.min(), x.max(), PLACES)
     try:
         mean, low, high = estimates.regression_band(x, y, places, estimates.LEVEL)
@@ -223,6 +240,6 @@ def draw_regression(ax: plt.Axes, x: np.ndarray, y: np.ndarray, line: object, ba
 
 
 def limit(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Set the y-limits from means and standard deviations only, because bands of few draws are wide."""
+    """Set the y-limits to show mean ± standard_deviation of `data`, but not bands, which are wide for few draws."""
     deviation = data["standard_deviation"].fillna(0)
     ax.set_ylim(panels.limits(data["mean"] - deviation, data["mean"] + deviation))

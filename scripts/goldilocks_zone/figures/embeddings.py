@@ -1,4 +1,7 @@
-"""Shared parts of figures of joint embeddings: selection of data, names and styles of arms and worlds, and panels."""
+"""Shared parts of figures of joint embeddings: selection of data, names and styles of arms and worlds, and panels.
+
+An arm is one way to train, such as VICReg without its variance term. A world is a simulated dataset.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -29,10 +32,10 @@ SMALL = {"fontsize": 6.5}
 
 
 def one(study: xr.Dataset, names: Sequence[str], *kept: str, **chosen: object) -> xr.Dataset:
-    """Select those of the variables `names` that a study has, with no axes but those in `kept` and draw.
+    """Select the variables `names` from a study, with the axes `kept` and draw; fix the label of every other axis.
 
-    Every other axis is reduced to one label: the label that `chosen` gives for this axis, if the study has it, else the
-    first label.
+    Names that the study lacks are skipped. The label is the one that `chosen` gives for the axis, if the study has it,
+    else the axis's first label.
     """
     data = study[[name for name in names if name in study]].drop_vars("classes", errors="ignore")
     for axis in [axis for axis in data.dims if axis not in (*kept, "draw")]:
@@ -43,7 +46,7 @@ def one(study: xr.Dataset, names: Sequence[str], *kept: str, **chosen: object) -
 
 
 def values_of(study: xr.Dataset, name: str, *kept: str, **chosen: object) -> xr.DataArray:
-    """The variable `name`, selected as by `one`; all NaN if the study lacks it."""
+    """Variable `name` of a study, with the axes `kept` and draw, selected by `one`; all NaN if the study lacks it."""
     data = one(study, [name], *kept, **chosen)
     if name in data:
         return data[name]
@@ -53,12 +56,12 @@ def values_of(study: xr.Dataset, name: str, *kept: str, **chosen: object) -> xr.
 
 
 def look_of(arm: str, **more: object) -> dict:
-    """Keyword arguments for the colour and marker of an arm's curve; `more` adds or overrides arguments."""
+    """Matplotlib's keyword arguments for colour and marker of an arm's curve; `more` adds or overrides arguments."""
     return {**UNTRAINED, **more} if arm == "random" else style.look(NUMBERS.get(arm, 4), **more)
 
 
 def world(dataset: str) -> str:
-    """Title of a dataset, which may be a simulated world."""
+    """Title of a dataset, such as ring world or MNIST; the dataset may be a simulated world."""
     return WORLDS.get(dataset) or panels.dataset_title(dataset)
 
 
@@ -70,7 +73,10 @@ def finite(*shown: object, otherwise: tuple[float, float] = (0.0, 1.0)) -> np.nd
 
 
 def draw_known(ax: plt.Axes, x: np.ndarray, found: xr.Dataset, **look: object) -> None:
-    """Draw the finite means (along one axis) at positions x, joined by a line, with intervals as error bars."""
+    """Draw means at positions `x`, joined by a line, with their intervals as error bars; leave out those that are NaN.
+
+    `found` has the variables mean, low and high, with one axis.
+    """
     known = np.isfinite(found["mean"].values) & np.isfinite(x)
     (axis,) = found["mean"].dims
     if known.any():
@@ -78,9 +84,10 @@ def draw_known(ax: plt.Axes, x: np.ndarray, found: xr.Dataset, **look: object) -
 
 
 def draw_rows(ax: plt.Axes, rows: Sequence[str], series: Sequence[tuple[dict, xr.DataArray]], floor: float) -> None:
-    """Draw one row per arm: for each series, the values of all draws and their mean with its interval.
+    """Draw one row for each arm in `rows`: the values of all draws, and their mean with its interval.
 
-    A series is a pair of a style and values (arm, draw). Values below `floor` are drawn at `floor`.
+    A series is a pair of a style and values (arm, draw); series are offset vertically within a row. Values below
+    `floor` are drawn at `floor`.
     """
     for number, (look, values) in enumerate(series):
         shift = APART * curves.centred(number, len(series)) / max(1, len(series) - 1)
@@ -100,11 +107,14 @@ def draw_rows(ax: plt.Axes, rows: Sequence[str], series: Sequence[tuple[dict, xr
 
 
 def arms_of(*studies: xr.Dataset) -> list[str]:
-    """The arms of all studies without duplicates, in the order of ARMS."""
+    """Labels of the arms that the studies have, without duplicates, in the order of ARMS."""
     known = {arm for study in studies for arm in study["arm"].values.tolist()}
     return [arm for arm in ARMS if arm in known]
 
 
 def source(found: Mapping[str, xr.Dataset]) -> xr.Dataset:
-    """Merge the source data of those parts of a figure that have any."""
+    """Merge the source data of a figure's parts, given by name; parts without variables are left out.
+
+    Variables and axes get the name of their part as a prefix.
+    """
     return panels.side_by_side({name: part for name, part in found.items() if part.data_vars})

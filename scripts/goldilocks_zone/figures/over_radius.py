@@ -29,7 +29,7 @@ HIGHEST = 1.07  # upper end of an accuracy axis, relative to the largest mean
 
 
 def families(study: xr.Dataset, named: bool = False) -> list[tuple[str, xr.Dataset]]:
-    """Title and data of each family of planes or spheres, for each dataset and network.
+    """List (title, data) of all families, one for the planes or spheres of each dataset and network.
 
     The data keep one subspace of each dimension, with the coordinate `dimension` (subspace) in ascending order. Titles
     name the dataset if there are several or if `named`, and the network if there are several.
@@ -54,7 +54,7 @@ def families(study: xr.Dataset, named: bool = False) -> list[tuple[str, xr.Datas
 
 
 def titled_cells(study: xr.Dataset, nearest_to: int | None = None, named: bool = False) -> list[tuple[str, xr.Dataset]]:
-    """Title and data for each combination of dataset, network, and plane or sphere.
+    """List (title, data) of all combinations of a dataset, a network, and a plane or sphere.
 
     With `nearest_to`, each family keeps only the plane or sphere with the dimension nearest to this number. `named` is
     passed to `families`.
@@ -99,14 +99,14 @@ def arms(study: xr.Dataset) -> list[tuple[str, str, dict]]:
 
 
 def look(rate: str, temperature: str) -> dict:
-    """Style of an arm: colour and marker show the rule of the rate, line and filling that of the temperature."""
+    """Style of an arm: colour and marker show the rule of the rate, line and filling the rule of the temperature."""
     fixed = temperature == "fixed"
     filling = {"markersize": 3, "markerfacecolor": None if fixed else "white", "markeredgewidth": 0.7}
     return style.look(NUMBERS[rate], **filling, linestyle="-" if fixed else "--", linewidth=1.1 if fixed else 0.9)
 
 
 def arm_handles(drawn: list[tuple[str, str]]) -> list[plt.Line2D]:
-    """Legend entries for the arms (rate, temperature) in a figure; temperatures are left out if all are fixed."""
+    """Legend entries for the styles of the arms (rate, temperature) `drawn`; temperatures only if one is not fixed."""
     rates, temperatures = {rate for rate, _ in drawn}, {temperature for _, temperature in drawn}
     looks = {RATES[rate]: look(rate, "fixed") for rate in RATES if rate in rates}
     if temperatures != {"fixed"}:
@@ -115,7 +115,7 @@ def arm_handles(drawn: list[tuple[str, str]]) -> list[plt.Line2D]:
 
 
 def published_rows(path: Published, cells: xr.Dataset) -> list[dict[str, str]]:
-    """Rows of published values for a family; [] unless it holds planes for the published dataset and network."""
+    """Rows of the file of published values; [] unless it is given and the family is of planes in the published cell."""
     on_planes = cells["subspace"].values[0].startswith("plane-")
     place = {axis: cells[axis].item() for axis in ("dataset", "network")}
     return profiles.published_rows(path, place) if on_planes else []
@@ -124,7 +124,8 @@ def published_rows(path: Published, cells: xr.Dataset) -> list[dict[str, str]]:
 def accuracy_curves(study: xr.Dataset) -> xr.Dataset:
     """Means over draws of the final accuracy, with the variables of `curves.over_radii`; diverged runs count as chance.
 
-    If the study varies the rate, each radius has its best rate, and the variable `best_rate` holds these rates.
+    If the study varies the rate, the accuracy at each radius is for the best rate there, and the variable `best_rate`
+    holds these rates.
     """
     values = training.accuracy(study)
     if "rate" in study.dims:
@@ -140,7 +141,7 @@ def accuracy_curves(study: xr.Dataset) -> xr.Dataset:
 def draw(ax: plt.Axes, curve: xr.Dataset, number: int, count: int, look: dict, apart: float = APART) -> None:
     """Draw means over log10(r/r_X), with the simultaneous band as error bars, because areas would hide other curves.
 
-    `moved_aside` explains `number`, `count` and `apart`.
+    The curve is number `number` of `count` in its panel. Neighbouring curves are offset horizontally by `apart`.
     """
     ax.errorbar(moved_aside(curve, number, count, apart), curve["mean"], curves.bars(curve), elinewidth=0.6, **look)
 
@@ -151,9 +152,10 @@ def moved_aside(curve: xr.Dataset, number: int, count: int, apart: float) -> np.
 
 
 def draw_cells(cells: list[tuple[str, xr.Dataset]], settings: FigureSettings, columns: int, room: float) -> Drawn:
-    """Draw one panel per cell, with one curve per arm; panels of one dataset have equal limits of the accuracy.
+    """Draw one panel per cell, with one curve per arm, and return the figure and its source data.
 
-    `cells` holds the title and data of each cell.
+    `cells` holds the title and data of each cell. Panels of one dataset have equal limits of the accuracy. `columns`
+    and `room` are passed to `panels.page`.
     """
     figure, axes = panels.page(len(cells), settings, columns, room=room, x_label=X_LABEL)
     data = {panels.letter(number): accuracy_curves(cell) for number, (_, cell) in enumerate(cells)}
@@ -178,13 +180,13 @@ def frame(ax: plt.Axes, cell: xr.Dataset, highest: float) -> None:
 
 
 def show_accuracy(ax: plt.Axes, cell: xr.Dataset, highest: float) -> None:
-    """Limit the y-axis to accuracies from zero to slightly above the highest, and mark chance in grey."""
+    """Limit the y-axis from zero to slightly above `highest`, the highest accuracy, and mark chance in grey."""
     ax.axhline(1 / float(cell["classes"]), **style.DASHED)
     ax.set_ylim(0, HIGHEST * highest)
 
 
 def label_dimensions(axis: Axis, dimensions: np.ndarray) -> None:
-    """Set ticks at `dimensions` on an axis in log10 d, skipping those within LEAST_GAP of the previous tick."""
+    """Set ticks at `dimensions` on an axis in log10 d, skipping ticks closer than LEAST_GAP to the previous one."""
     places = np.log10(dimensions)
     kept = [0]
     for i in range(1, len(places)):

@@ -24,7 +24,7 @@ def parameters_rescaled(study: xr.Dataset) -> xr.Dataset:
 
 
 def bands(study: xr.Dataset, variables: dict[str, xr.DataArray]) -> xr.Dataset:
-    """Means over draws of `variables` with simultaneous 95 % bands: {name}_mean, _low and _high (…, radius)."""
+    """Means over draws of `variables`, with simultaneous 95 % bands, as {name}_mean, _low and _high (…, radius)."""
     found = {name: curves.over_radii(study.assign({name: values}), name) for name, values in variables.items()}
     return xr.Dataset({f"{name}_{part}": each[part] for name, each in found.items() for part in curves.PARTS})
 
@@ -35,7 +35,7 @@ def draw(ax: plt.Axes, data: xr.Dataset, name: str, number: int, label: str, lin
 
 
 def limit(ax: plt.Axes, data: xr.Dataset, *names: str) -> None:
-    """Set the y-limits from means only, because bands of few draws are wide."""
+    """Set the y-limits to show {name}_mean of `data` for all `names`, but not bands, which are wide for few draws."""
     ax.set_ylim(panels.limits(*(data[f"{name}_mean"] for name in names)))
 
 
@@ -50,9 +50,9 @@ def stacks(
 ) -> plt.Figure:
     """Draw a figure with one column of panels per study; `heights` holds the y-label of each panel of a column.
 
-    `draw_stack` draws a study's part of `data` into the panels of its column. A column's title comes from `titles` or,
-    by default, names dataset and network. All panels share one legend at the top. If there are more than `columns`
-    studies (by default 3), further columns are placed below.
+    `draw_stack` is called with the panels of a column and the study's part of `data`. A column's title comes from
+    `titles` or, by default, names dataset and network. All panels share one legend at the top. If there are more than
+    `columns` studies (by default 3), further columns are placed below.
     """
     figure, stacked = panels.stacked(len(studies), len(heights), settings, columns, x_label=LABEL)
     for name, stack in zip(studies, stacked):

@@ -37,7 +37,7 @@ def runs(study: xr.Dataset) -> Iterator[tuple[str, xr.Dataset]]:
     """Yield the name and data (draw, step, …) of each run of a study, at its first radius and subspace.
 
     A run has one dataset, one network and one value of each setting that the study varies. Its name lists those of them
-    that are not the usual ones, and is USUAL if there are none.
+    that differ from the usual ones, and is USUAL if none does.
     """
     settings = curves.settings_of(study)
     varied = [studies.dimension(key) for key in settings["vary"]]
@@ -55,10 +55,11 @@ def runs(study: xr.Dataset) -> Iterator[tuple[str, xr.Dataset]]:
 
 
 def stages(run: xr.Dataset, variable: str) -> dict[str, int]:
-    """Steps of the three stages start, learnt and end, among the steps at which every draw measured a variable.
+    """Steps of the three stages start, learnt and end of training, as {stage: step}.
 
-    start and end are the first and the last step. learnt is the first step at which the training loss, averaged over
-    draws, is below LEARNT ln C for C classes. If there is none, it is the middle step.
+    They are chosen from the steps at which `variable` was measured in every draw. start and end are the first and the
+    last of these. learnt is the first at which the training loss, averaged over draws, is below LEARNT ln C for C
+    classes. If there is none, learnt is the middle step.
     """
     steps = local_geometry.measured(run[variable])["step"].values
     losses = run["training_loss"].sel(step=steps).mean("draw").values
@@ -77,7 +78,7 @@ def logarithmic_means(values: xr.DataArray) -> xr.Dataset:
 
 
 def draw_over_steps(ax: plt.Axes, found: xr.Dataset, number: int, label: str, **look: object) -> None:
-    """Draw means over the step, with their intervals as a band."""
+    """Draw the mean of `found` over the step, with its interval as a band; `number` chooses colour and marker."""
     look = style.look(number, markersize=2.5, linewidth=1.0, label=label) | look
     curves.draw_band(ax, found["step"], found, **look)
 

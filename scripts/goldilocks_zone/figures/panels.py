@@ -22,7 +22,7 @@ DATASETS = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "cifar10": "CIFA
 
 
 def page_size(rows: int, settings: FigureSettings, room: float = 1.0) -> tuple[float, float]:
-    """Width and height in inches of a figure with rows of panels, as wide as the paper's text."""
+    """Width and height in inches of a figure with `rows` rows of panels, as wide as the paper's text."""
     width, height = 2 * settings.width_cm + GUTTER_CM, rows * SEVERAL_PANELS_HEIGHT * settings.height_cm
     return width / CENTIMETRES_PER_INCH, height / CENTIMETRES_PER_INCH * room
 
@@ -66,9 +66,10 @@ def stacked(
 
 
 def for_each_cell(study: xr.Dataset, settings: FigureSettings) -> tuple[plt.Figure, list[tuple[plt.Axes, dict]]]:
-    """Figure with one panel per cell of a study, and a list of pairs of a panel and the labels of its cell.
+    """Figure with one panel per cell of a study, and a list of pairs (panel, labels of its cell).
 
-    If there are several panels, they share their axes, and their titles name the labels that differ between cells.
+    A cell is a combination of dataset, network and subspace. If there are several panels, they share their axes, and
+    their titles name the labels that differ between cells.
     """
     shown = cells(study)
     width, height = (length / CENTIMETRES_PER_INCH for length in (settings.width_cm, settings.height_cm))
@@ -85,7 +86,7 @@ def for_each_cell(study: xr.Dataset, settings: FigureSettings) -> tuple[plt.Figu
 
 
 def cells(study: xr.Dataset) -> list[dict]:
-    """Labels of every combination of dataset, network and subspace of a study."""
+    """Labels {axis: label} of every combination of dataset, network and subspace of a study."""
     axes = ("dataset", "network", "subspace")
     return [dict(zip(axes, labels)) for labels in product(*(study[axis].values.tolist() for axis in axes))]
 
@@ -102,12 +103,12 @@ def dataset_title(label: str) -> str:
 
 
 def network_title(label: str) -> str:
-    """The short title of a network, without `relu`."""
+    """Title of a network: its label without `-relu` and with blanks for underscores."""
     return label.replace("_", " ").replace("-relu", "")
 
 
 def letter(number: int) -> str:
-    """The letter (a, b, …) of a panel, as used in titles and in names of source data."""
+    """Letter of panel `number` (a for 0, b for 1, …), as used in titles and in names of source data."""
     return chr(ord("a") + number)
 
 
@@ -152,7 +153,8 @@ def entry(label: str, **look: object) -> plt.Line2D:
 def legend(ax: plt.Axes, handles: list, **place: object) -> None:
     """Place a legend inside the only panel of a figure or, if there are several panels, above all of them.
 
-    If there are several, only the call for the first panel places a legend.
+    If there are several, only the call for the first panel places a legend. `place` holds options of `Axes.legend` for
+    the only panel.
     """
     if len(ax.figure.axes) == 1:
         ax.legend(handles=handles, **place)
@@ -161,16 +163,16 @@ def legend(ax: plt.Axes, handles: list, **place: object) -> None:
 
 
 def legend_on_top(figure: plt.Figure, handles: list | plt.Axes, columns: int = 10, **options: object) -> None:
-    """Place one legend above all panels, with the given entries or with those of one panel."""
+    """Place one legend above all panels; `handles` are its entries, or the panel whose entries it shows."""
     handles = handles.get_legend_handles_labels()[0] if isinstance(handles, plt.Axes) else handles
     figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), columns), **options)
 
 
 def legend_above(ax: plt.Axes, heading: str, handles: list | None = None, columns: int | None = None) -> None:
-    """Place a legend between a panel and its heading, clear of the curves.
+    """Place a legend between a panel and its `heading`, clear of the curves.
 
-    By default, `handles` are the panel's own, and there are two columns if more than three entries are all short
-    enough, else one.
+    `handles` are by default the panel's own entries. By default, there are two columns if more than three entries are
+    all short enough, else one.
     """
     handles = ax.get_legend_handles_labels()[0] if handles is None else handles
     fit = len(handles) > 3 and max(len(each.get_label()) for each in handles) <= LONGEST_IN_TWO_COLUMNS

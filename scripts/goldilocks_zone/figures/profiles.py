@@ -16,13 +16,17 @@ POWER_LAW_FROM = 2.0  # power laws are fitted from this x outwards, as in claim 
 
 
 def shown_dimension(study: xr.Dataset) -> int:
-    """The dimension that claims use, if the study has it, else the largest."""
+    """Dimension of the planes that a figure shows: DIMENSION, as in claims, or the largest if the study lacks it."""
     dimensions = study["dimension"].values
     return DIMENSION if DIMENSION in dimensions else int(dimensions.max())
 
 
 def draw_curves(ax: plt.Axes, curve: xr.Dataset, number: int, label: str, deviations: bool = True) -> None:
-    """Draw a mean over the radius for each number of examples, with thin broken lines for all but the largest."""
+    """Draw a mean over the radius for each number of examples, with thin broken lines for all but the largest.
+
+    `curve` is a result of `curves.over_radii` with the axis examples, and `number` chooses the colour. The largest
+    number of examples has bands and, with `deviations`, error bars.
+    """
     largest, *fewer = sorted(curve["examples"].values.tolist(), reverse=True)
     curves.draw_curve(ax, curve.sel(examples=largest), number, label, deviations)
     for line, count in enumerate(fewer, 1):
@@ -31,7 +35,7 @@ def draw_curves(ax: plt.Axes, curve: xr.Dataset, number: int, label: str, deviat
 
 
 def example_handles(study: xr.Dataset) -> list[plt.Line2D]:
-    """Legend entries for the lines of `draw_curves`, largest number of examples first."""
+    """Legend entries for the line styles of `draw_curves`, largest number of examples first."""
     counts = sorted(study["examples"].values.tolist(), reverse=True)
     return [
         panels.entry(f"$N={count}$", color="k", linestyle=style.line(i), linewidth=0.7 if i else 1.2)
@@ -40,16 +44,17 @@ def example_handles(study: xr.Dataset) -> list[plt.Line2D]:
 
 
 def power_law(x: np.ndarray, mean: np.ndarray) -> list[float]:
-    """Slope and intercept of the line fitted to log10 of `mean` (r,) over log10(r/r_X).
+    """[slope, intercept] of the line fitted to log10 of `mean` (r,) over log10(r/r_X).
 
-    Fitted where `x` (r,), log10(r²/r_X²), is at least POWER_LAW_FROM. Returns [] for fewer than two such radii.
+    The fit uses the radii at which `x` (r,), log10(r²/r_X²), is at least POWER_LAW_FROM. Returns [] for fewer than two
+    such radii.
     """
     above = x >= POWER_LAW_FROM
     return np.polyfit(x[above] / 2, np.log10(mean[above]), 1).tolist() if above.sum() >= 2 else []
 
 
 def published_rows(path: Published, cell: Mapping[str, str]) -> list[dict[str, str]]:
-    """Rows of published values; [] if there is no file, or if the cell has another dataset or network than theirs."""
+    """Rows of the file of published values; [] without a file, or for other cells than MNIST with fc-200x2-relu."""
     if path is None or (cell["dataset"], cell["network"]) != ("mnist", "fc-200x2-relu"):
         return []
     with path.open(newline="", encoding="utf-8") as file:
@@ -59,9 +64,9 @@ def published_rows(path: Published, cell: Mapping[str, str]) -> list[dict[str, s
 def draw_profile(
     variable: str, label: str, reference: float, studies: Studies, settings: FigureSettings, published: Published
 ) -> Drawn:
-    """Draw a measure over the radius, one curve per dimension, as in figure 3 of Fort & Scherlis (2019).
+    """Draw a study's `variable` over the radius, one curve per dimension, as in figure 3 of Fort & Scherlis (2019).
 
-    `label` is the y-label. A broken line marks the value `reference`.
+    `label` is the y-label. A broken line marks the value `reference`. Returns the figure and its source data.
     """
     (study,) = studies.values()
     data = curves.over_radii(study, variable)

@@ -54,13 +54,13 @@ class Figure(BaseModel):
     caption: str | None = None
 
     def defaults(self) -> dict:
-        """The default settings of this figure, used where a configuration gives none."""
+        """Default settings of this figure by name; they are used where a configuration gives none."""
         studies = {"studies": list(self.studies)} if self.studies else {}
         return {**studies, "width_cm": self.width_cm, "height_cm": self.height_cm, "published": True}
 
     @property
     def published_files(self) -> list[str]:
-        """The file of published values, if there is one, as a list."""
+        """List with the file of published values; empty if there is none."""
         return [self.published] if self.published else []
 
     def in_paper(self) -> InPaper:
@@ -147,7 +147,7 @@ def documentation() -> str:
 
 
 def _registered(path: Path, own_name: str = "") -> Figure | None:
-    """The figure that the module at `path` registers, or None if it registers none.
+    """Read and parse the module at `path`; return the figure that it registers, or None if it registers none.
 
     A user's figure is named `own_name` and needs no FIGURE. Raises ValueError if the module cannot be read or parsed,
     defines no function draw, or registers an invalid FIGURE.

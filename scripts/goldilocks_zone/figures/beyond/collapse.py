@@ -30,10 +30,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def families(name: str, study: xr.Dataset) -> list[tuple[str, list[tuple[str, xr.Dataset]]]]:
-    """Families of curves that may collapse onto one curve, each as (title, [(label of a curve, its data), …]).
+    """Families of curves that may collapse onto one curve, as [(title, [(label of a curve, its data), …]), …].
 
-    The study `networks` gives one family. Any other study gives two: curves for each preprocessing of the inputs, and
-    curves for each metric.
+    The study called `networks` gives one family, with one curve per network. Any other study gives two: curves for each
+    preprocessing of the inputs, and curves for each metric.
     """
     study = study.sel(dimension=profiles.shown_dimension(study), examples=study["examples"].max()).isel(
         dataset=0, subspace=0

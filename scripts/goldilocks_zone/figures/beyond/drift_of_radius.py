@@ -41,7 +41,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def relative_radii(study: xr.Dataset) -> xr.Dataset:
-    """Mean over draws of log10(r/r_X) at each logged step, with its interval, and `budget`: rate × steps over r_X."""
+    """Mean over draws of log10(r/r_X) at each logged step, with its interval, and the variable `budget`.
+
+    The mean has the variables of `curves.means`. `budget` is rate × steps divided by r_X.
+    """
     norm = study["norm"]
     r_x = norm.isel(step=0, drop=True) / 10 ** (study["x"] / 2)
     data = curves.means(np.log10(norm / r_x), "log10(r/r_X)")
@@ -51,7 +54,10 @@ def relative_radii(study: xr.Dataset) -> xr.Dataset:
 
 
 def draw_ends(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw the final radius over the rate, a line per initial radius and labels, with guides for both hypotheses."""
+    """Draw the final radius over the rate, with one line per initial radius and kind of labels.
+
+    Dotted lines mark the initial radii, and grey guides show both hypotheses.
+    """
     ends, rates = data.isel(step=-1), data["rate"].values
     starts = range(data.sizes["radius"])
     lines = list(product(data["labels"].values.tolist(), starts))
@@ -90,7 +96,10 @@ def look(colour: str, number: int, name: str) -> dict:
 
 
 def legend_columns(data: xr.Dataset) -> list[list[plt.Line2D]]:
-    """Columns of legend entries: initial radii (colour), rates (marker), labels (filling), and guides on the left."""
+    """Columns of legend entries: initial radii (colour), rates (marker), labels (filling), and hypotheses.
+
+    The last column explains the guides of the left panel.
+    """
     radii = enumerate(10 ** (data["x"].values / 2))
     starts = [panels.entry(f"from $r={radius:.2g}\\,r_X$", color=style.colour(i)) for i, radius in radii]
     dots = [look("k", i, ORIGINAL) | {"linestyle": "none"} for i in range(data.sizes["rate"])]

@@ -46,8 +46,9 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def relative_to_relu(study: xr.Dataset) -> xr.Dataset:
-    """Mean of each measure relative to ReLU on the same draws, with the ratio's 95 % interval.
+    """Ratio of each measure's mean for softplus to its mean for ReLU on the same draws, with 95 % intervals.
 
+    The variables ratio, low and high have the axes (quantity, …, radius, sharpness), with the measures along quantity.
     The ratio is NaN where the mean for ReLU is poorly known, such as the trace inside the zone, which is zero up to
     noise.
     """

@@ -46,7 +46,7 @@ def title(label: str) -> str:
 
 
 def draw_network(stack: list[plt.Axes], data: xr.Dataset) -> None:
-    """Draw κ in the upper panel, and log10 of the ratio ‖G‖₂/‖H′‖₂ in the lower one.
+    """Draw κ in the upper panel of `stack`, and log10 of the ratio ‖G‖₂/‖H′‖₂ in the lower one.
 
     Two strips in each panel mark where κ > 1 and where ‖G‖₂ > ‖H′‖₂. They coincide if the ratio determines the zone.
     """

@@ -33,7 +33,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def map_of(study: xr.Dataset) -> xr.Dataset:
-    """Final test accuracy over rate and temperature at the radius nearest to r_X: mean with its interval."""
+    """Mean final test accuracy (temperature, rate), with its interval, from a start at the radius nearest to r_X."""
     here = curves.primary(study, "rate", "temperature").isel(subspace=0, radius=curves.nearest_to_r_x(study))
     # `training.accuracy` would reduce an axis `rate` to its best value; the map shows all rates.
     accuracy = training.accuracy(here.rename(rate="map_rate")).rename(map_rate="rate")
@@ -41,12 +41,15 @@ def map_of(study: xr.Dataset) -> xr.Dataset:
 
 
 def path_of(planes: xr.Dataset, mapped: xr.Dataset | None) -> xr.Dataset | None:
-    """Accuracy over the radius on the map's plane, at a fixed rate and temperature, and its prediction from the map.
+    """Mean accuracy over the radius at a fixed rate and temperature, and its prediction from the map `mapped`.
 
-    Without a map, the plane is the first one. Returns None if the study lacks the map's dataset, network or plane, or
-    the fixed rules. Training from α r_X is equivalent to training from r_X with the rate divided by α and the
-    temperature divided by αⁿ, for n weight layers. map_mean, map_low and map_high are the map's values at that rate and
-    temperature, NaN where the map has no such node. They are left out if n is unknown or if all are NaN.
+    Both are for the map's dataset, network and plane. Without a map, the first plane is taken, and nothing is
+    predicted. Returns None if the study lacks the map's dataset, network or plane, or the fixed rules.
+
+    Training from α r_X is equivalent to training from r_X with the rate divided by α and the temperature divided by αⁿ,
+    for n weight layers. map_rate and map_temperature hold these equivalent values for each radius; map_mean, map_low
+    and map_high are the map's values there, NaN where the map has no such node. All are left out if n is unknown or if
+    every map_mean is NaN.
     """
     here = curves.primary(planes, *ARM, "rate", "temperature").isel(rate=0, temperature=0)
     if mapped is None:
@@ -75,7 +78,7 @@ def summarised(accuracy: xr.DataArray) -> xr.Dataset:
 
 
 def read_off(table: xr.DataArray, rate: float, temperature: float) -> float:
-    """Value of a map (temperature, rate) at a point; NaN if no node is within 0.1 % of it, as in claim by3."""
+    """Value of a map `table` (temperature, rate) at a point; NaN if no node is within 0.1 % of it, as in claim by3."""
     place = {"rate": rate, "temperature": temperature}
     nearest = {axis: int(np.abs(np.log(table[axis].values / value)).argmin()) for axis, value in place.items()}
     there = table.isel(nearest)
@@ -83,9 +86,10 @@ def read_off(table: xr.DataArray, rate: float, temperature: float) -> float:
 
 
 def draw_map(ax: plt.Axes, mapped: xr.Dataset, over_radii: xr.Dataset | None) -> list:
-    """Draw the map of accuracies and the path of the radius across it; return legend entries.
+    """Draw the map of accuracies and, across it, the path equivalent to a change of radius; return legend entries.
 
-    Each node states its mean and, in brackets, half the length of its interval, in units of the last digit.
+    The path is from `over_radii`, a result of `path_of`. Each node states its mean and, in brackets, half the length of
+    its interval, in units of the last digit.
     """
     across, up = (curves.bin_edges(np.log10(mapped[axis].values)) for axis in ("rate", "temperature"))
     mean, half = mapped["mean"].values, (mapped["high"] - mapped["low"]).values / 2

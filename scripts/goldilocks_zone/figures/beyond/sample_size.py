@@ -78,7 +78,10 @@ def zone_edges(values: xr.DataArray) -> xr.Dataset:
 
 
 def controls(study: xr.Dataset) -> list[tuple[str, dict]]:
-    """Title and axis labels of each variant that differs from the claims' settings in exactly one setting."""
+    """List (title, axis labels) of the variants that differ from the claims' settings in exactly one setting.
+
+    A setting that the study varies without the claims' value has the study's first value as its usual one.
+    """
     usual = {dim: cells.PRIMARY_SETTINGS[key] for key, dim in cells.VARIED.items() if dim in study.dims}
     usual = {dim: value if value in study[dim].values else study[dim].values[0] for dim, value in usual.items()}
     return [
@@ -90,7 +93,7 @@ def controls(study: xr.Dataset) -> list[tuple[str, dict]]:
 
 
 def draw_counts(ax: plt.Axes, curve: xr.Dataset, counts: list[int]) -> None:
-    """Draw one curve per number of examples, coloured by its position among all `counts` of the figure."""
+    """Draw `curve` for each number of examples, coloured by the number's position among all `counts` of the figure."""
     ax.axhline(THRESHOLD, **style.DASHED)
     for count in curve["examples"].values.tolist():
         curves.draw_curve(ax, curve.sel(examples=count), counts.index(count), f"$N={count}$", deviations=False)
@@ -100,7 +103,7 @@ def draw_counts(ax: plt.Axes, curve: xr.Dataset, counts: list[int]) -> None:
 def draw_edges(ax: plt.Axes, found: xr.Dataset) -> None:
     """Draw edges over the number of examples, with thin lines that have the predicted slope.
 
-    Each line passes through the mean of its series of edges.
+    `found` is a result of `zone_edges`. Each line passes through the mean of its series of edges.
     """
     counts = found["examples"].values
     depths = {network: labels.depth(network) or 0 for network in found["network"].values.tolist()}

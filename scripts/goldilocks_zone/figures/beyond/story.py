@@ -68,15 +68,16 @@ def main_network(study: xr.Dataset) -> xr.Dataset:
 
 
 def kappa_at_start(study: xr.Dataset) -> xr.Dataset:
-    """Tr(H)/‖H‖ over radii at initialisation: mean over draws with its interval."""
+    """Tr(H)/‖H‖ at initialisation over the radius, for the main network: variables of `curves.means` (radius)."""
     cells = main_network(zone_map.by_network(zone_map.of_curvature(study)))
     return curves.means(cells["kappa"]).assign_coords(x=study["x"])
 
 
 def accuracies(study: xr.Dataset) -> dict[tuple[str, str], xr.Dataset]:
-    """Accuracy after training over the radius, by arm (rate, temperature), for the study's first dataset and network.
+    """Accuracy after training over the radius, as {(rate rule, temperature rule): means}, one entry for each arm.
 
-    The dimension is the one nearest to the dimension that claims use.
+    The study's first dataset and network are taken, and the dimension nearest to the one that claims use. Means have
+    the variables of `curves.means`.
     """
     ((_, cell), *_) = over_radius.titled_cells(study.isel(dataset=[0], network=[0]), over_radius.DIMENSION)
     found = curves.means(over_radius.training.accuracy(cell)).assign_coords(x=cell["x"], classes=cell["classes"])
@@ -84,7 +85,11 @@ def accuracies(study: xr.Dataset) -> dict[tuple[str, str], xr.Dataset]:
 
 
 def draw_training(ax: plt.Axes, parts: dict, arms: list[tuple[str, str]], zone: bool) -> None:
-    """Draw accuracy for some arms and tint the zone; with `zone`, also draw Tr(H)/‖H‖ on a right-hand axis."""
+    """Draw the accuracy over the radius for each arm in `arms`, and tint the zone.
+
+    `parts` holds the figure's source data by name. With `zone`, Tr(H)/‖H‖ at initialisation is added on a right-hand
+    axis.
+    """
     if "kappa" in parts:
         for low, high in intervals_above(parts["kappa"]):
             ax.axvspan(low, high, **TINT)
@@ -111,7 +116,7 @@ def draw_training(ax: plt.Axes, parts: dict, arms: list[tuple[str, str]], zone: 
 
 
 def intervals_above(found: xr.Dataset) -> list[tuple[float, float]]:
-    """Intervals of log10(r/r_X) in which a mean exceeds unity, by linear interpolation."""
+    """Intervals (low, high) of log10(r/r_X) in which the mean of `found` exceeds unity, by linear interpolation."""
     x = np.linspace(found["x"].values.min(), found["x"].values.max(), 2001)
     above = np.interp(x, found["x"].values, found["mean"].values) > THRESHOLD
     steps = np.flatnonzero(np.diff(np.concatenate([[0], above, [0]])))
@@ -119,7 +124,7 @@ def intervals_above(found: xr.Dataset) -> list[tuple[float, float]]:
 
 
 def draw_samples(ax: plt.Axes, parts: dict) -> None:
-    """Draw Tr(H)/‖H‖ for each number of examples, with the outer edge of the zone as a triangle."""
+    """Draw Tr(H)/‖H‖ over the radius for each number of examples, with the outer edge of the zone as a triangle."""
     ax.axhline(THRESHOLD, **style.DASHED)
     ax.set_ylabel(KAPPA)
     if "samples" not in parts:
@@ -137,7 +142,7 @@ def draw_samples(ax: plt.Axes, parts: dict) -> None:
 
 
 def draw_embeddings(ax: plt.Axes, parts: dict) -> None:
-    """Draw Tr(H)/‖H‖ for VICReg and for the cross-entropy."""
+    """Draw Tr(H)/‖H‖ over the radius for VICReg and for the cross-entropy, as far as `parts` holds them."""
     ax.axhline(0, **style.DASHED)
     ax.set_ylabel(KAPPA)
     looks = {"vicreg": ("joint embedding", style.look(0)), "cross_entropy": ("cross-entropy", style.look(1))}

@@ -49,7 +49,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def curvature(study: xr.Dataset) -> xr.Dataset:
-    """Tr(H)/‖H‖ over the radius at the largest N and d, and `zone`, the x of its peak with its 95 % interval."""
+    """Tr(H)/‖H‖ over the radius at the largest N and d, with the variables of `curves.over_radii`, and `zone`.
+
+    `zone` (quantity) is the x of the peak of the mean curve, with its 95 % interval.
+    """
     study = study.isel(dataset=0, network=0, subspace=0)
     study = study.sel(examples=study["examples"].max(), dimension=study["dimension"].max())
     data = curves.over_radii(study, "trace_over_norm")
@@ -61,7 +64,7 @@ def curvature(study: xr.Dataset) -> xr.Dataset:
 
 
 def draw_curvature(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw Tr(H)/‖H‖ with its simultaneous band, and above it the interval of the peak's location."""
+    """Draw Tr(H)/‖H‖ with its simultaneous band, and above it the peak's location with its interval."""
     curves.draw_curve(ax, data.assign_coords(x=data["x"] / 2), 2, "", deviations=False)
     ax.axhline(1, **style.DASHED)
     ax.axvline(0, **style.GREY)

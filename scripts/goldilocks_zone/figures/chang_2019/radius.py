@@ -51,11 +51,12 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def motion(study: xr.Dataset) -> xr.Dataset:
-    """Growth of the radius, its exponent, and cosines of successive steps, with their intervals over draws.
+    """Growth of the radius, its exponent, and cosines of successive steps, with their 95 % intervals over draws.
 
-    {name}_mean, _low and _high (rate, gradients, radius, step) are for the names growth, log10(r² − r_0²), and cosine,
-    the mean cosine of successive steps so far. exponent (rate, gradients, radius, quantity) is the slope of the growth
-    over log10 of the steps. Only initial radii r_0 with x up to SMALL are kept or, if there are none, the smallest.
+    {name}_mean, _low and _high (rate, gradients, radius, step) are for two names: growth is log10(r² − r_0²), and
+    cosine is the mean cosine of successive steps so far. exponent (rate, gradients, radius, quantity) is the slope of
+    the growth over log10 of the steps. Only initial radii r_0 with x up to SMALL are kept or, if there are none, the
+    smallest.
     """
     small, last = study["x"].values <= max(SMALL, float(study["x"].min())), int(study["step"].max())
     study = study[["norm", "step_cosine"]].isel(radius=small).transpose("rate", "gradients", "radius", ...)
@@ -75,7 +76,7 @@ def motion(study: xr.Dataset) -> xr.Dataset:
 
 
 def draw_radii(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw r/r_X over steps, one curve for each initial radius r_0."""
+    """Draw r/r_X over steps, with one curve and its band for each initial radius r_0."""
     shades = plt.cm.viridis(np.linspace(0, 0.85, data.sizes["radius"]))
     for shade, radius in zip(shades, data["radius"].values):
         here = data.sel(radius=radius)
@@ -96,7 +97,7 @@ def curves_of(data: xr.Dataset) -> Iterator[tuple[xr.Dataset, dict]]:
 
 
 def draw_growth(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw r² − r_0² over steps, with a guide proportional to the steps."""
+    """Draw r² − r_0² over steps for the curves of `curves_of`, with a guide proportional to the number of steps."""
     for here, look in curves_of(data):
         curves.draw_band(ax, here["step"], 10 ** curves.parts_of(here, "growth"), **look)
     last, top = float(data["step"].max()), float(data["growth_mean"].max())
@@ -107,7 +108,7 @@ def draw_growth(ax: plt.Axes, data: xr.Dataset) -> None:
 
 
 def draw_cosines(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw the mean cosine of successive steps, with the value that Adam's momentum alone would give."""
+    """Draw the mean cosine of successive steps, with a grey line at the value that Adam's momentum alone would give."""
     for here, look in curves_of(data):
         curves.draw_band(ax, here["step"], curves.parts_of(here, "cosine"), alpha=0.2, **look)
     ax.axhline(MEMORY, **style.GREY)

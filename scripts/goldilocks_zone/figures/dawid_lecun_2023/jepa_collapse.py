@@ -38,7 +38,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def ends_of(study: xr.Dataset) -> dict[float, xr.Dataset]:
-    """Final deviation of embeddings, with means over draws, as one dataset for each ε of the variance hinge.
+    """Final deviation of embeddings, with means over draws, as {ε: dataset} for each ε of the variance hinge.
 
     The variables are deviation (correlation, over_threshold, draw), and deviation_mean, _low, _high and weight, each
     (correlation, over_threshold). weight is μ/λ: the collapse threshold times over_threshold.
@@ -61,7 +61,7 @@ def ends_of(study: xr.Dataset) -> dict[float, xr.Dataset]:
 
 
 def draw_ends(ax: plt.Axes, found: xr.Dataset, epsilon: float, heading: str) -> None:
-    """Draw the final deviation over μ/λ for every correlation, with the predicted law as a line."""
+    """Draw the final deviation over μ/λ for every correlation in `found`, with the predicted law as a line."""
     weights = embeddings.finite(found["weight"], otherwise=(0.01, 1))
     limits = weights.min() / 2, weights.max() * 2
     line = np.geomspace(*limits, PLACES)
@@ -83,10 +83,10 @@ def draw_ends(ax: plt.Axes, found: xr.Dataset, epsilon: float, heading: str) -> 
 
 
 def spectra_of(studies: Studies) -> Iterator[tuple[str, xr.Dataset]]:
-    """Yield the label and spectrum at the collapse point of each loss but the cross-entropy.
+    """Yield the label of each loss but the cross-entropy, and eigenvalues of its Hessian at the collapse point.
 
-    mean, low and high (unit) are over draws, of eigenvalues divided by the largest magnitude in their draw. `size`
-    (draw) is this magnitude.
+    At this point the last layer's weights W_n are zero. The eigenvalues are those along one row of W_n, divided by the
+    largest magnitude in their draw. mean, low and high (unit) are over draws. `size` (draw) is the largest magnitude.
     """
     for name in ("jepa_zone", "jepa_zone_info_nce"):
         if name not in studies or "collapse_eigenvalue" not in studies[name]:

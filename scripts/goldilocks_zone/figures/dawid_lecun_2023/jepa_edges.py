@@ -69,12 +69,15 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def ratio(label: str) -> float:
-    """μ/λ of a loss labelled vicreg-<μ/λ>; NaN for other losses."""
+    """μ/λ in the label of a loss, such as 1 in vicreg-1; NaN for losses with other labels."""
     return float(label.partition("vicreg-")[2] or "nan")
 
 
 def cells_of(studies: Studies) -> dict[str, xr.Dataset]:
-    """Variables EDGES (edge_loss, draw) by title: VICReg for each kind of views and each depth, and InfoNCE."""
+    """Variables EDGES (edge_loss, draw) of each cell of the figure, as {title: dataset}.
+
+    The cells are VICReg for each kind of views and for each depth of the network, and InfoNCE.
+    """
     found = {}
     for name, study in studies.items():
         if "edge_loss" not in study.dims:
@@ -91,9 +94,10 @@ def cells_of(studies: Studies) -> dict[str, xr.Dataset]:
 
 
 def measured(here: xr.Dataset) -> xr.Dataset:
-    """Variables EDGES (edge_loss, draw), and means over draws of edges and of their differences.
+    """Add to a cell's variables EDGES (edge_loss, draw) the means over draws of edges and of their differences.
 
-    {name}_mean, _low and _high (edge_loss) are for the names edge, edge_formula and the keys of MEANINGS.
+    {name}_mean, _low and _high (edge_loss) hold mean and 95 % interval for the names edge, edge_formula and the keys of
+    MEANINGS.
     """
     found = {name: curves.means(here[name]) for name in ("edge", "edge_formula")}
     for name, (of, less) in {**ALIKE, **LAST}.items():
@@ -108,7 +112,7 @@ def look_of(title: str) -> dict:
 
 
 def name_of(title: str) -> str:
-    """Name of the cell with this `title` in the figure's source data: letters and digits, and _ for all else."""
+    """Name of the cell with this `title` in the figure's source data: its letters and digits, with _ for all else."""
     return "".join(letter if letter.isalnum() else "_" for letter in title.replace("≤", "by"))
 
 
@@ -128,9 +132,10 @@ def draw_places(ax: plt.Axes, cells: dict[str, xr.Dataset]) -> None:
 def draw_differences(
     ax: plt.Axes, cells: dict[str, xr.Dataset], labels: Sequence[str], shown: dict[str, tuple[str, str]]
 ) -> None:
-    """Draw the differences of edges named by `shown`, for each loss in `labels`.
+    """Draw the differences of edges in every cell, over the losses in `labels`.
 
-    A grey strip shows the margin within which edges count as equal.
+    `cells` holds results of `measured` by title. The keys of `shown` name the differences. A grey strip shows the
+    margin within which edges count as equal.
     """
     ax.axhspan(-MARGIN, MARGIN, color="0.9", linewidth=0, zorder=0)
     ax.axhline(0, **style.GREY)
@@ -153,10 +158,10 @@ def draw_differences(
 
 
 def layers_of(study: xr.Dataset) -> dict[int, xr.Dataset]:
-    """Traces of layers relative to the last layer's trace, as one dataset for each number of layers.
+    """Traces of layers relative to the last layer's trace, as {number of layers: dataset}.
 
-    {criterion}_mean, _low and _high (layer) are measured, at the middle radius, as ratios of means over draws.
-    {criterion}_wide (layer) is the ratio in wide networks.
+    {criterion}_mean, _low and _high (layer) are ratios of means over draws, with 95 % intervals, measured at the middle
+    radius. {criterion}_wide (layer) is the ratio that holds in wide networks.
     """
     found, middle = {}, study.sizes["radius"] // 2
     for network in study["network"].values.tolist():
@@ -175,7 +180,7 @@ def layers_of(study: xr.Dataset) -> dict[int, xr.Dataset]:
 
 
 def draw_layers(ax: plt.Axes, layers: dict[int, xr.Dataset], heading: str) -> None:
-    """Draw traces relative to the last layer's, with lines for wide networks (at 1 for the cross-entropy)."""
+    """Draw the traces found by `layers_of`, with lines for wide networks (at 1 for the cross-entropy)."""
     handles = []
     for number, (criterion, text) in enumerate(LAYERS.items()):
         look = style.look(number, **LOOKS)

@@ -55,11 +55,11 @@ def world(study: xr.Dataset) -> str:
 
 
 def measured(study: xr.Dataset) -> xr.Dataset:
-    """Means over draws of decoded R² and of prediction errors, and the best possible R².
+    """Means over draws of decoded R² and of prediction errors, with 95 % intervals, and the best possible R².
 
     decoded_mean, _low and _high (level, target, decoder, horizon) are of R², with negative values as 0.
-    unexplained_mean, _low and _high (level, horizon) are of the error in a level's own embeddings, as in `medians`.
-    best_possible (target, horizon) is NaN except in ring world.
+    unexplained_mean, _low and _high (level, horizon) are of the error in a level's own embeddings; they are found by
+    `medians`. best_possible (target, horizon) is NaN except in ring world.
     """
     axes = {"dataset": 0, "network": 0, "subspace": 0, "radius": 0}
     data = study[["r_squared", "unexplained"]].isel(axes, drop=True)
@@ -70,7 +70,11 @@ def measured(study: xr.Dataset) -> xr.Dataset:
 
 
 def medians(values: xr.DataArray) -> xr.Dataset:
-    """Geometric mean over draws of positive values (…, draw), with low and high from the interval of the logarithms."""
+    """Geometric mean over draws of positive `values` (…, draw), as variables mean, low and high (…).
+
+    low and high are the ends of its 95 % interval, which is computed from the logarithms. Each value is itself a
+    median, hence the name.
+    """
     logarithms = np.log(values.where(values > 0)).assign_attrs(units="1", long_name="logarithm")
     found = np.exp(curves.means(logarithms)[["mean", "low", "high"]])
     meaning = f"{values.attrs['long_name']}, geometric mean over draws"
@@ -79,7 +83,10 @@ def medians(values: xr.DataArray) -> xr.Dataset:
 
 
 def best_possible(study: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
-    """Largest R² (target, horizon) of any prediction in ring world; NaN in other worlds."""
+    """Largest R² (target, horizon) that any prediction can reach in ring world; NaN in other worlds.
+
+    `study` gives the settings of the world; `data` gives the targets and horizons.
+    """
     settings, targets = curves.settings_of(study), data["target"].values.tolist()
     values = np.full((len(targets), data.sizes["horizon"]), np.nan)
     if world(study) == "ring world":
@@ -91,7 +98,7 @@ def best_possible(study: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
 
 
 def axis_of(data: xr.Dataset) -> np.ndarray:
-    """The finite means of R² that a panel must have room for; FLOOR if there are none."""
+    """Finite means of R² in the data of a panel, whose y-axis must have room for them; [FLOOR] if there are none."""
     means = data["decoded_mean"].values
     return means[np.isfinite(means)] if np.isfinite(means).any() else np.array([FLOOR])
 
@@ -101,7 +108,7 @@ def look(level: str) -> dict:
 
 
 def draw_decoded(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw R² of each level over the horizon, for both decoders."""
+    """Draw R² of each level over the horizon for both decoders, and the best possible R² as a broken line."""
     for level in LEVELS:
         for decoder, line in DECODERS.items():
             here = curves.parts_of(data.sel(level=level, decoder=decoder), "decoded")
@@ -110,7 +117,7 @@ def draw_decoded(ax: plt.Axes, data: xr.Dataset) -> None:
 
 
 def draw_unexplained(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw the error of each level in its own embeddings over the horizon."""
+    """Draw the prediction error of each level in its own embeddings over the horizon, and a broken line at 1."""
     for level in LEVELS:
         draw_known(ax, curves.parts_of(data.sel(level=level), "unexplained"), **look(level))
     ax.axhline(1, **style.DASHED)

@@ -53,10 +53,11 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def energies(study: xr.Dataset, axes: Mapping[str, int]) -> xr.Dataset:
-    """Mean energies of compatible and incompatible pairs, relative to the variance of the target.
+    """Mean energies of compatible and of incompatible pairs, relative to the variance of the target.
 
-    {kind}_mean, _low and _high over draws have the axes in `axes`, for the kinds compatible and incompatible. `axes`
-    maps each of these axes to its value in studies that neither vary nor set it.
+    {kind}_mean, _low and _high are the mean over draws and its 95 % interval, for the kinds compatible and
+    incompatible. Their axes are the keys of `axes`. If the study neither varies nor sets the quantity along an axis,
+    the value in `axes` becomes the only label of this axis.
     """
     present = [axis for axis in axes if axis in study.dims]
     within = embeddings.values_of(study, "unexplained", *present, arm="full")
@@ -70,7 +71,7 @@ def energies(study: xr.Dataset, axes: Mapping[str, int]) -> xr.Dataset:
 
 
 def draw_codes(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw energies over the number of codes, for each number of causes."""
+    """Draw energies over the number of codes, with one pair of curves for each number of causes."""
     for number, causes in enumerate(data["causes"].values.tolist()):
         draw_pair(ax, data.sel(causes=causes), "codes", number, f"$K={causes}$")
     ax.set(xlabel="number $k$ of codes", ylabel="energy over variance", xscale="log")
@@ -97,7 +98,7 @@ def draw_pair(ax: plt.Axes, data: xr.Dataset, axis: str, number: int, label: str
 def informed(studies: Studies) -> xr.Dataset:
     """Information I(z; c)/H(c) of code z about cause c in each world, where there are as many codes as causes.
 
-    information (world, draw) is measured, information_by_chance (world, draw) is the value with causes permuted.
+    information (world, draw) is measured, and information_by_chance (world, draw) is its value with causes permuted.
     {variable}_mean, _low and _high (world) are over draws. Runs with a single cause are left out. The dataset is empty
     if none remain.
     """
@@ -120,9 +121,9 @@ def informed(studies: Studies) -> xr.Dataset:
 
 
 def told_by_equal_factors(study: xr.Dataset, worlds: list[str]) -> xr.Dataset:
-    """Mean information about the cause for runs in which β of the soft minimum rises by equal factors.
+    """Mean information about the cause in runs in which β of the soft minimum rises by equal factors.
 
-    information_geometric_mean, _low and _high (world) are NaN for those of `worlds` that the study lacks.
+    The variables information_geometric_mean, _low and _high (world) are NaN for those of `worlds` that the study lacks.
     """
     settings = curves.settings_of(study)
     found = np.full((len(worlds), study.sizes["draw"]), np.nan)

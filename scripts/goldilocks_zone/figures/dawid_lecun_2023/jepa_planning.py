@@ -40,9 +40,9 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def measured(study: xr.Dataset) -> xr.Dataset:
-    """Mean success over draws with its interval (success_mean, _low, _high), and mean calls of predictors.
+    """Mean share of goals reached (success), and mean number of evaluations of predictors (calls), over draws.
 
-    All have the axes (planner, rooms).
+    success_mean, success_low and success_high (the mean and its interval) and calls have the axes (planner, rooms).
     """
     data = study[["success", "calls"]].isel({"dataset": 0, "network": 0, "subspace": 0, "radius": 0}, drop=True)
     found = curves.prefixed({"success": curves.means(data["success"])})
@@ -50,7 +50,7 @@ def measured(study: xr.Dataset) -> xr.Dataset:
 
 
 def shown(label: str) -> dict | None:
-    """Style of a planner; None if it is not drawn as a point over its calls."""
+    """Matplotlib's style of the planner with this `label`; None if it is not drawn as a point over its calls."""
     if label in HIERARCHICAL:
         number = 2 + list(HIERARCHICAL).index(label)
         return {"color": style.colour(number), "marker": "*v^"[number - 2], "markersize": 8 if number == 2 else 5}
@@ -63,7 +63,7 @@ def shown(label: str) -> dict | None:
 
 
 def draw_room(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw success over calls, with planners of equal calls side by side.
+    """Draw the share of goals reached over the number of calls, with planners of equal calls side by side.
 
     Broken lines mark the success of planners that know the exact path length.
     """
@@ -84,7 +84,10 @@ def draw_room(ax: plt.Axes, data: xr.Dataset) -> None:
 
 
 def entries(planners: list[str]) -> list[plt.Line2D]:
-    """Legend entries: planners with sub-goals; cost (colour), actions (filling) and steps (marker) of flat planners."""
+    """Legend entries for planners with sub-goals, and for the properties of flat planners.
+
+    Colour shows the cost, filling shows whether actions are held, and the marker shows the number of steps.
+    """
     found = [
         panels.entry(HIERARCHICAL[label], linestyle="none", **shown(label))
         for label in HIERARCHICAL

@@ -37,9 +37,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def over_deviation(study: xr.Dataset) -> xr.Dataset:
-    """Final accuracy of probes, `result`, and κ at initialisation, `kappa`, each (start_deviation, draw).
+    """Final accuracy of probes (`result`) and κ at initialisation (`kappa`), each (start_deviation, draw).
 
-    {name}_mean, _low and _high (start_deviation) are over draws.
+    Both are of the arm full. {name}_mean, _low and _high (start_deviation) are the mean over draws and the ends of its
+    95 % interval.
     """
     axes, found = [axis for axis in ("start_deviation",) if axis in study.dims], {}
     for name, variable in {"result": RESULT, "kappa": KAPPA}.items():
@@ -50,9 +51,10 @@ def over_deviation(study: xr.Dataset) -> xr.Dataset:
 
 
 def over_radius(study: xr.Dataset) -> xr.Dataset:
-    """Final accuracy of probes at the best rate: {arm}_mean, _low and _high (radius) over draws.
+    """Final accuracy of probes at the best rate, for the arms full and random.
 
-    Each draw has the rate that is best for the other draws.
+    {arm}_mean, _low and _high (radius) are the mean over draws and the ends of its 95 % interval. Each draw has the
+    rate that is best for the other draws.
     """
     kept, found = [axis for axis in RATES if axis in study.dims], {}
     for arm in ("full", "random"):
@@ -63,9 +65,10 @@ def over_radius(study: xr.Dataset) -> xr.Dataset:
 
 
 def of_best(values: xr.DataArray, axes: list[str]) -> xr.DataArray:
-    """Values (radius, draw), each at that place along `axes` where the mean over the other draws is largest.
+    """Reduce `values` to the axes (radius, draw): take each draw at the place along `axes` that is best for the others.
 
-    If there is only one draw, its own values select the place.
+    This is the place with the largest mean over the other draws at the same radius. If there is only one draw, its own
+    values select the place. NaN if no place has a finite mean.
     """
     if not axes:
         return values
@@ -80,7 +83,7 @@ def of_best(values: xr.DataArray, axes: list[str]) -> xr.DataArray:
 
 
 def draw_deviations(axes: list[plt.Axes], data: xr.Dataset) -> None:
-    """Draw the result and κ over the initial deviation, and the result over κ."""
+    """Draw the accuracy of probes and κ over the initial deviation, and the accuracy over κ, in three panels."""
     places = data["start_deviation"].values
     words = {"result": "accuracy of probes", "kappa": r"$\kappa$ at the start"}
     for ax, (name, label) in zip(axes, words.items()):
@@ -102,7 +105,7 @@ def draw_deviations(axes: list[plt.Axes], data: xr.Dataset) -> None:
 
 
 def draw_radii(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw the result over the radius, for the trained and for the frozen random encoder."""
+    """Draw the accuracy of probes over the radius, for the trained and for the frozen random encoder."""
     for number, arm in enumerate(("full", "random")):
         if f"{arm}_mean" in data:
             places = data["x"].values + APART * curves.centred(number, 2)

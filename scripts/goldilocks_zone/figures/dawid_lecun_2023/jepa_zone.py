@@ -27,7 +27,11 @@ MEASURES = {"trace_over_norm": r"$\mathrm{Tr}(H)/\Vert H\Vert$", "fraction_posit
 
 
 class Curve(NamedTuple):
-    """A curve: its study, criterion and number of examples, its label, and its style number."""
+    """A curve of the figure: where its data come from, and how it is drawn.
+
+    study: name of the study. criterion: label of the loss. label: text in the legend. number: style number (colour,
+    marker and line), None for dark grey. examples: number of examples, None for the study's first.
+    """
 
     study: str
     criterion: str
@@ -84,30 +88,33 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def look_of(curve: Curve) -> dict:
-    """Style and label of a curve; dark grey if it has no style number."""
+    """Matplotlib's keyword arguments for style and label of a curve; dark grey if it has no style number."""
     if curve.number is None:
         return {"color": "0.25", "marker": "x", "label": curve.label, "linestyle": "-", **LOOKS}
     return style.look(curve.number, label=curve.label, linestyle=style.line(curve.number), **LOOKS)
 
 
 def known(studies: Studies, column: list[Curve]) -> list[Curve]:
-    """The curves of a column that the studies contain."""
+    """Those curves in `column` whose study, loss and number of examples the run has."""
     return [curve for curve in column if curve.study in studies and has(studies[curve.study], curve)]
 
 
 def has(study: xr.Dataset, curve: Curve) -> bool:
-    """Return True if a study contains the loss and the number of examples of a curve."""
+    """Return True if `study` has the loss and the number of examples of `curve`."""
     counted = curve.examples is None or curve.examples in study["examples"].values
     return counted and curve.criterion in study["criterion"].values
 
 
 def name(curve: Curve) -> str:
-    """Name of a curve in source data."""
+    """Name of a curve in the figure's source data: its study, loss and number of examples, joined by underscores."""
     return "_".join([curve.study, curve.criterion.replace("-", "_"), *([str(curve.examples)] * bool(curve.examples))])
 
 
 def measured(study: xr.Dataset, curve: Curve) -> xr.Dataset:
-    """{measure}_mean, _low and _high (radius) over draws, for one loss."""
+    """Means over draws of the variables MEASURES, for the loss and the number of examples of a curve.
+
+    {measure}_mean, _low and _high (radius) are the mean and the ends of its 95 % interval.
+    """
     chosen = {"criterion": curve.criterion, "examples": curve.examples}
     found = {}
     for measure in MEASURES:
@@ -116,7 +123,7 @@ def measured(study: xr.Dataset, curve: Curve) -> xr.Dataset:
 
 
 def ends(parts: dict[str, xr.Dataset], measure: str) -> tuple[float, float]:
-    """Lower and upper end of the y-axis of a measure, for all curves."""
+    """Lower and upper end of the y-axis of a measure, with room for the means of all curves in `parts`."""
     if measure == "fraction_positive":
         return -0.03, 1.03
     return panels.limits(embeddings.finite(*(part[f"{measure}_mean"] for part in parts.values())), np.zeros(1))

@@ -35,11 +35,12 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def over_rank(run: xr.Dataset) -> xr.Dataset:
-    """Share of the squared gradient in the top m eigenvectors of G for every rank m, averaged over later steps.
+    """Share of the squared gradient in the top m eigenvectors of G, for every rank m, averaged over later steps.
 
-    Steps before the share EARLY of training are left out. mean, low and high (gradient_of, rank) are over draws.
-    null_mean, null_low and null_high (rank) are of the null, the share of Tr(G) in the same eigenvectors. `model` is
-    the share that the random model predicts for the space of the C − 1 outliers, for C classes.
+    The first share EARLY of all steps is left out. mean, low and high (gradient_of, rank) are the mean over draws and
+    the ends of its 95 % interval. null_mean, null_low and null_high (rank) describe the null, the share of Tr(G) in
+    these eigenvectors. `model` is the share that the random model predicts for the space of the C − 1 outliers, for C
+    classes.
     """
     classes, run = int(run["classes"]), run.reset_coords(drop=True)
     powers = local_geometry.measured(run["gradient_power"])
@@ -68,9 +69,9 @@ def along_training(run: xr.Dataset) -> xr.Dataset:
 
 
 def beside_null(shares: xr.DataArray, null: xr.DataArray) -> xr.Dataset:
-    """Means over draws of shares, with their intervals, and of the null, with the prefix null_.
+    """Means over draws of `shares` and of `null`, with the variables of `curves.means`.
 
-    The variables are those of `curves.means`.
+    Variables of `null` have the prefix null_.
     """
     nulls = {"null": curves.means(null, "share of the trace of G")}
     return curves.means(shares, "share of the squared gradient").merge(curves.prefixed(nulls))

@@ -34,9 +34,9 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 def beside_the_model(study: xr.Dataset) -> xr.Dataset:
     """κ(G) of the random model over the spread of the logits; κ of network and model over the radius.
 
-    model_over_spread (ratio, spread) has the axes σ_c/σ_E and σ_z. {name}_mean, _low and _high (radius) are for the
-    names in MEASURES. All values are for the number of examples and the dimension of planes that claims use or, if the
-    study lacks these, for the largest.
+    model_over_spread (ratio, spread) is for ratios σ_c/σ_E and spreads σ_z. {name}_mean, _low and _high (radius) are
+    means over draws with 95 % intervals, for the names in MEASURES. All values are for the number of examples and the
+    dimension of planes that claims use or, if the study lacks these, for the largest.
     """
     count = EXAMPLES if EXAMPLES in study["examples"].values else int(study["examples"].max())
     d = profiles.shown_dimension(study)
@@ -62,8 +62,8 @@ def beside_the_model(study: xr.Dataset) -> xr.Dataset:
 def modelled(examples: int, classes: int, size: int, cluster: float, noise: float, spread: float) -> float:
     """κ(G) of the random model in `size` dimensions; NaN if all outputs are saturated.
 
-    `cluster` σ_c and `noise` σ_E are the standard deviations of an entry of mean logit gradients and of the deviations
-    of examples from them. `spread` σ_z is the standard deviation of the logits.
+    `cluster` is σ_c, the standard deviation of the entries of mean logit gradients. `noise` is σ_E, the standard
+    deviation of an example's deviations from these means. `spread` is σ_z, the standard deviation of the logits.
     """
     p = random_model.probabilities(examples, classes, spread, stream("model over radius"))
     with np.errstate(invalid="ignore"):

@@ -47,9 +47,9 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def arms(study: xr.Dataset) -> Iterator[tuple[str, xr.Dataset]]:
-    """Yield the name of every run, without the word Adam, and the geometric mean of its sharpness over draws.
+    """Yield the name of every run of a study, without the word Adam, and its sharpness over steps.
 
-    The variables are those of `over_steps.logarithmic_means`.
+    The sharpness is a geometric mean over draws, with the variables of `over_steps.logarithmic_means`.
     """
     for name, run in over_steps.runs(study):
         arm = name.removeprefix("Adam").removeprefix(", ") or over_steps.USUAL

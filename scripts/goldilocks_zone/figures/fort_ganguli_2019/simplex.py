@@ -66,7 +66,7 @@ def matching(mixing: float, classes: int) -> float:
 
 
 def draw_triangle(ax: plt.Axes, p: np.ndarray, labels: np.ndarray | None) -> None:
-    """Draw points p (n, 3) in barycentric coordinates, styled by their labels if known."""
+    """Draw points p (n, 3) of the simplex in a triangle, styled by their `labels` (n,); in grey if these are None."""
     ax.add_patch(plt.Polygon(CORNERS, fill=False, edgecolor="0.5", linewidth=0.7))
     places = p @ CORNERS
     for k in range(len(CORNERS)):

@@ -52,7 +52,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def published_points(path: Published, cells: xr.Dataset) -> dict[int, np.ndarray]:
-    """Published log10(r/r_X) and accuracies, shape (2, points), for each dimension of a family that has them."""
+    """Published points of a family, as {dimension: array (2, points)}.
+
+    The rows of an array are log10(r/r_X) and the accuracy. Dimensions without published points are left out.
+    """
     points = {d: [] for d in cells["dimension"].values.tolist()}
     for row in over_radius.published_rows(path, cells):
         points.get(int(row["d"]), []).append((row["log10_r_over_rX"], row["accuracy"]))

@@ -91,7 +91,7 @@ def gathered(studies: dict[str, xr.Dataset]) -> xr.Dataset:
 
 
 def tested(data: xr.Dataset) -> tuple[np.ndarray, str]:
-    """Outcomes (draw) at the tested step, the logged step nearest to STEP, and this step in words."""
+    """Outcomes (draw) at the tested step, the logged step nearest to STEP, and words for this step (at step 93)."""
     steps = data["step"].values
     nearest = int(np.abs(steps - STEP).argmin())
     words = f"at step {steps[nearest]}" if steps[nearest] else "at the start"
@@ -101,7 +101,7 @@ def tested(data: xr.Dataset) -> tuple[np.ndarray, str]:
 def slope_in_words(data: xr.Dataset, name: str, correlated: bool) -> str:
     """Title of a panel: the t-value of the slope of the outcome at the tested step over the measure `name`.
 
-    If not `correlated`, that is with too few initialisations, the title is their number.
+    If `correlated` is False, because there are too few initialisations, the title is their number.
     """
     if not correlated:
         return f"{data.sizes['draw']} initialisations"
@@ -114,7 +114,10 @@ def slope_in_words(data: xr.Dataset, name: str, correlated: bool) -> str:
 
 
 def draw_steps(ax: plt.Axes, data: xr.Dataset, name: str, colours: np.ndarray, correlated: bool) -> None:
-    """Draw one point per initialisation and step, with regression lines and pointwise 95 % bands of their means."""
+    """Draw the outcome over the measure `name`, with one point per initialisation and step, coloured by step.
+
+    With `correlated`, regression lines and pointwise 95 % bands of their means are added.
+    """
     x = data[name].values
     for number, (colour, outcome) in enumerate(zip(colours, data["outcome"].values)):
         ax.plot(x, outcome, linestyle="none", alpha=0.6, **style.look(number, color=colour, markersize=2.8, mew=0))

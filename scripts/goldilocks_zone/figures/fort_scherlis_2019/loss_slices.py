@@ -34,7 +34,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def relative_losses(cuts: xr.Dataset) -> xr.Dataset:
-    """relative_loss L/L(θ) on the lines and excess_loss L − L(θ) on the plane, with the loss L(θ) at initialisation."""
+    """Losses on lines and on a plane through the initialisation θ, compared with the loss L(θ) there.
+
+    relative_loss is L/L(θ) on the lines, excess_loss is L − L(θ) on the plane in nat, and loss is L(θ).
+    """
     drawn = cuts[["loss"]]
     drawn["relative_loss"] = cuts["line_loss"] / cuts["loss"]
     drawn["excess_loss"] = cuts["plane_loss"] - cuts["loss"]
@@ -44,7 +47,7 @@ def relative_losses(cuts: xr.Dataset) -> xr.Dataset:
 
 
 def draw_lines(ax: plt.Axes, here: xr.Dataset) -> None:
-    """Draw L/L(θ) along each direction as thin lines."""
+    """Draw L/L(θ) over the displacement along each direction, as thin lines."""
     for number, line in enumerate(here["relative_loss"].transpose("direction", "displacement")):
         ax.plot(here["displacement"], line, color=style.colour(number), linewidth=0.8, alpha=0.9)
     ax.plot(0, 1, color="k", marker="o", markersize=2.5)

@@ -32,7 +32,11 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def variants(study: xr.Dataset) -> list[tuple[str, dict]]:
-    """Label of each network and variant of a study, and the axis labels that select it from the study."""
+    """List (legend label, axis labels) of every variant of a study; the axis labels select the variant.
+
+    A variant has one network and one value of each setting that the study varies. It keeps the axes radius, draw,
+    dimension and layer, and has the study's first dataset and subspace.
+    """
     axes = [axis for axis in study.dims if axis not in ("dataset", "subspace", "radius", "draw", "dimension", "layer")]
     fixed = {axis: study[axis].values[0] for axis in ("dataset", "subspace")}
     result = []

@@ -40,7 +40,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def points(study: xr.Dataset) -> xr.Dataset:
-    """Loss and measures of each initialisation at the radius nearest to r_X, for the largest d and N."""
+    """Loss and the variables MEASURES of each initialisation at the radius nearest to r_X, for the largest d and N."""
     d = int(study["dimension"].max())
     here = study.isel(radius=curves.nearest_to_r_x(study)).sel(dimension=d, examples=study["examples"].max())
     data = here[["loss", *(name for name in MEASURES if name in here)]]
@@ -50,7 +50,7 @@ def points(study: xr.Dataset) -> xr.Dataset:
 
 
 def correlations(here: xr.Dataset, name: str) -> list[str]:
-    """Lines of text with the correlation of a measure and the loss, and the partial correlation given σ_z.
+    """Lines of text with the correlation of a measure and the loss, and their partial correlation given σ_z.
 
     Both have 95 % intervals. With too few initialisations, the only line says so.
     """

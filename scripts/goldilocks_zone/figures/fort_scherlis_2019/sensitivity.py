@@ -41,7 +41,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def measures(study: xr.Dataset) -> xr.Dataset:
-    """MEASURES of every variant: height and x of the mean curve's peak, and x of the zone's edges (NaN if none)."""
+    """The variables MEASURES for every combination of settings, read off the mean curve of Tr(H)/‖H‖ over draws.
+
+    They are the height and x of its peak, and x of the zone's edges (NaN if there is none).
+    """
     ratio = (
         study["trace_over_norm"].sel(dimension=profiles.shown_dimension(study)).mean("draw").transpose(..., "radius")
     )
@@ -75,7 +78,7 @@ def draw_levels(axes: list[plt.Axes], measured: xr.Dataset) -> None:
 
 
 def row_name(axis: str, level: object) -> str:
-    """Label of a row: its level, with the name of the factor if the level alone is unclear."""
+    """Name of the row for a `level` of the factor `axis`; it names the factor if the level alone is unclear."""
     names = {
         "bias_directions": "bias directions" if level else "weights only",
         "examples": f"$N={level}$",
@@ -88,7 +91,7 @@ def spread(study: xr.Dataset) -> xr.Dataset:
     """Coefficient of variation (x, part) of Tr(H)/‖H‖ due to each source of variance, with its 95 % interval.
 
     The sources are random effects: planes within an initialisation; sets of examples within an initialisation, on the
-    same planes; and initialisations, to which the remaining variance belongs. Intervals are over initialisations.
+    same planes; and initialisations, which account for the remaining variance. Intervals are over initialisations.
     """
     study = study.sel(dimension=profiles.shown_dimension(study), examples=study["examples"].max())
     ratio = study["trace_over_norm"].transpose("radius", "draw", "example_set").values

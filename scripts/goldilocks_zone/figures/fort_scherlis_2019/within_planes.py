@@ -45,10 +45,11 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def measured(study: xr.Dataset) -> xr.Dataset:
-    """MEASURES and final accuracies of each draw, with their means over draws.
+    """Select the variables MEASURES and the final test accuracy of each draw; add means over draws and `spread`.
 
-    `spread` (subspace, quantity) is the standard deviation of accuracies over draws, after their binomial variance is
-    subtracted. It is NaN for too few draws.
+    {name}_mean, _low and _high are the mean and the ends of its 95 % interval. `spread` (subspace, quantity) is the
+    standard deviation of accuracies over draws, after their binomial variance is subtracted, with its interval. It is
+    NaN for too few draws.
     """
     data = xr.Dataset({name: study[name].isel(radius=0) for name in MEASURES if name in study}, attrs=study.attrs)
     data["test_accuracy"] = training.accuracy(study).isel(radius=0)
@@ -62,7 +63,7 @@ def measured(study: xr.Dataset) -> xr.Dataset:
 
 
 def draw_pairs(ax: plt.Axes, data: xr.Dataset, name: str) -> None:
-    """Draw a measure before and after training: a thin line for each draw, a thick one for their mean."""
+    """Draw a measure before and after training on each plane: a thin line per draw, and a thick line for their mean."""
     sets = data.sizes["examples_of"]
     for i, j in np.ndindex(data.sizes["subspace"], sets):
         here = data.isel(subspace=i, examples_of=j)

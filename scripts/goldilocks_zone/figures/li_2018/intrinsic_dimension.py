@@ -57,11 +57,11 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def dimensions_needed(cells: xr.Dataset) -> xr.Dataset:
-    """log10 of the dimension needed for an accuracy of HALF: mean over draws with its 95 % interval, and `bound`.
+    """Mean over draws of log10 of the dimension needed for an accuracy of HALF: variables mean, low, high and bound.
 
-    bound is 1 if a draw stays below HALF in every dimension, so that the mean is a lower bound. Otherwise it is -1 if a
-    draw reaches HALF in the smallest dimension, so that the mean is an upper bound, and 0 if none does. The interval of
-    a bound is NaN.
+    low and high are the ends of the 95 % interval. bound is 1 if a draw stays below HALF in every dimension, so that
+    the mean is a lower bound. Otherwise it is -1 if a draw reaches HALF in the smallest dimension, so that the mean is
+    an upper bound, and 0 if none does. The interval of a bound is NaN.
     """
     values = training.accuracy(cells).drop_vars("rate", errors="ignore").transpose(..., "radius", "subspace", "draw")
     dimensions = cells["dimension"].values
@@ -81,9 +81,9 @@ def dimensions_needed(cells: xr.Dataset) -> xr.Dataset:
 
 
 def draw_needed(ax: plt.Axes, cells: xr.Dataset, data: xr.Dataset) -> list[plt.Line2D]:
-    """Draw the dimension needed over the radius, a curve for each arm; return legend entries.
+    """Draw the dimension needed over the radius, with one curve for each arm of `cells`; return legend entries.
 
-    Curves are interrupted at bounds, which have their own markers.
+    `data` is a result of `dimensions_needed`. Curves are interrupted at bounds, which have their own markers.
     """
     arms = over_radius.arms(cells)
     for number, (rate, temperature, place) in enumerate(arms):
@@ -109,7 +109,7 @@ def show_dimensions(axis: Axis, dimensions: np.ndarray) -> None:
 
 
 def at_r_x(study: xr.Dataset, cells: xr.Dataset) -> xr.Dataset:
-    """The family `cells` of a study at the radius nearest to r_X, with full-space training if the study has it.
+    """Select from a study the family `cells`, and full-space training if there is any, at the radius nearest to r_X.
 
     Rules of rate and temperature are selected by `over_radius.with_fixed_rules`. The axis radius is kept, of length 1.
     """
@@ -123,8 +123,9 @@ def at_r_x(study: xr.Dataset, cells: xr.Dataset) -> xr.Dataset:
 def over_dimensions(cell: xr.Dataset) -> xr.Dataset:
     """Mean accuracy over draws in each dimension: mean, low and high (subspace), for a cell with one radius.
 
-    whole_mean, … are of the accuracy in the full space, if the cell has it. intrinsic_mean, … are of log10 of the
-    intrinsic dimension, if this is larger than the smallest dimension and at most the largest.
+    low and high are the ends of the 95 % interval. whole_mean, whole_low and whole_high are of the accuracy in the full
+    space, if the cell has it. intrinsic_mean, intrinsic_low and intrinsic_high are of log10 of the intrinsic dimension,
+    if this is larger than the smallest dimension and at most the largest.
     """
     dimensions, ordered = training.dimensions_of(cell)
     rows = [mean_accuracy(ordered.isel(subspace=i)) for i in range(len(dimensions))]
@@ -146,7 +147,10 @@ def mean_accuracy(cell: xr.Dataset) -> curves.WithInterval:
 
 
 def draw_over_dimensions(ax: plt.Axes, cell: xr.Dataset, data: xr.Dataset, published: np.ndarray) -> list[plt.Line2D]:
-    """Draw accuracy over log10 d, with published and full-space accuracies; return legend entries."""
+    """Draw accuracy over log10 d, with published and full-space accuracies; return legend entries.
+
+    `data` is a result of `over_dimensions`. `published` (2, points) holds dimensions and accuracies.
+    """
     dimensions = data["dimension"].values
     ax.errorbar(np.log10(dimensions), data["mean"], curves.bars(data), elinewidth=0.8, **MEASURED)
     handles = [panels.entry("measured", **MEASURED)]

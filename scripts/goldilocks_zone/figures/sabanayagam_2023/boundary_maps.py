@@ -39,10 +39,11 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def maps(study: xr.Dataset) -> xr.Dataset:
-    """Maps over the plane, of the first draw of one kind of minimum.
+    """Maps of alignments and of predicted classes over the plane, for the first draw of one minimum.
 
-    map (dataset, rank, map_x, map_y) is the alignment with the first RANKS eigenvectors. map_class and the controls
-    have the axes (dataset, map_x, map_y). The minimum is MINIMUM or, if the study lacks it, the first one.
+    map (dataset, rank, map_x, map_y) is the alignment with the first RANKS eigenvectors. map_class, the predicted
+    class, and the controls have the axes (dataset, map_x, map_y). The minimum is MINIMUM or, if the study lacks it, the
+    first one.
     """
     names = ["map", "map_class", *CONTROLS]
     kept = ("dataset", "minimum", "rank", *boundaries.AXES_OF_MAPS)
@@ -53,7 +54,10 @@ def maps(study: xr.Dataset) -> xr.Dataset:
 
 
 def draw_row(line: list[plt.Axes], here: xr.Dataset, name: str) -> None:
-    """Draw the maps of a dataset; the controls are small, so their colours are scaled to their largest value."""
+    """Draw the maps `here` of the dataset `name` into a row of panels, with the controls last.
+
+    The controls are small, so their colours are scaled to their largest absolute value.
+    """
     ranks = here["rank"].values
     for ax, rank in zip(line, ranks):
         boundaries.draw_alignment(ax, here["map"].sel(rank=rank), here["map_class"], name)

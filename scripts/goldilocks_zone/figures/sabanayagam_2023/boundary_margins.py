@@ -45,8 +45,9 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 def margins(study: xr.Dataset) -> xr.Dataset:
     """Margins (minimum, draw) in units of the plane, true and estimated; margin_estimate also has the axis start.
 
-    converged (minimum, draw, start) marks descents that converged. log_{estimate}_mean, _low and _high (minimum) are
-    over draws, of log10 of an estimate divided by the true margin; log_{estimate}_draws is the number of these draws.
+    converged (minimum, draw, start) marks descents that converged. The log ratio of an estimate is log10 of the
+    estimate divided by the true margin. log_{estimate}_mean, _low and _high (minimum) are the mean of this ratio over
+    draws and the ends of its 95 % interval; log_{estimate}_draws is the number of draws in which the ratio is known.
     Maps and aligned points are of the first draw.
     """
     place = ("minimum", "start", "example", "coordinate", "rank", *boundaries.AXES_OF_MAPS)
@@ -71,7 +72,10 @@ def margins(study: xr.Dataset) -> xr.Dataset:
 
 
 def draw_map(ax: plt.Axes, here: xr.Dataset, name: str) -> None:
-    """Draw regions, training points and aligned points of the first draw of a dataset."""
+    """Draw the decision regions, training points and aligned points of the first draw, for the dataset `name`.
+
+    Aligned points are filled if their descent converged.
+    """
     boundaries.draw_classes(ax, here["map_class"], name)
     if "example_point" in here:
         boundaries.draw_points(ax, here)
@@ -84,7 +88,7 @@ def draw_map(ax: plt.Axes, here: xr.Dataset, name: str) -> None:
 
 
 def draw_estimates(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw the estimate from every start over the true margin, with filled markers if it converged."""
+    """Draw the margin estimate from every start over the true margin, with filled markers if its descent converged."""
     true, reached = data["true_margin"], data["converged"]
     for label in data["minimum"].values:
         x = true.sel(minimum=label).broadcast_like(data["margin_estimate"].sel(minimum=label))
@@ -109,7 +113,7 @@ def draw_estimates(ax: plt.Axes, data: xr.Dataset) -> None:
 
 
 def draw_ratios(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw the geometric mean of each estimate over the true margin, with its interval."""
+    """Draw the geometric mean over draws of each estimate divided by the true margin, with its interval."""
     ends, count = [0.0], data.sizes["minimum"]
     for number, label in enumerate(data["minimum"].values):
         x = np.arange(len(RATIOS)) + APART * curves.centred(number, count)

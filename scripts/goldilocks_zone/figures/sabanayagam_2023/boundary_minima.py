@@ -55,7 +55,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def minima(study: xr.Dataset) -> tuple[xr.Dataset, str]:
-    """Results of the first draw of the first dataset in the plane, and the name of this dataset.
+    """Results (minimum, …) of the first draw of the first dataset in the plane, and the name of this dataset.
 
     Results are map (minimum, rank, …), map_class (minimum, …), gauss_newton_eigenvalue (minimum, rank), outliers
     (minimum) and training examples.
@@ -72,7 +72,10 @@ def spectral_look(held: bool) -> dict:
 
 
 def draw_spectrum(ax: plt.Axes, here: xr.Dataset, data: xr.Dataset) -> None:
-    """Draw eigenvalues over their rank, filled for the leading ones that hold 90 % of the trace."""
+    """Draw eigenvalues over their rank, filled for the leading ones that hold 90 % of the trace.
+
+    `here` is of one minimum; `data` is of all minima and sets the y-limits.
+    """
     held = here["rank"] <= here["outliers"]
     for filled in (True, False):
         ax.plot(here["rank"], here["gauss_newton_eigenvalue"].where(held == filled), **spectral_look(filled))

@@ -46,10 +46,11 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def alignments(study: xr.Dataset) -> xr.Dataset:
-    """{curve}_mean, _low and _high (rank) of E_k over draws, for those curves in CAPTURED that the study has.
+    """Alignment E_k of the boundary over k, for those curves in CAPTURED that the study has.
 
     E_k is the mean share of the boundary's normals in the span of the first k eigenvectors of G. For the curve `most`,
-    it is the share in the best space of k dimensions.
+    it is the share in the best space of k dimensions. {curve}_mean, _low and _high (rank) are the mean over draws and
+    the ends of its 95 % interval.
     """
     found = {}
     for name, (minimum, softmax, variable, words) in CAPTURED.items():
@@ -61,9 +62,10 @@ def alignments(study: xr.Dataset) -> xr.Dataset:
 
 
 def by_minimum(study: xr.Dataset) -> xr.Dataset:
-    """outliers and encoding_share (minimum, softmax, draw), test_error (minimum, draw), and their means over draws.
+    """Outliers, encoding share and test error of the trained minima, for every draw, and their means over draws.
 
-    Untrained networks are left out.
+    outliers and encoding_share have the axes (minimum, softmax, draw), test_error (minimum, draw). {name}_mean, _low
+    and _high are the mean over draws and the ends of its 95 % interval. Untrained networks are left out.
     """
     present = [each for each in TEMPERATURES if each in study["softmax"].values]
     names = ["outliers", "encoding_share", "test_accuracy"]
@@ -78,7 +80,10 @@ def by_minimum(study: xr.Dataset) -> xr.Dataset:
 
 
 def draw_alignment(ax: plt.Axes, data: xr.Dataset, classes: int) -> None:
-    """Draw the mean share of the boundary's normals that the first k eigenvectors capture, over k."""
+    """Draw the mean share of the boundary's normals that the first k eigenvectors capture, over k.
+
+    `data` is a result of `alignments`. A grey line marks k = `classes`.
+    """
     for number, (name, (*_, label)) in enumerate(CAPTURED.items()):
         if f"{name}_mean" in data:
             look = style.look(number, linestyle=style.line(number), label=label, **LOOKS)
@@ -93,7 +98,7 @@ def draw_alignment(ax: plt.Axes, data: xr.Dataset, classes: int) -> None:
 
 
 def series(data: xr.Dataset, name: str) -> Iterator[tuple[dict, xr.DataArray, xr.Dataset, float]]:
-    """Yield style, values (minimum, draw), means (minimum) and horizontal offset for each temperature.
+    """Yield (style, values (minimum, draw), means (minimum), horizontal offset) for each temperature of a measure.
 
     A measure that does not depend on temperature has a single series.
     """

@@ -31,9 +31,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def alignments(study: xr.Dataset) -> xr.Dataset:
-    """example_alignment (dataset, example, rank) and example_class (dataset, example).
+    """Alignments of training gradients with the top eigenvectors of G, for the first draw of one minimum.
 
-    Both are of the first draw of the minimum MINIMUM or, if the study lacks it, of the first minimum.
+    example_alignment (dataset, example, rank) is the alignment, and example_class (dataset, example) the predicted
+    class. The minimum is MINIMUM or, if the study lacks it, the first one.
     """
     names, kept = ["example_alignment", "example_class"], ("dataset", "minimum", "example", "rank")
     data = boundaries.one(study, names, *kept).isel(draw=0, drop=True)
@@ -44,7 +45,10 @@ def alignments(study: xr.Dataset) -> xr.Dataset:
 
 
 def draw_examples(ax: plt.Axes, here: xr.Dataset, count: int) -> None:
-    """Draw the alignment of examples with each eigenvector, classes side by side and examples jittered."""
+    """Draw the alignment of examples with each eigenvector, classes side by side and examples jittered.
+
+    `here` is the part of `alignments` for one dataset, which has `count` classes.
+    """
     ranks, width = here["rank"].values, APART / count
     ax.axhline(0, **style.GREY)
     for label in range(count):

@@ -63,8 +63,8 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 def measured(study: xr.Dataset) -> xr.Dataset:
     """Every measure and test_error (dataset, minimum, draw), with Kendall's τ between each measure and the test error.
 
-    τ is over the minima of a draw; {measure}_tau_mean, _low and _high (dataset) are over draws. Values at a matched
-    temperature are NaN where no temperature matches.
+    τ is computed over the minima of a draw. {measure}_tau_mean, _low and _high (dataset) are its mean over draws and
+    the ends of the mean's 95 % interval. Values at a matched temperature are NaN where no temperature matches.
     """
     data, taus = xr.Dataset(), {}
     kept = ("dataset", "minimum", "rank", "precision")
@@ -91,7 +91,7 @@ def kendall(values: np.ndarray, errors: np.ndarray) -> float:
 
 
 def draw_errors(ax: plt.Axes, here: xr.Dataset, name: str) -> None:
-    """Draw the test error of every minimum of every draw over a measure."""
+    """Draw the test error over the measure `name`, with one point for every minimum of every draw."""
     label, *_, logarithmic = MEASURES[name]
     values = here[name].where(here[name] > 0) if logarithmic else here[name]
     sizes = marker_sizes(here["minimum"].values.tolist())
@@ -111,9 +111,9 @@ def draw_errors(ax: plt.Axes, here: xr.Dataset, name: str) -> None:
 
 
 def marker_sizes(minima: list[str]) -> dict[str, float]:
-    """Marker size of each minimum, which grows with the number of training steps on random labels.
+    """Marker size of each minimum, as {label: size}; it grows with the number of training steps on random labels.
 
-    Minima without such steps have the middle of SIZES, as all have if there is only one number of steps.
+    Minima without such steps have the middle of SIZES. If there is only one number of steps, all minima have it.
     """
     strengths = sorted({boundaries.steps(each) for each in minima if boundaries.steps(each)})
     sizes = dict(zip(strengths, np.linspace(*SIZES, len(strengths)))) if len(strengths) > 1 else {}
@@ -135,7 +135,7 @@ def draw_taus(ax: plt.Axes, data: xr.Dataset, names: list[str]) -> None:
 
 
 def entries(minima: list[str]) -> list[plt.Line2D]:
-    """Legend entries: kinds of minima, and numbers of training steps on random labels by marker size."""
+    """Legend entries for kinds of minima, and for numbers of training steps on random labels by marker size."""
     kinds = {boundaries.kind(each): each for each in minima}
     handles = [
         panels.entry(boundaries.title(each), **boundaries.look(each, markersize=3.5, **POINTS))

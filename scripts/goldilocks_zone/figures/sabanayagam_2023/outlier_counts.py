@@ -50,14 +50,16 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def key(name: str, softmax: str) -> str:
-    """Name of a count in source data."""
+    """Name in source data of the count `name` for the softmax output `softmax`."""
     return f"{name}_{softmax.replace('-', '_')}"
 
 
 def counts(study: xr.Dataset, shown: list[tuple[str, str, str]]) -> xr.Dataset:
-    """{count}_mean, _low and _high (dataset) over draws, with each dataset's design, sections m and classes C.
+    """Mean counts of outliers over draws for each dataset, with the dataset's design, sections m and classes C.
 
-    Networks that diverged or did not reach their stopping loss are left out.
+    {count}_mean, _low and _high (dataset) are the mean and the ends of its 95 % interval, for the counts `shown`, given
+    as in COUNTS. Networks that diverged or did not reach their stopping loss are left out. `draws` (dataset) is the
+    number of the others.
     """
     ended = reached(study)
     parts = {}
@@ -89,7 +91,7 @@ def look(classes: list[int], count: int) -> dict:
 
 
 def draw_counts(ax: plt.Axes, here: xr.Dataset, classes: list[int]) -> None:
-    """Draw mean counts over m, with a line for each number of classes, and the diagonal."""
+    """Draw mean counts of outliers over m, with one line for each number of classes, and the diagonal."""
     for number, count, found in by_classes(here, classes):
         x = found["section_count"].values + APART * curves.centred(number, len(classes))
         curves.draw_means(ax, x, found, **look(classes, count))
@@ -102,7 +104,10 @@ def draw_counts(ax: plt.Axes, here: xr.Dataset, classes: list[int]) -> None:
 
 
 def by_classes(here: xr.Dataset, classes: list[int]) -> Iterator[tuple[int, int, xr.Dataset]]:
-    """Yield for every number of `classes` that occurs: its index, the number, and the results sorted by m."""
+    """Yield (index in `classes`, number of classes, results sorted by m) for every number of classes that occurs.
+
+    `here` holds the results of all datasets of one design.
+    """
     for number, count in enumerate(classes):
         found = here.isel(dataset=(here["class_count"] == count).values)
         if found.sizes["dataset"]:

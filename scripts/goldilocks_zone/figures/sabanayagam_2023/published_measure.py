@@ -39,11 +39,12 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def measures(study: xr.Dataset) -> xr.Dataset:
-    """Means over draws of the variables SHOWN, with their intervals, and rank_bound, if it is known.
+    """Means over draws of the variables SHOWN, with their 95 % intervals, and rank_bound, if it is known.
 
-    By rule (a): published_measure_above (minimum, precision, epsilon) and, with no eigenvectors but those above
-    rounding, published_measure_in_range (minimum, precision). By rule (b): encoding_share_above (minimum, epsilon). The
-    live_share has the axis minimum. The bound is relative to the number p_θ of parameters.
+    Rule (a) gives published_measure_above (minimum, precision, epsilon) and published_measure_in_range (minimum,
+    precision), which counts only eigenvectors with eigenvalues above rounding. Rule (b) gives encoding_share_above
+    (minimum, epsilon). live_share has the axis minimum. Each of these names gets the suffixes _mean, _low and _high.
+    rank_bound is relative to the number p_θ of parameters.
     """
     here = boundaries.one(study, list(SHOWN), "minimum", "precision", "epsilon")
     data = curves.prefixed({name: curves.means(here[name]) for name in SHOWN})
@@ -72,7 +73,7 @@ def rank_bound(study: xr.Dataset) -> float | None:
 
 
 def draw_minimum(ax: plt.Axes, here: xr.Dataset) -> None:
-    """Draw shares of parameters over the threshold ε, and shares that do not depend on ε as horizontal lines."""
+    """Draw shares of parameters over the threshold ε; shares that do not depend on ε are horizontal lines."""
     epsilon = here["epsilon"].values
     for precision in here["precision"].values:
         look = style.look(PRECISIONS[precision][1], markersize=2.2)

@@ -59,7 +59,7 @@ def relative_slope(rows: np.ndarray) -> float:
 
 
 def draw_gradients(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw ‖∇L‖ over the prior mismatch, as initialised and with the mismatch removed.
+    """Draw ‖∇L‖ over the prior mismatch of each initialisation, as initialised and with the mismatch removed.
 
     Lines show the regression over the points as initialised, if there are enough, and the theory.
     """

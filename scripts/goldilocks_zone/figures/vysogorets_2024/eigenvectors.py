@@ -48,9 +48,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def images(study: xr.Dataset) -> xr.Dataset:
-    """image (eigenvector, radius, row, column) and top_eigenvalue (eigenvector, radius) of the first initialisation.
+    """Top eigenvectors of the Hessian as images, with their eigenvalues, for the first initialisation.
 
-    Each image is relative to its largest absolute value.
+    image (eigenvector, radius, row, column) is divided by its largest absolute value. top_eigenvalue has the axes
+    (eigenvector, radius).
     """
     here = over_scale.first_cell(over_scale.parameters_rescaled(study)).isel(draw=0)
     largest = np.abs(here["eigenvector_image"]).max(("row", "column"))
@@ -65,6 +66,6 @@ def images(study: xr.Dataset) -> xr.Dataset:
 
 
 def compact(value: float) -> str:
-    """Format a number to three digits, with a power of ten if it is large or small."""
+    """Format a number to three digits, with a power of ten if its magnitude is below 0.01 or at least 1000."""
     power = math.floor(math.log10(abs(value))) if value else 0
     return f"{value:.3g}" if -2 <= power < 3 else rf"{value / 10.0**power:.2f}\cdot10^{{{power}}}"

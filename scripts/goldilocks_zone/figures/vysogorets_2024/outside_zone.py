@@ -64,7 +64,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def summarised(measures: dict[str, xr.DataArray]) -> xr.Dataset:
-    """Means over draws of measures (radius, draw) with their intervals: {name}_mean, _low and _high (radius)."""
+    """Means over draws of `measures` (radius, draw) with 95 % intervals, as {name}_mean, _low and _high (radius)."""
     means = {name: curves.means(values.transpose("radius", "draw")) for name, values in measures.items()}
     return curves.prefixed({name: found[curves.PARTS] for name, found in means.items()})
 
@@ -72,8 +72,9 @@ def summarised(measures: dict[str, xr.DataArray]) -> xr.Dataset:
 def one_rate(study: xr.Dataset) -> xr.Dataset:
     """Measures of training at the published rate, and the share of draws that end in each regime.
 
-    The measures are {name}_mean, _low and _high (radius) over draws, the shares regime_share (regime, radius). `stable`
-    (radius), log10 of 2/rate, is added for gradient descent if the sharpness is measured.
+    {name}_mean, _low and _high (radius) are the mean of a measure over draws and the ends of its 95 % interval.
+    regime_share (regime, radius) holds the shares, and chance is the accuracy of guessing. `stable` (radius), log10 of
+    2/rate, is added for gradient descent if the sharpness is measured.
     """
     cell = curves.primary(study).isel(subspace=0)
     start, end = (cell.isel(step=step, drop=True) for step in (0, -1))
@@ -105,9 +106,9 @@ def one_rate(study: xr.Dataset) -> xr.Dataset:
 
 
 def best_rate(study: xr.Dataset) -> xr.Dataset:
-    """Accuracy at the best rate for each radius, and `best_rate`, this rate as it is at α = 1.
+    """Mean accuracy (radius) at the best rate for each radius, with its interval, and `best_rate` (radius).
 
-    At other α, the rule of the rate multiplies it by a power of α.
+    `best_rate` is the rate as it is at α = 1. At other α, the rule of the rate multiplies it by a power of α.
     """
     cell = curves.primary(study, "rate").isel(subspace=0)
     accuracy = training.accuracy(cell)
@@ -119,9 +120,10 @@ def best_rate(study: xr.Dataset) -> xr.Dataset:
 
 
 def curvature(study: xr.Dataset) -> xr.Dataset:
-    """Mean κ over draws at initialisation, with its interval, and the 97.5 % point of κ of random symmetric matrices.
+    """Mean κ (radius) over draws at initialisation, with its interval, and the bound `null_bound`.
 
-    The number of examples is EXAMPLES if the study has it, otherwise the study's largest.
+    `null_bound` is the 97.5 % point of κ of random symmetric matrices. The number of examples is EXAMPLES if the study
+    has it, otherwise the study's largest.
     """
     study = over_scale.parameters_rescaled(study)
     if EXAMPLES in study["examples"].values:
@@ -179,7 +181,10 @@ def draw_sizes(ax: plt.Axes, data: dict[str, xr.Dataset]) -> None:
 
 
 def draw_regimes(axes: np.ndarray, data: xr.Dataset) -> list[Patch]:
-    """Tint panels by the regime in which most draws end, with combined hatching for ties; return legend entries."""
+    """Tint all panels by the regime in which most draws end, at each radius; return legend entries.
+
+    `data` is a result of `one_rate`. Ties have the hatchings of all tied regimes, on the tint of the first.
+    """
     places, shares = curves.bin_edges(data["x"].values), data["regime_share"].transpose("radius", "regime").values
     kinds = [tuple(name for name, share in zip(REGIMES, row) if share == row.max()) for row in shares]
     looks = {}
