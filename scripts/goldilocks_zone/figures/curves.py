@@ -98,6 +98,15 @@ def means(values: xr.DataArray, about: str = "") -> xr.Dataset:
     return xr.Dataset(variables, values.isel(draw=0, drop=True).coords)
 
 
+def logarithmic_means(values: xr.DataArray) -> xr.Dataset:
+    """Geometric mean over draws of the positive values of an array (…, draw), and low and high of its 95 % interval."""
+    found = np.exp(means(np.log(values.where(values > 0)))[PARTS])
+    about, units = values.attrs.get("long_name", values.name), values.attrs.get("units", "1")
+    for part, end in {"mean": "", **ends_of("the 95 % interval of the ")}.items():
+        found[part].attrs = described(f"{end}geometric mean over draws: {about}", units)
+    return found
+
+
 def over_radii(study: xr.Dataset, variable: str) -> xr.Dataset:
     """Statistics of a study's `variable` over draws: mean, standard_deviation, and the ends low and high of a band.
 

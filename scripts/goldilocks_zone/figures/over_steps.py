@@ -68,15 +68,6 @@ def stages(run: xr.Dataset, variable: str) -> dict[str, int]:
     return {name: int(step) for name, step in found.items()}
 
 
-def logarithmic_means(values: xr.DataArray) -> xr.Dataset:
-    """Geometric mean over draws of the positive values of an array (…, draw), and low and high of its 95 % interval."""
-    found = np.exp(curves.means(np.log(values.where(values > 0)))[curves.PARTS])
-    about, units = values.attrs.get("long_name", values.name), values.attrs.get("units", "1")
-    for part, end in {"mean": "", **curves.ends_of("the 95 % interval of the ")}.items():
-        found[part].attrs = curves.described(f"{end}geometric mean over draws: {about}", units)
-    return found
-
-
 def draw_over_steps(ax: plt.Axes, found: xr.Dataset, number: int, label: str, **look: object) -> None:
     """Draw the mean of `found` over the step, with its interval as a band; `number` chooses colour and marker."""
     look = style.look(number, markersize=2.5, linewidth=1.0, label=label) | look

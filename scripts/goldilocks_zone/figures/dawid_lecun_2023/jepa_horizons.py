@@ -58,28 +58,15 @@ def measured(study: xr.Dataset) -> xr.Dataset:
     """Means over draws of decoded R² and of prediction errors, with 95 % intervals, and the best possible R².
 
     decoded_mean, _low and _high (level, target, decoder, horizon) are of R², with negative values as 0.
-    unexplained_mean, _low and _high (level, horizon) are of the error in a level's own embeddings; they are found by
-    `medians`. best_possible (target, horizon) is NaN except in ring world.
+    unexplained_mean, _low and _high (level, horizon) are of the error in a level's own embeddings, with geometric
+    means. best_possible (target, horizon) is NaN except in ring world.
     """
     axes = {"dataset": 0, "network": 0, "subspace": 0, "radius": 0}
     data = study[["r_squared", "unexplained"]].isel(axes, drop=True)
     about = "R² of what is decoded from predictions, negative ones as 0"
     found = {"decoded": curves.means(data["r_squared"].clip(min=FLOOR), about)}
-    found["unexplained"] = medians(data["unexplained"])
+    found["unexplained"] = curves.logarithmic_means(data["unexplained"])
     return curves.prefixed(found).assign(best_possible=best_possible(study, data))
-
-
-def medians(values: xr.DataArray) -> xr.Dataset:
-    """Geometric mean over draws of positive `values` (…, draw), as variables mean, low and high (…).
-
-    low and high are the ends of its 95 % interval, which is computed from the logarithms. Each value is itself a
-    median, hence the name.
-    """
-    logarithms = np.log(values.where(values > 0)).assign_attrs(units="1", long_name="logarithm")
-    found = np.exp(curves.means(logarithms)[["mean", "low", "high"]])
-    meaning = f"{values.attrs['long_name']}, geometric mean over draws"
-    ends = {"mean": meaning, **{name: f"{each}: {meaning}" for name, each in curves.ends_of("95 % interval").items()}}
-    return found.assign({name: found[name].assign_attrs(curves.described(each)) for name, each in ends.items()})
 
 
 def best_possible(study: xr.Dataset, data: xr.Dataset) -> xr.DataArray:

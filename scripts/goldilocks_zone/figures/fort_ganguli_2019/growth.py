@@ -1,7 +1,7 @@
 """Growth of the spread of logits, the length of their gradients and the norm of the weights (Fort & Ganguli 2019)."""
 
 from goldilocks_zone.claims.estimators import local_geometry
-from goldilocks_zone.figures import over_steps, panels, style
+from goldilocks_zone.figures import curves, over_steps, panels, style
 from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
 
 FIGURE = {"id": "growth", "studies": ["geometry", "geometry_labels"], "axis": "radius"}
@@ -18,7 +18,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     data, (figure, axes) = {}, panels.page(len(MEASURES), settings)
     for ax, variable in zip(axes, MEASURES):
         for number, (name, run) in enumerate(runs.items()):
-            found = over_steps.logarithmic_means(local_geometry.measured(run[variable])).reset_coords(drop=True)
+            found = curves.logarithmic_means(local_geometry.measured(run[variable])).reset_coords(drop=True)
             shown = "original labels" if name == over_steps.USUAL else name
             over_steps.draw_over_steps(ax, found, number, shown, linestyle=style.line(number))
             data[f"{variable}_{number}"] = found

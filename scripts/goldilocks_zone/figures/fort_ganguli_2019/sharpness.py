@@ -49,8 +49,8 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 def arms(study: xr.Dataset) -> Iterator[tuple[str, xr.Dataset]]:
     """Yield the name of every run of a study, without the word Adam, and its sharpness over steps.
 
-    The sharpness is a geometric mean over draws, with the variables of `over_steps.logarithmic_means`.
+    The sharpness is a geometric mean over draws, with the variables of `curves.logarithmic_means`.
     """
     for name, run in over_steps.runs(study):
         arm = name.removeprefix("Adam").removeprefix(", ") or over_steps.USUAL
-        yield arm, over_steps.logarithmic_means(run["sharpness"]).reset_coords(drop=True)
+        yield arm, curves.logarithmic_means(run["sharpness"]).reset_coords(drop=True)

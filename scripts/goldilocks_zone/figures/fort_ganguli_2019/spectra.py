@@ -44,7 +44,7 @@ def spectra(study: xr.Dataset) -> xr.Dataset:
     places = over_steps.stages(run, "gauss_newton_eigenvalue")
     parts = []
     for step in places.values():
-        means = {name: over_steps.logarithmic_means(run[name].sel(step=step)) for name in SHOWN}
+        means = {name: curves.logarithmic_means(run[name].sel(step=step)) for name in SHOWN}
         parts.append(curves.prefixed({name: found.reset_coords(drop=True) for name, found in means.items()}))
     result = xr.concat(parts, "stage").assign_coords(stage=list(places))
     result["step"] = ("stage", list(places.values()), curves.described("step of training"))
