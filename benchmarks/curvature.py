@@ -218,7 +218,7 @@ def measure_seconds(name: str, case: Case) -> dict[str, list[float]]:
 
 
 def prepare(method: str, problem: Problem) -> Callable[[], list]:
-    """Function that runs a method once on a problem and returns a list of results, one for each point."""
+    """Prepare a method for a problem; returns a function that runs it once and returns one result for each point."""
     at = methods.METHODS[method](problem)
 
     def run() -> list:
@@ -234,9 +234,10 @@ def prepare(method: str, problem: Problem) -> Callable[[], list]:
 
 
 def _tolerances(problem: Problem) -> list[float]:
-    """Relative tolerance TOLERANCE · eps · max(1, max |z|/min(1, T)) for each point, with logits z and temperature T.
+    """Relative error of H_d that rounding may cause, for each point: TOLERANCE · eps · max(1, max |z|/min(1, T)).
 
-    The reason is that at near ties of logits, the error of a probability is eps |z|.
+    z are the logits and T is the temperature. They enter because at near ties of logits, the error of a probability is
+    eps |z|.
     """
     largest = []
     with torch.no_grad():
@@ -248,9 +249,9 @@ def _tolerances(problem: Problem) -> list[float]:
 
 
 def memory_and_flops(case: Case, method: str) -> tuple[float, int]:
-    """Peak memory of one run in MiB, and the flops of all points.
+    """Peak memory in MiB of one run of a method, beyond that with its inputs, and the flops for all points.
 
-    The run covers one radius, except for `engine_sweep`.
+    Only one point is run, and its flops are multiplied; `engine_sweep` runs all points at once.
     """
     points = 1
     if method != "engine_sweep":

@@ -104,21 +104,25 @@ class Problem:
 
 
 def engine(problem: Problem) -> Callable[[Tensor], PlaneCurvature]:
-    """The engine at one point, `plane_hessian`: H_d over orthonormal directions, its Gauss–Newton part and more."""
+    """Function from parameters (D,) to the result of the engine at this one point, by `plane_hessian`.
+
+    The result has H_d over orthonormal directions, its Gauss–Newton part and more.
+    """
     return lambda parameters: curvature_hessian.plane_hessian(problem.ours, parameters, problem.drawn)
 
 
 def engine_sweep(problem: Problem) -> Callable[[Tensor], list[PlaneCurvature]]:
-    """The engine at all points in one sweep, `curvature_at`: one result for each point."""
+    """Function from parameters (D,) to the engine's results at all `problem.points`, by one sweep (`curvature_at`)."""
     sweep = curvature_hessian.curvature_at
     return lambda theta: [found for (found,) in sweep(problem.ours, theta, problem.points, problem.drawn)]
 
 
 def matmul(problem: Problem) -> AtPoint:
-    """Only the engine's large products, in its chunks and by its functions, on random tangents and factor of G.
+    """Function that computes only the engine's large products, in its chunks and by its functions, but no H_d.
 
-    These are one forward and one backward pass in double precision; for each layer the products of directions and
-    activations, of weights and tangents, and of the adjoint, the tangents and the directions; then G from its factor.
+    Tangents and the factor of G are random. The products are one forward and one backward pass in double precision; for
+    each layer the products of directions and activations, of weights and tangents, and of the adjoint, the tangents and
+    the directions; then G from its factor.
     """
     chain, point = chains.of(problem.network), problem.parameters.double()
     directions = Directions(problem.directions, chain)
@@ -149,9 +153,9 @@ def matmul(problem: Problem) -> AtPoint:
 def _products(
     chain: tuple, point: Tensor, directions: Directions, inputs: Tensor
 ) -> tuple[Tensor, list[tuple[tangents.Step, Tensor | None]], Tensor]:
-    """Operands of `matmul` for a chunk of examples: inputs, layers with weights, and a random factor of G.
+    """Operands of `matmul` for one chunk of examples: the inputs, the layers with weights, and a random factor of G.
 
-    Each layer comes with random tangents of its inputs, or None for the first layer.
+    A layer is a pair of its linearised step and random tangents of its inputs, which are None for the first layer.
     """
     outputs, kept = chains.forward(chain, point, inputs)
     _, kept = chains.backward(kept, point, torch.randn_like(outputs))
@@ -164,7 +168,7 @@ def _products(
 
 
 def functional_hessian(problem: Problem) -> AtPoint:
-    """torch.func.hessian of the loss as a function of the plane's d coordinates, added up over chunks of examples."""
+    """H_d by torch.func.hessian of the loss over the plane's d coordinates, summed over chunks of examples."""
     n, step = len(problem.inputs), max(1, ENTRIES_PER_CHUNK // (_widest(problem) * len(problem.directions)))
     network, data = _converted(problem)
     chunks = zip(*(each.split(step) for each in data))
@@ -181,7 +185,10 @@ def functional_hessian(problem: Problem) -> AtPoint:
 
 
 def vmap_jvp_grad(problem: Problem, compiled: bool = False) -> AtPoint:
-    """Hessian-vector products by torch.func's jvp over grad, with vmap over chunks of directions."""
+    """H_d from Hessian-vector products by torch.func's jvp over grad, with vmap over chunks of directions.
+
+    If `compiled`, the products are compiled by torch.compile.
+    """
     network, data = _converted(problem)
     loss = loss_of(network, *data)
     gradient, step = grad(loss), _directions_per_chunk(problem)
@@ -215,7 +222,10 @@ def differentiable_attention() -> Iterator[None]:
 
 
 def double_backward_loop(problem: Problem) -> AtPoint:
-    """Hessian-vector products by double backward: one gradient with its graph, and a backward pass per direction."""
+    """H_d from Hessian-vector products by double backward.
+
+    One gradient is computed with its graph, followed by one backward pass for each direction.
+    """
     network, data = _converted(problem)
     loss = loss_of(network, *data)
 
@@ -231,7 +241,10 @@ def double_backward_loop(problem: Problem) -> AtPoint:
 
 
 def curvlinops(problem: Problem) -> AtPoint:
-    """curvlinops' HessianLinearOperator, applied to chunks of directions, without its check that the data are fixed."""
+    """H_d by curvlinops' HessianLinearOperator, applied to chunks of directions.
+
+    Its check that the data are the same in every pass is switched off.
+    """
     from curvlinops import HessianLinearOperator
 
     network, data = _converted(problem)
@@ -248,7 +261,7 @@ def curvlinops(problem: Problem) -> AtPoint:
 
 
 def pyhessian(problem: Problem) -> AtPoint:
-    """PyHessian's class `hessian`, and its `hessian_vector_product` for each direction."""
+    """H_d by PyHessian: its class `hessian` prepares the gradient for a `hessian_vector_product` per direction."""
     from pyhessian import hessian as PyHessian
     from pyhessian import hessian_vector_product
 
@@ -293,7 +306,7 @@ def installed() -> list[str]:
 
 
 def loss_of(network: nn.Module, inputs: Tensor, labels: Tensor) -> Callable[[Tensor], Tensor]:
-    """Mean cross-entropy as a function of the parameters (D,), which must have the dtype of the inputs."""
+    """Function from parameters (D,), in the dtype of the inputs, to the mean cross-entropy on these examples."""
     names, shapes = zip(*((name, tensor.shape) for name, tensor in network.named_parameters()))
     sizes = [shape.numel() for shape in shapes]
 

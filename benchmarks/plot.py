@@ -38,7 +38,7 @@ TRAINING_HEIGHT_CM = 6.0
 
 
 def plot_benchmark(path_to_csv: str, path_to_pdf: str, path_to_png: str) -> None:
-    """Draw the figure of curvature, with those of the cases that the CSV contains."""
+    """Draw the figure of the projected Hessian's cost, as PDF and PNG; cases that the CSV lacks are left out."""
     with _figure(HEIGHT_CM, path_to_csv, path_to_pdf, path_to_png) as (figure, rows, methods):
         grid = figure.add_gridspec(2, len(GROWTH), height_ratios=(1.25, 1), width_ratios=(1.3, 1, 1, 1))
         label = "time relative to the engine (several radii: to its sweep)"
@@ -54,7 +54,7 @@ def plot_benchmark(path_to_csv: str, path_to_pdf: str, path_to_png: str) -> None
 
 
 def plot_training(path_to_csv: str, path_to_pdf: str, path_to_png: str) -> None:
-    """Draw the figure of training, with all cases in the order of the CSV."""
+    """Draw the figure of the cost of training, as PDF and PNG, with all cases in the order of the CSV."""
     with _figure(TRAINING_HEIGHT_CM, path_to_csv, path_to_pdf, path_to_png) as (figure, rows, methods):
         cases = list(dict.fromkeys(row["case"] for row in rows))
         _draw_ratios(figure.add_subplot(), rows, methods, cases, "time relative to the engine")
@@ -111,7 +111,7 @@ def _draw_growth(ax: plt.Axes, rows: list[dict], methods: list[str], pattern: st
 
 
 def _marker(method: str) -> dict:
-    """Style of the markers of a method, which are filled for the engine and open for other methods."""
+    """Keyword arguments of `plot` for the markers of a method: filled for the engine, open for other methods."""
     number = METHODS.index(method)
     # The plain loop may share a colour, because it is only in the figure of training.
     colour = "0.3" if method == "matmul" else style.colour(1 if method == "plain loop" else max(0, number - 2))

@@ -110,7 +110,7 @@ def measure_seconds(name: str, case: Case) -> dict[str, list[float]]:
 
 
 def memory_and_flops(case: Case, method: str) -> tuple[float, int]:
-    """Peak memory in MiB and flops of a run."""
+    """Peak memory in MiB of one run of a method, beyond that with its inputs, and its flops."""
     problem = build_problem(case)
     before = tools.peak_mib(anew=True, device=case.device)
     flops = methods.count_flops(functools.partial(METHODS[method], problem, case.count))

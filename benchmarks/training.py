@@ -98,7 +98,7 @@ def build_problem(case: Case) -> Problem:
 
 
 def _ensembles(problem: Problem, steps: int) -> list[ensembles.Ensemble]:
-    """Ensembles of this package: one for the plane of each seed or, in the whole space, one for all seeds."""
+    """This package's ensembles, to train for `steps`: one for each seed or, in the whole space, one for all seeds."""
     parts, radii = problem.subsets, problem.case.radii
     names = [[("batches", seed)] for seed in range(len(parts))]
     if problem.case.kind is None:
@@ -141,7 +141,10 @@ def plain_loop(problem: Problem, steps: int) -> Tensor:
 
 
 def _products(projection: projections.Projection | None) -> tuple[Callable, Callable]:
-    """Functions that compute M w and Mᵀ g for a single run; None in the whole space."""
+    """Two functions for the plain loop, from w (d,) to M w (D,) and from g (D,) to Mᵀ g (d,).
+
+    Both are None in the whole space.
+    """
     if isinstance(projection, projections.Dense):
         return lambda w: w @ projection.rows, lambda g: projection.rows @ g
     if isinstance(projection, projections.Sparse):
@@ -154,7 +157,7 @@ def _products(projection: projections.Projection | None) -> tuple[Callable, Call
 
 
 def matmul(problem: Problem, steps: int) -> None:
-    """Only the matrix products of the engine, on random numbers."""
+    """Compute only the matrix products of `steps` of the engine, on random numbers; returns no coordinates."""
     images = torch.randn(BATCH, WIDTHS[0])
     for ensemble in _ensembles(problem, steps):
         members, coordinates = len(ensemble.coordinates), ensemble.coordinates.clone()
@@ -177,7 +180,7 @@ METHODS = {"engine": engine, "plain loop": plain_loop, "matmul": matmul}
 
 
 def measure_seconds(name: str, case: Case) -> dict[str, list[float]]:
-    """Compare the methods by `compare`, and return the seconds of all runs of each."""
+    """Check the results of the methods with `compare`, and return the seconds of all runs of each method."""
     problem = build_problem(case)
     compare(name, problem)
     runs = {method: functools.partial(run, problem, STEPS) for method, run in METHODS.items()}
@@ -199,7 +202,7 @@ def compare(name: str, problem: Problem) -> None:
 
 
 def memory_and_flops(case: Case, method: str) -> tuple[float, int]:
-    """Peak memory of one step in MiB, and the flops of all STEPS steps."""
+    """Peak memory in MiB of one step of a method, beyond that with its inputs, and the flops of all STEPS steps."""
     METHODS[method](build_problem(replace(case, radii=1, seeds=1)), 1)
     problem = build_problem(case)
     before = tools.peak_mib(anew=True)

@@ -8,10 +8,10 @@ from goldilocks_zone.storage import files
 
 
 def publish_run(run: str, copies: dict[str, str], path_to_name: str, path_to_mark: str) -> None:
-    """Copy files of a run to fixed paths, write its name, and mark it as the only published run.
+    """Copy files of a run to fixed paths, write its name to `path_to_name`, and mark it as the only published run.
 
-    `copies` maps the path of each file to the path of its copy. The mark is an empty file among the run's results; the
-    marks of other runs are deleted.
+    `copies` maps the path of each file to the path of its copy. The mark is an empty file `path_to_mark` among the
+    run's results; the marks of other runs are deleted.
     """
     mark = Path(path_to_mark)
     for other in mark.parents[1].glob(f"*/{mark.name}"):

@@ -14,11 +14,12 @@ from goldilocks_zone.provenance import attributes
 def read_own_dataset(
     dataset: str, record: dict, path_to_code: str | Path, path_to_output: str | Path, path_to_card: str | Path
 ) -> None:
-    """Write a dataset file and its card, or restore them if the same code read the verified copy from the same files.
+    """Read a user's files and write them as a dataset file with its card, or restore both from the verified copy.
 
-    `record` comes from `catalogue.own_records`. If the files no longer exist, a copy that other code read from them is
-    restored too. Raises FileNotFoundError if there are neither files nor such a copy, data.image_folders.Refused for
-    invalid data, and ValueError if files have changed since the workflow started.
+    The copy in results/data/verified is restored if the same code read it from the same files or, if the files no
+    longer exist, if any code did. `record` comes from `catalogue.own_records`. Raises FileNotFoundError if there are
+    neither files nor such a copy, data.image_folders.Refused for invalid data, and ValueError if files have changed
+    since the workflow started.
     """
     start, code = time.monotonic(), Path(path_to_code).read_text().strip()
     path, card = Path(path_to_output), Path(path_to_card)

@@ -10,7 +10,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(params=["graph", "automatic"])
 def general(request):
-    """The path for networks that are not chains: through the graph, and by automatic differentiation."""
+    """Path of `dispatch` for networks that are not chains: GRAPH, then AUTOMATIC, which this fixture enforces."""
     from goldilocks_zone.curvature import dispatch
 
     if request.param == "graph":
@@ -21,7 +21,7 @@ def general(request):
 
 @pytest.fixture
 def automatic(monkeypatch):
-    """Use automatic differentiation for networks that are not chains."""
+    """Let no graph be traced, so that networks that are not chains are differentiated automatically."""
     from goldilocks_zone.curvature import graph_tangents
 
     monkeypatch.setattr(graph_tangents, "traced", lambda *given: None)
@@ -29,7 +29,7 @@ def automatic(monkeypatch):
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory):
-    """The run `tiny` up to claims and figures, built once."""
+    """Project in which the run `tiny` has been built up to claims and figures; all tests share it."""
     project = Project.create(tmp_path_factory.mktemp("built"))
     jobs = project.dry_run()
     assert sum(jobs.values()) <= 12, jobs
@@ -39,5 +39,5 @@ def built(tmp_path_factory):
 
 @pytest.fixture
 def project(built, tmp_path):
-    """A copy of the built project, ages of files included, that a test may change."""
+    """Copy of the project `built`, with the same modification times of files, that a test may change."""
     return built.copy(tmp_path / "project")

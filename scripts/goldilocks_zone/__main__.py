@@ -1,7 +1,7 @@
 """Command line `python -m goldilocks_zone <command>`, called by the Makefile.
 
-Each command calls the function `run` of the module in `cli` that has its name. Only this module is imported, because
-`make clean` must work with the standard library alone.
+The command <name> calls the function `run` of the module cli/<name>.py. Other modules of `cli` are not imported,
+because `make clean` must work with the standard library alone.
 """
 
 import argparse

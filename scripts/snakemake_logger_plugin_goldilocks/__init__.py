@@ -20,7 +20,8 @@ from goldilocks_zone.cli.text_tables import duration
 
 # Expected seconds of the jobs to run, by their ids. The workflow sets them when a run starts.
 expected: dict[int, float] = {}
-# Jobs done correct the expected times of those left, and count fully when they are much more than this share of all.
+# Times of finished jobs correct the expected time of the others. The correction is damped until the finished jobs make
+# up much more than this share of the whole expected time.
 PRIOR = 0.1
 
 
@@ -49,7 +50,7 @@ class LogHandler(LogHandlerBase):
         self._cores = 1
 
     def emit(self, record: LogRecord) -> None:
-        """Handle an event of Snakemake."""
+        """Handle one of Snakemake's log records: write a planned job to the file, or print the progress of the run."""
         event = getattr(record, "event", None)
         if self._jobs:
             if event == LogEvent.JOB_INFO:
@@ -87,7 +88,10 @@ class LogHandler(LogHandlerBase):
                 print(self._sentence(), file=sys.stderr, flush=True)
 
     def _sentence(self) -> str:
-        """Number of jobs left and, if times are `expected`, their time, corrected by the times of finished jobs."""
+        """Progress message: the number of jobs left and, if times are `expected`, about how long they will take.
+
+        The expected times are corrected by the times that finished jobs took.
+        """
         if not self._left:
             return "all jobs are done"
         jobs = f"{self._left} job{'s' * (self._left > 1)} left"

@@ -49,7 +49,7 @@ window.addEventListener("load", () => setTimeout(look, 500));
 
 @pytest.fixture(scope="module")
 def reported(built, tmp_path_factory):
-    """A project in which both commands have run."""
+    """A copy of the built project in which `make report` and `make arxiv` have run."""
     project = built.copy(tmp_path_factory.mktemp("reported") / "project")
     for command in ("report", "arxiv"):
         done = project.make(command, CONFIG)
@@ -65,7 +65,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def seen(browser, reported, tmp_path_factory):
-    """The browser's view of each result, and its error messages."""
+    """Open the report in the browser; returns what it showed of each result, by path, and its error messages."""
     folder = tmp_path_factory.mktemp("opened")
     with zipfile.ZipFile(reported.folder / "report.zip") as archive:
         archive.extractall(folder)

@@ -18,7 +18,11 @@ MATCHED = ["temperature-1", "entropy-0.05"]
 
 
 def study(variables, settings=(), **axes):
-    """A study from arrays with named dimensions; arrays are repeated along the axes of a point that they lack."""
+    """Made-up results of a boundary study, from `variables`, which maps names to (dims, values).
+
+    Values are repeated along those axes of POINT that they lack. `axes` maps axes to their labels, and `settings` adds
+    to the study's settings.
+    """
     axes = {"dataset": ["gauss"], "network": ["fc-100x2-relu"], "subspace": ["full-free"], "minimum": ["normal"]} | axes
     axes = {"epoch": [2000], "scaling": ["none"], "radius": [1.0], "draw": range(DRAWS)} | axes
     made = {}
@@ -31,7 +35,10 @@ def study(variables, settings=(), **axes):
 
 
 def judged(identifier, only=None, **studies):
-    """The rows of a claim by case, for all cases or the cases `only`."""
+    """Rows of claims.csv about the claim `identifier`, by case, from results of `studies`, by name.
+
+    If `only` is given, the other cases are left out.
+    """
     claim = DEFINITIONS[identifier]
     cases = {name: case for name, case in claim["cases"].items() if only is None or name in only}
     rows = evaluate.evaluate({identifier: {**claim, "cases": cases}}, studies, "test")

@@ -19,7 +19,10 @@ ZONE_X = np.linspace(-2, 4, 19)
 
 
 def draw(name, studies, folder, file=None, **settings):
-    """Draw a figure of some results, registered by name or in a user's own file, and return its source data."""
+    """Draw the figure `name` of the results `studies`, by name of the study, and return its source data.
+
+    The figure is a registered one or, if `file` is given, a user's own. All files are written to `folder`.
+    """
     paths = {each: folder / f"{each}.nc" for each in studies}
     for each, content in studies.items():
         netcdf.write_dataset(content, paths[each])
@@ -41,7 +44,7 @@ def is_described(data):
 
 
 def at_weights(study):
-    """The same study at initialisations and at two points of a trajectory."""
+    """Repeat a study along a new axis `weights`: random initialisations, and two points of a training trajectory."""
     labels = ["none", "early", "late"]
     return study.map(
         lambda array: (
@@ -54,7 +57,10 @@ def at_weights(study):
 
 
 def zone(draws, counts, networks=("fc-200x2-relu",), x=ZONE_X, **varied):
-    """A zone from x = -1/2 to log10(N²)/n - 1, n the number of weight layers; loss falls as κ rises."""
+    """Made-up curvature study in which κ is large from x = -1/2 to log10(N²)/n - 1, with n weight layers.
+
+    `counts` are the numbers of examples N. The noise that raises κ lowers the loss. `varied` adds axes by name.
+    """
     coordinates = {
         "dataset": ["mnist"],
         "network": list(networks),

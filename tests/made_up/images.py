@@ -13,7 +13,10 @@ RANDOM = np.random.default_rng(0)
 
 
 def arrays(**changes):
-    """A good dataset: 12 training examples and 6 test examples of 3 classes."""
+    """Arrays of a valid .npz dataset, by name: 12 training examples and 6 test examples of 3 classes.
+
+    `changes` replace arrays, and None removes one.
+    """
     images = RANDOM.integers(0, 256, (18, 4, 5), dtype=np.uint8)
     good = {"images": images, "labels": np.arange(18) % 3, "split": np.repeat([0, 1], [12, 6])}
     return {name: value for name, value in (good | changes).items() if value is not None}
@@ -32,7 +35,7 @@ def image_bytes(array, kind="PNG"):
 
 
 def members(**changes):
-    """A good image-folder dataset as member name → content."""
+    """Files of a valid dataset in folders, as {name: content}; `changes` replace contents, and None removes a file."""
     names = [f"{split}/{name}/{i}.png" for split in ("train", "test") for name in ("cat", "dog") for i in range(3)]
     good = {name: image_bytes(RANDOM.integers(0, 256, (4, 5), dtype=np.uint8)) for name in names}
     return {name: content for name, content in (good | changes).items() if content is not None}
@@ -72,7 +75,7 @@ def link(name, target):
 
 
 def four_bits():
-    """A greyscale PNG of 4 bits, which would be scaled to 8 in silence."""
+    """Content of a greyscale PNG with 4 bits per pixel, which a reader would scale to 8 bits without a warning."""
     rows = b"".join(b"\0" + bytes([0x12, 0x34, 0x50]) for _ in range(4))
     content = b"\x89PNG\r\n\x1a\n"
     for kind, data in [

@@ -12,6 +12,6 @@ def _known():
 
 
 def meaning(name):
-    """Attributes of a variable in an aggregate; empty if no kind of study measures it."""
+    """Attributes `units` and `long_name` of the variable `name`; empty if no kind of study measures it."""
     known = _known().get(name)
     return {"units": known.units, "long_name": known.long_name} if known else {}

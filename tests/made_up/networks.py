@@ -27,7 +27,7 @@ class Model:
         return torch.as_tensor(models_initialisation.rescaled(theta, radius, "r_X", self.r_x))
 
     def with_biases(self, theta: torch.Tensor) -> torch.Tensor:
-        """θ with zero biases replaced by Gaussian ones of deviation 0.3."""
+        """Replace the biases in `theta` (D,) by Gaussian ones of standard deviation 0.3."""
         is_bias = np.repeat([p.is_bias for p in self.parameters], [p.size for p in self.parameters])
         values = 0.3 * stream("test", "biases").standard_normal(len(theta))
         return torch.where(torch.as_tensor(is_bias), torch.as_tensor(values), theta)
@@ -40,12 +40,12 @@ class Model:
     def directions(
         self, d: int, kind: str = "dense", biases: bool = False, dtype: torch.dtype = torch.float64
     ) -> torch.Tensor:
-        """Raw directions (d, D) of a plane."""
+        """Random directions (d, D) that span a plane, not orthonormal; without `biases`, they do not move biases."""
         rows = planes.directions(subspace_labels.Plane(d, kind), self.metric("shell", biases), stream("plane", d, kind))
         return torch.as_tensor(rows).to(dtype)
 
     def loss(self, theta: torch.Tensor, kind: str = "cross_entropy", temperature: float = 1.0) -> torch.Tensor:
-        """The mean loss written out, independently of the engine."""
+        """Mean loss over all examples at `theta`, written out independently of the engine."""
         z = self.logits(theta, self.inputs) / temperature
         y = torch.nn.functional.one_hot(self.targets, z.shape[1]).to(z.dtype)
         if kind == "mean_squared_error":
@@ -54,13 +54,13 @@ class Model:
 
 
 def model(label: str, inputs: int = 8, classes: int = 4, examples: int = 30, image: tuple = ()) -> Model:
-    """The network of a label on Gaussian examples with `inputs` inputs, or of the shape `image`."""
+    """Model of the network with this label on Gaussian examples of shape (`inputs`,) or, if given, `image`."""
     image = image or (inputs,)
     return of_module(networks.build(labels.parse_network(label), image, classes), image, classes, examples)
 
 
 def of_module(module: torch.nn.Module, image: tuple, classes: int = 4, examples: int = 30) -> Model:
-    """A problem in double precision of any module, from images of shape `image` to logits, on Gaussian examples."""
+    """Model in double precision of any module from images of shape `image` to logits, on Gaussian examples."""
     module = module.double()
     random = stream("test", "examples", math.prod(image), examples)
     return Model(

@@ -63,7 +63,7 @@ class Project:
         return subprocess.run(command, cwd=self.folder, capture_output=True, text=True, env=clean_environment())
 
     def dry_run(self, *arguments, config="config/tiny.yaml"):
-        """Jobs that would run, by rule, without targets that only collect files."""
+        """Number of jobs that would run, by rule; records and rules that only collect files are left out."""
         done = self.snakemake(*(arguments or RESULTS), "--dry-run", config=config)
         assert done.returncode == 0, done.stderr
         text = done.stdout + done.stderr
@@ -81,7 +81,7 @@ class Project:
 
 
 def clean_environment(**variables):
-    """The environment without the variables that an outer make sets for its own recipes."""
+    """Environment without the variables that an outer `make` sets for its own recipes, and with `variables`."""
     ours = ("MAKEFLAGS", "MAKELEVEL", "GOLDILOCKS_FAILURE")
     return {name: value for name, value in os.environ.items() if name not in ours} | variables
 

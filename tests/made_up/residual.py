@@ -42,7 +42,7 @@ class ResNet(nn.Module):
 
 
 def written(path) -> user_code.UserNetwork:
-    """Write the network's file to a path, and return its description."""
+    """Write the Python file of the residual network to `path`, and return the description of the network."""
     path.write_text(SOURCE)
     return user_code.describe(str(path), "ResNet", {})
 

@@ -12,13 +12,16 @@ SMALLEST = 1e-30  # of G that tangents in single precision can give
 
 
 def orthonormal(rows: torch.Tensor) -> torch.Tensor:
-    """An orthonormal basis (D, d) of nested planes, computed without the Cholesky factor."""
+    """Orthonormal basis (D, d) whose first k columns span the first k of `rows` (d, D), for each k.
+
+    It is computed by QR decomposition, without the Cholesky factor that the engine uses.
+    """
     q, r = torch.linalg.qr(rows.double().T)
     return q * torch.sign(torch.diag(r))
 
 
 def losses(z: torch.Tensor, labels: torch.Tensor, loss: str, temperature: float) -> torch.Tensor:
-    """Loss of each example, written out."""
+    """Loss (n,) of each example at logits z (n, k), written out."""
     z = z / temperature
     y = torch.nn.functional.one_hot(labels, z.shape[1]).to(z.dtype)
     if loss == "mean_squared_error":
@@ -32,7 +35,10 @@ def second_derivatives(function, size: int) -> torch.Tensor:
 
 
 def picture(logits, theta, rows, inputs, labels, loss="cross_entropy", temperature=1.0) -> PlaneCurvature:
-    """The expected result of `plane_hessian`, at one point over all examples."""
+    """Result that `plane_hessian` must give at `theta`, by automatic differentiation over the plane's coordinates.
+
+    `logits` is a function of parameters and inputs, and `rows` (d, D) are the directions.
+    """
     theta, basis = theta.double(), orthonormal(rows)
 
     def outputs(s):
@@ -84,13 +90,19 @@ def relative_error(found, expected) -> float:
 
 
 def tolerance(dtype: torch.dtype, z: torch.Tensor) -> float:
-    """200 eps for tangents in `dtype`, and 200 eps max |z| in double precision for the softmax at ties of logits."""
+    """Relative error that rounding may cause, for tangents in `dtype` and logits `z`.
+
+    It is 200 eps of `dtype` for the tangents, plus 200 eps max(1, max |z|) in double precision, for the softmax at near
+    ties of logits.
+    """
     return 200 * (torch.finfo(dtype).eps + torch.finfo(torch.float64).eps * max(1.0, float(z.abs().max())))
 
 
 def assert_same(found: PlaneCurvature, expected: PlaneCurvature, bound: float, theta: torch.Tensor) -> None:
-    """Assert that all fields agree within a relative error `bound`, and so do the numbers of positive eigenvalues among
-    those that `bound` separates from 0."""
+    """Assert that all fields of two results at `theta` agree within a relative error `bound`.
+
+    Eigenvalues of H that `bound` separates from 0 must also agree in sign.
+    """
     norm = np.linalg.norm(expected.hessian)
     assert relative_error(found.hessian, expected.hessian) < bound
     # A saturated softmax takes G below the smallest number of single precision.

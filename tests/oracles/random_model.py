@@ -170,7 +170,7 @@ def bulk_edge(examples: float, classes: float, weights: float, noise: float) -> 
 def largest_of_bulk(examples: float, classes: float, weights: float, noise: float) -> float:
     """Mean of the largest eigenvalue without clusters at uniform p: the edge, shifted by the Tracy–Widom mean.
 
-    With the centring and scale of Johnstone (2001) for the largest eigenvalue of real Wishart matrices.
+    Centring and scale are those of Johnstone (2001) for the largest eigenvalue of real Wishart matrices.
     """
     one, other = np.sqrt(weights - 1), np.sqrt(examples * (classes - 1))
     scale = (one + other) * (1 / one + 1 / other) ** (1 / 3)
@@ -180,7 +180,7 @@ def largest_of_bulk(examples: float, classes: float, weights: float, noise: floa
 def mean_outlier(examples: float, classes: float, weights: float, cluster: float, noise: float) -> float:
     """Mean of the C − 1 outliers at uniform p, above the threshold: (s² + nσ_E²)(s² + Dσ_E²)/(s² N C).
 
-    With s² = N D σ_c² and n = N(C − 1).
+    Here, s² = N D σ_c² and n = N(C − 1).
     """
     signal, columns = examples * weights * cluster**2, examples * (classes - 1)
     product = (signal + columns * noise**2) * (signal + weights * noise**2)
@@ -193,9 +193,10 @@ def threshold(examples: float, classes: float, weights: float) -> float:
 
 
 def one_hot_labels(outputs: np.ndarray, kind: Labels, random: np.random.Generator) -> np.ndarray:
-    """Labels (n, k) for `outputs` (n, k): independent and uniform, drawn from the outputs, or exactly balanced.
+    """Draw one-hot labels (n, k) for `outputs` (n, k).
 
-    Raises ValueError if n is no multiple of k for balanced labels, or the kind is unknown.
+    `kind`: `independent` and uniform, `from_model`, drawn from the outputs, or exactly `balanced`. Raises ValueError if
+    n is no multiple of k for balanced labels, or the kind is unknown.
     """
     n, classes = outputs.shape
     if kind == "independent":
@@ -213,7 +214,10 @@ def one_hot_labels(outputs: np.ndarray, kind: Labels, random: np.random.Generato
 
 
 def power(outputs: np.ndarray, cluster: float, noise: float, residuals: np.ndarray, labels: Labels) -> float:
-    """Power by the law of the package; for balanced labels σ_c² V/(σ_c² V + σ_E² E|p − y|²) with V = Σ_k Var p_k."""
+    """Expected share of |g|² in the span of the cluster centres, by `random_model.power` unless labels are balanced.
+
+    For balanced labels, it is σ_c² V/(σ_c² V + σ_E² E|p − y|²) with V = Σ_k Var p_k.
+    """
     if labels != "balanced":
         return random_model.power(cluster, noise, residuals)
     own, shared = np.square(residuals).sum(-1).mean(-1), outputs.var(-2).sum(-1)

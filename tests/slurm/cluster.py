@@ -54,7 +54,10 @@ def obstacle() -> str | None:
 
 
 class Cluster:
-    """Controller and one node, running in `folder` until `stop` is called."""
+    """A SLURM cluster on this machine: a controller and one node, with their files in `folder`.
+
+    It runs from `start` to `stop`.
+    """
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -102,7 +105,7 @@ class Cluster:
             path.unlink(missing_ok=True)
 
     def run(self, *command: str, check: bool = True) -> str:
-        """Output of a SLURM command."""
+        """Run a SLURM command, and return its standard output; with `check`, a failure raises CalledProcessError."""
         done = subprocess.run(command, capture_output=True, text=True, check=check)
         return done.stdout
 

@@ -17,7 +17,7 @@ def executor():
 
 @pytest.fixture
 def profile(tmp_path):
-    """The folder of the shipped profile, without the report that needs accounting."""
+    """Folder with a copy of the shipped profile, without its efficiency report, which needs SLURM's accounting."""
     settings = yaml.safe_load((ROOT / "workflow/profiles/slurm/config.yaml").read_text())
     assert settings.pop("slurm-efficiency-report") is True
     del settings["slurm-efficiency-report-path"]

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def author(built, tmp_path_factory):
-    """A project that has packed its archive."""
+    """Copy of the built project in which `make archive` has packed the results."""
     project = built.copy(tmp_path_factory.mktemp("archive") / "author")
     done = project.make("archive", CONFIG)
     assert done.returncode == 0, done.stderr
@@ -30,7 +30,10 @@ def author(built, tmp_path_factory):
 
 @pytest.fixture
 def reviewer(author, tmp_path):
-    """The same checkout without data and results, with the archive beside it and a torch that cannot be imported."""
+    """Copy of the author's project without data and results, but with the archive, as a reviewer has it.
+
+    There, torch cannot be imported.
+    """
     project = author.copy(tmp_path / "reviewer")
     for name in ("results", "figures", "logs", ".snakemake"):
         shutil.rmtree(project.folder / name)
@@ -52,7 +55,7 @@ def run(project, *targets):
 
 
 def changed(path, change):
-    """Rewrite an archive after `change` of its members, a dictionary of their contents."""
+    """Rewrite the archive at `path` after calling `change` on the dictionary of its members' contents."""
     with tarfile.open(path) as archive:
         members = {member.name: archive.extractfile(member).read() for member in archive}
     change(members)

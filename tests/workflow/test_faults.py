@@ -18,7 +18,7 @@ needs_mounts = pytest.mark.skipif(not CAN_MOUNT, reason="needs root, to mount fu
 
 @pytest.fixture
 def project(built, tmp_path):
-    """The built project without the study's results, which must be measured again."""
+    """Copy of the built project without blocks and aggregate of the study, so that it must be measured again."""
     copy = built.copy(tmp_path / "project")
     shutil.rmtree(copy.folder / BLOCKS)
     (copy.folder / STUDY).unlink()
@@ -26,7 +26,10 @@ def project(built, tmp_path):
 
 
 def start(project, command=None, wait_for_log=True):
-    """Start the run in its own process group, as in a terminal, and return once its job computes or at least exists."""
+    """Start the run in its own process group, as in a terminal; returns its process and the ID of its job's process.
+
+    Returns once the job writes its log or, without `wait_for_log`, once it exists. `command` replaces Snakemake's.
+    """
     shutil.rmtree(project.folder / "logs")
     with open(project.folder / "output.txt", "w") as output:
         running = subprocess.Popen(
@@ -55,7 +58,7 @@ def wait_for(condition, seconds=60):
 
 
 def processes(part, folder):
-    """Numbers of the Python processes in `folder` whose command line contains `part`."""
+    """IDs of the Python processes in the working directory `folder` whose command line contains `part`."""
     found = []
     for entry in os.listdir("/proc"):
         try:
@@ -73,7 +76,10 @@ def processes(part, folder):
 
 
 def nothing_partial(project, built):
-    """Assert that there are no hidden files and only whole blocks: a job may finish before a signal reaches it."""
+    """Whether a project has no hidden files, and no block that differs from that of `built`.
+
+    A block may exist, because a job may finish before a signal reaches it.
+    """
     hidden = [path for place in ("results", "figures") for path in (project.folder / place).rglob(".*")]
     blocks = [path for path in (project.folder / BLOCKS).rglob("*") if path.is_file()]
     expected = xr.load_dataset(built.folder / BLOCK)
@@ -81,7 +87,7 @@ def nothing_partial(project, built):
 
 
 def same_result(project, built):
-    """Assert that a rerun gives the undisturbed study bit for bit, and leaves no hidden files."""
+    """Assert that a rerun gives the study of `built` bit for bit, and leaves no hidden files; returns its output."""
     output = project.run(STUDY)
     found, expected = (xr.load_dataset(folder / STUDY) for folder in (project.folder, built.folder))
     assert found.equals(expected)
@@ -144,7 +150,10 @@ def test_two_runs_at_once(project, built):
 
 
 def run_mounted(project, mount):
-    """Run in a separate mount namespace, in which `mount` is executed first."""
+    """Run the project in a separate mount namespace, after the shell command `mount`; returns standard error.
+
+    Asserts that the run fails and reports the reason to `make`.
+    """
     command = " ".join(project.command(STUDY))
     script = f"set -e; cd {project.folder}; {mount}; cd {project.folder}; {command}"
     failure = project.folder.parent / "failure.txt"

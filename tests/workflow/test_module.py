@@ -27,7 +27,7 @@ def snakemake(folder, *arguments, **variables):
 
 
 def jobs(done):
-    """Names of the rules that a dry run would run, except for records."""
+    """Names of the rules whose jobs a dry run lists, except for records; `done` is its completed process."""
     assert done.returncode == 0, done.stdout + done.stderr
     table = re.search(r"Job stats:\n.*?\n-[- ]+\n(.*?)\ntotal", done.stdout + done.stderr, re.DOTALL)[1]
     return {line.split()[0] for line in table.splitlines()} - {"record", "goldilocks_record"}

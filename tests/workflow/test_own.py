@@ -30,7 +30,10 @@ def blocks(language, heading="Your own data and network"):
 
 @pytest.fixture(scope="module")
 def mine(tmp_path_factory):
-    """A project in which the README's section has been followed exactly, its command included."""
+    """Project in which the section of the README on a user's own data and network has been followed exactly.
+
+    Its command has been run too.
+    """
     project = Project.create(tmp_path_factory.mktemp("own"))
     program, network = blocks("python")
     subprocess.run([sys.executable, "-c", program], cwd=project.folder, check=True)
@@ -117,7 +120,7 @@ def test_files_that_were_touched_or_moved_rerun_nothing(changed):
 
 
 def without_network(project):
-    """Make the made-up images pass for the official ones, and remove all sources."""
+    """Edit a project so that its made-up images pass for the official ones, and no source can be reached."""
     with xr.open_dataset(project.folder / "results/data/mnist.nc") as data:
         project.edit(
             "scripts/goldilocks_zone/data/official_shapes.py",

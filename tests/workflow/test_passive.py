@@ -25,20 +25,23 @@ PASSIVE = (["-np"], ["--summary"], ["--lint"], ["-n", "--forceall"])
 
 
 def contents(project):
-    """Every file of a run's folders, with its content and age."""
+    """Hash of the content and modification time of every file in a run's folders, by path."""
     paths = sorted(path for place in PLACES for path in (project.folder / place).rglob("*") if path.is_file())
     return {str(path): (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns) for path in paths}
 
 
 def unbuilt(project):
-    """Remove the results for which the project was built."""
+    """Remove the results of the run from a project: blocks, aggregates, data of figures, and claims.csv."""
     for place in ("curvature", "aggregate", "figures"):
         shutil.rmtree(project.folder / "results/tiny" / place)
     (project.folder / "results/tiny/claims.csv").unlink()
 
 
 def edited(project, name, old, new):
-    """Another configuration of the same run, besides that of tiny."""
+    """Write config/<name>.yaml, the configuration of tiny with `old` replaced by `new`, and return its path.
+
+    It configures the same run.
+    """
     text = (project.folder / "config/tiny.yaml").read_text()
     assert old in text
     (project.folder / f"config/{name}.yaml").write_text(text.replace(old, new))
@@ -108,7 +111,10 @@ def test_everything_that_a_run_promises_is_asked_for(project):
 
 
 def disturb(project, built, calls):
-    """Make the results of `built` during passive calls with edited configurations; return the number of these calls."""
+    """Make the results repeatedly during passive calls, such as dry runs, with edited configurations.
+
+    Asserts that the results equal those of `built`, and returns the number of calls, `calls`.
+    """
     configs = [edited(project, f"other_{number}", *edit) for number, edit in enumerate(EDITS)]
     kinds = ["--dry-run", "--summary", "--report"]
     chance, fired = random.Random(calls), 0
@@ -158,7 +164,10 @@ def test_a_job_refuses_code_that_was_changed_after_its_run_was_started(project):
 
 
 def cluster_job(project, config="config/tiny.yaml"):
-    """A job as an executor starts it on another node: a separate call, which loads the workflow anew."""
+    """Run a job as an executor starts it on another node: by a separate call of Snakemake, which loads the workflow.
+
+    Returns the completed process.
+    """
     cell = "study=curvature,dataset=mnist,network=fc-10x2-relu,subspace=plane-10-sparse,block=draws-000-001,run=tiny"
     job = ["--target-jobs", f"curvature:{cell}", "--allowed-rules", "curvature", "--mode", "remote", "--force"]
     job += ["--nolock", "--ignore-incomplete", "--no-hooks", "--executor", "local"]

@@ -20,7 +20,10 @@ def said(project, command, *more):
 
 
 def rows(plan):
-    """Rows of a plan by rule and study, as lists of their columns."""
+    """Parse the table that `make plan` prints: (number of jobs, time, memory, reasons) by rule and study.
+
+    A key is the rule, followed by a space and the study for blocks.
+    """
     found = {}
     for line in plan.split("\n\n")[0].splitlines()[1:]:
         rule, *study, jobs, time, memory, why = re.split(r"  +", line.strip())

@@ -39,9 +39,9 @@ def checkout(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def built(checkout):
-    """The checkout after `make paper`, its output, its CPU time in seconds, and its largest process in GiB.
+    """The checkout after `make paper`, the output, the processor time in seconds, and the largest process in GiB.
 
-    Not wall time, which would depend on the machine's other work.
+    Wall time would depend on the machine's other work.
     """
     path = checkout.parent / "output.txt"
     with open(path, "w", encoding="utf-8") as file:
@@ -58,9 +58,9 @@ def built(checkout):
 
 @pytest.fixture(scope="module")
 def slowness():
-    """Time that this machine takes over the time where the bounds were set, at least 1, from importing torch.
+    """Factor, at least 1, by which this machine is slower than the one on which the bounds of time were set.
 
-    It is underestimated, because TORCH includes other imports.
+    It is measured by importing torch, and underestimated, because TORCH includes other imports.
     """
     seconds = []
     for _ in range(3):

@@ -37,7 +37,7 @@ pytestmark = pytest.mark.weekly
 
 
 def run_of(project):
-    """Start the whole run in its own process group."""
+    """Start the whole run of a project in its own process group, and return the process."""
     with open(project.folder / "output.txt", "w") as output:
         return subprocess.Popen(
             [*project.command(*RESULTS, STUDY, TRAINING), "overlay.yaml"],
@@ -51,7 +51,7 @@ def run_of(project):
 
 
 def finish(project):
-    """Run until all results exist."""
+    """Run the project to its end, without disturbance; asserts that all results exist within 120 s."""
     running = run_of(project)
     assert running.wait(120) == 0, (project.folder / "output.txt").read_text()
 
@@ -69,19 +69,22 @@ def undisturbed(project, tmp_path):
 
 
 def jobs_of(project):
-    """The processes of all jobs at work."""
+    """IDs of the processes of all jobs that are running."""
     return sorted(job for name in JOBS for job in processes(name, project.folder))
 
 
 def jobs_at_work(running, project):
-    """The processes of all jobs, once there are some; empty if the run is over."""
+    """Wait until jobs are running, and return the IDs of their processes; empty if the run is over."""
     while running.poll() is None and not (jobs := jobs_of(project)):
         time.sleep(0.05)
     return jobs if running.poll() is None else []
 
 
 def hit(running, project, chance):
-    """Kill a job or Snakemake, or interrupt the whole run as from the keyboard; return whether the run was alive."""
+    """Kill a job or Snakemake, or interrupt the whole run as from the keyboard, at a random time.
+
+    `chance` is the generator of random choices. Returns whether the run was alive.
+    """
     kind, delay = chance.choice(["job", "job", "snakemake", "keyboard"]), chance.uniform(0, 2)
     if kind == "job":
         jobs_at_work(running, project)
@@ -140,7 +143,7 @@ def test_a_soaked_run_ends_as_an_undisturbed_one(project, undisturbed):
 
 
 def full(project):
-    """Command that mounts a disk too small for a block where blocks are written."""
+    """Remove the study's results, and return a command that mounts a disk for blocks that is too small for one."""
     for path in sorted((project.folder / BLOCKS).rglob("*.nc")):
         path.unlink()
     (project.folder / BLOCKS).mkdir(parents=True, exist_ok=True)

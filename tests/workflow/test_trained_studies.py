@@ -41,7 +41,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """The study, trained without a disturbance."""
+    """Project in which the training study of SETTINGS has been built without a disturbance."""
     project = Project.create(tmp_path_factory.mktemp("trained"))
     (project.folder / CONFIG).write_text(SETTINGS)
     done = project.snakemake(STUDY, config=CONFIG)

@@ -48,7 +48,10 @@ execution: {draws_per_job: all}
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A project that follows the README's section exactly, with the data and the network of the section before it."""
+    """Project in which the README's section on a user's own trained weights has been followed exactly.
+
+    Data and network are those of the section before it.
+    """
     project = Project.create(tmp_path_factory.mktemp("trained"))
     data, network = blocks("python")
     (training,), (config,) = (blocks(kind, "Your own trained weights") for kind in ("python", "yaml"))

@@ -1,4 +1,4 @@
-"""Results from an archive. Needs the archive (results_from); makes those blocks of this run that the archive contains.
+"""Results from an archive. Needs the archive that results_from names; makes the blocks of this run that it contains.
 Other blocks, such as those of an added network, are computed."""
 
 

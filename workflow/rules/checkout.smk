@@ -11,9 +11,10 @@ from snakemake.sourcecache import HostingProviderFile
 
 
 def checked_out(hosted):
-    """Check out a hosted repository below .snakemake/, and return the folder.
+    """Check out a repository of a hosting service below .snakemake/, and return the folder.
 
-    This is needed because Snakemake does not fetch the package that scripts import.
+    `hosted` is Snakemake's reference to a file of the repository at some commit. The checkout is needed because
+    Snakemake does not fetch the package that scripts import.
     """
     hosted.fetch_if_required()
     repository = hosted.hosted_repo.repo
@@ -30,7 +31,10 @@ def checked_out(hosted):
 
 
 def ours(path):
-    """The path of a file of the checkout, relative if the checkout is the working directory."""
+    """Path of a file of CHECKOUT, given its path relative to CHECKOUT.
+
+    The result is relative if CHECKOUT is the working directory.
+    """
     return str(path if Path.cwd() == CHECKOUT else CHECKOUT / path)
 
 
@@ -47,5 +51,5 @@ else:
 RULES = CHECKOUT / "workflow/rules"
 if not (CHECKOUT / "scripts/goldilocks_zone").is_dir():
     raise WorkflowError(
-        "goldilocks imports a package of its repository: clone the repository and give the path of its workflow/Snakefile"
+        "goldilocks needs scripts/ of its repository: clone the repository and give the path of its workflow/Snakefile"
     )

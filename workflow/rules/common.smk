@@ -20,10 +20,11 @@ from goldilocks_zone.storage import files
 
 
 def recorded(place):
-    """The path of the record at a place, as an input; jobs on a cluster use the record that their run has written.
+    """Path of the record at `place`, a path without the hash, as an input of a rule.
 
-    If the record is missing, its job is forced, so that the jobs that need the record run, too: once .snakemake/ is
-    lost, Snakemake does not rerun a job because an input was missing.
+    Jobs on a cluster use the record that their run has written. If the record is missing, its job is forced, so that
+    the jobs that need the record run, too: once .snakemake/ is lost, Snakemake does not rerun a job because an input
+    was missing.
     """
     try:
         path = THIS_RUN.path_of(place, started=workflow.remote_exec)
@@ -35,7 +36,7 @@ def recorded(place):
 
 
 def record(place):
-    """Input function that fills the wildcards into `place` and returns the path of the record there."""
+    """Input function of a rule: it fills the wildcards into `place` and returns the path of the record there."""
     return lambda wildcards: recorded(place.format(**dict(wildcards.items())))
 
 
@@ -45,7 +46,7 @@ def own_networks(labels):
 
 
 def grown(amount):
-    """A resource that scales with the attempt number, so that retries get more."""
+    """Function for a rule's resource: `amount` times the number of the attempt, so that retries get more."""
     return lambda wildcards, attempt: amount * attempt
 
 

@@ -11,7 +11,7 @@ WRITTEN = ("results", "figures", "paper")
 
 
 def both(first, second):
-    """A handler that calls `first`, then `second`."""
+    """Combine two of Snakemake's handlers, functions of the log, to one that calls `first`, then `second`."""
     return lambda log: (first(log), second(log))
 
 

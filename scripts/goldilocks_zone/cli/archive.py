@@ -14,7 +14,10 @@ DATA = Path("results/data")
 
 
 def contents_of(config: models.Configuration) -> dict[str, Path]:
-    """Paths of the files to pack, by their name in the archive: blocks, cards, and everything made from them."""
+    """Paths of the files of a run to pack, by their names in the archive.
+
+    These are the blocks of its studies, the cards of its datasets, and everything made from the blocks.
+    """
     names = [path for study in config.studies for path in studies.block_paths(config, study)]
     names += [f"aggregate/{study}.nc" for study in config.studies]
     names += [f"figures/{figure}.nc" for figure in config.figures]
@@ -29,7 +32,11 @@ def contents_of(config: models.Configuration) -> dict[str, Path]:
 
 
 def about(config: models.Configuration) -> dict:
-    """Run, commit and date, and the code and settings that produced the blocks, for the manifest of the archive."""
+    """Entries of the archive's manifest: run, commit, date, and what produced the blocks.
+
+    `code` maps each kind of study to the fingerprint of its code, and `settings` maps each study to its settings. The
+    cuts through the loss are listed in both, if the run has them.
+    """
     place, cuts = Path("results", config.run, "fingerprints"), {"cuts": config.cuts} if config.cuts else {}
     kinds = sorted({study.kind for study in config.studies.values()} | cuts.keys())
     return {

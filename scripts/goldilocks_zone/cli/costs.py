@@ -71,7 +71,7 @@ class Costs:
         return Cost(overhead + work / (speed or kind.speeds[study.work]), mib, ALIKE if speed else BY_SIZE)
 
     def _measured_speeds(self) -> dict[tuple[str, str | None], float]:
-        """Operations per second of this run's completed jobs, by type of work (`Study.work`) and study.
+        """Operations per second of this run's completed jobs, by (type of work, study); `Study.work` is the type.
 
         For the study None, the value is over all jobs with this type of work.
         """
@@ -93,7 +93,10 @@ class Costs:
         return {key: operations / seconds for key, (operations, seconds) in sums.items()}
 
     def _work(self, wildcards: dict) -> float | None:
-        """Floating-point operations of a block; None for other jobs and for users' own networks."""
+        """Floating-point operations of the block that a job with these wildcards measures.
+
+        None for jobs that measure no block and for users' own networks.
+        """
         study = self._config.studies.get(wildcards.get("study", ""))
         if "block" not in wildcards or study is None or not labels.is_network(wildcards["network"]):
             return None
@@ -105,7 +108,7 @@ class Costs:
 
 
 def _measured(path: Path) -> tuple[float, float] | None:
-    """Seconds and MiB from a benchmark file; None if it is empty or has no numbers."""
+    """Seconds and peak MiB of a job, from Snakemake's benchmark file at `path`; None if it has no numbers."""
     try:
         with open(path, newline="", encoding="utf-8") as file:
             row = next(csv.DictReader(file, delimiter="\t"), {})
@@ -115,6 +118,9 @@ def _measured(path: Path) -> tuple[float, float] | None:
 
 
 def _rule_of(path: Path) -> str:
-    """Rule of a benchmark file, from its path below the log folder: {run}/{rule}/… or {run}/{rule}.benchmark.tsv."""
+    """Name of the rule whose job wrote a benchmark file.
+
+    `path` is relative to the log folder: {run}/{rule}/… or {run}/{rule}.benchmark.tsv.
+    """
     name = path.parts[:2][-1].removesuffix(BENCHMARK)
     return "figure" if name == "figures" else name

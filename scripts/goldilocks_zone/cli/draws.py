@@ -29,10 +29,11 @@ class Asked(NamedTuple):
 
 
 def asked(claims: Mapping[str, dict], rows: Iterable[Mapping[str, str]]) -> dict[str, Asked]:
-    """Numbers of draws that studies need, by study, for the cases of `claims`, given the `rows` of a claims.csv.
+    """Number of draws that each study needs to decide the cases of `claims`, by study.
 
-    Draws suffice for a case if its interval extends at most half-way from the estimate to the margin. A case that would
-    need more than OUT_OF_REACH times its draws is listed as undecided and does not count. Verdicts have no influence.
+    `rows` are those of the claims.csv of a finished run. Draws suffice for a case if its interval extends at most
+    half-way from the estimate to the margin. A case that would need more than OUT_OF_REACH times its draws is listed as
+    undecided and does not count. Verdicts have no influence.
     """
     cases = {
         f"{claim}.{name}": case for claim, found in claims.items() for name, case in found.get("cases", {}).items()

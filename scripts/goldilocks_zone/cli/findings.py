@@ -65,7 +65,7 @@ def run(configfile: Path) -> None:
 
 
 def table(path: Path) -> list[Row]:
-    """Read the rows of a CSV file."""
+    """Read the rows of a CSV file, as dictionaries from column names to texts."""
     with open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
@@ -76,10 +76,10 @@ def figures(answers: Iterable[Answer]) -> list[str]:
 
 
 def origin_of(config: models.Configuration, rows: Iterable[Row]) -> dict:
-    """Provenance of a run's numbers, by key.
+    """Provenance of a run's numbers, for docs/findings.yaml; `rows` are those of its claims.csv.
 
-    These are the run, the hash of its claims, commit, device, versions and hours of the results, and the checksum of
-    each dataset.
+    The keys give the run, the hash of its claims, commit, device, versions and hours of the results, and the checksum
+    of each dataset.
     """
     place = Path("results", config.run, "aggregate")
     results = {study: netcdf.read_dataset(place / f"{study}.nc") for study in config.studies}
@@ -125,9 +125,9 @@ AGREEMENT = (
 
 
 def with_findings(readme: str, answers: Iterable[Answer]) -> str:
-    """README.md with the main findings inserted between its two markers.
+    """Return the text `readme` of README.md, with the main findings of `answers` between its two markers.
 
-    Raises ValueError if a marker is missing or repeated.
+    Findings that are still open are left out. Raises ValueError if a marker is missing or repeated.
     """
     if readme.count(BEGIN) != 1 or readme.count(END) != 1:
         raise ValueError(f"{README} needs the lines {BEGIN.strip()} and {END.strip()} once each: restore them")

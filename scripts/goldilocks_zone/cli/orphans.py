@@ -18,9 +18,9 @@ KEPT = ("settings", "fingerprints", "latex", "own", "cards", "checkpoints", "unp
 
 
 def find_orphans(paths_to_configs: list[Path]) -> list[Path]:
-    """Files in results, figures and logs that no run of these configurations produces.
+    """Paths of files in results and figures that no run of these configurations produces.
 
-    If no configuration names a run, the folder of the run is listed instead of its files.
+    For a run that no configuration names, the list has its folders in results, figures and logs instead of its files.
     """
     named, runs, datasets = set(), {"data"}, set(official_shapes.OFFICIAL)
     for path in paths_to_configs:

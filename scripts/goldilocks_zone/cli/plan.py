@@ -29,10 +29,11 @@ REASONS = (
 
 
 def jobs_of(paths_to_configs: list[Path], cores: str) -> list[dict]:
-    """Jobs that a run would execute, as dictionaries from Snakemake's dry run.
+    """Jobs that a run would execute, from Snakemake's dry run.
 
-    `paths_to_configs` are merged over the shipped configuration. Raises ValueError with the last line of Snakemake's
-    message if Snakemake refuses.
+    Each is a dictionary with rule, reason, wildcards, benchmark, threads and resources. `paths_to_configs` are merged
+    over the shipped configuration, and `cores` is Snakemake's option. Raises ValueError with the last line of
+    Snakemake's message if Snakemake refuses.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "jobs.jsonl"
@@ -47,9 +48,10 @@ def jobs_of(paths_to_configs: list[Path], cores: str) -> list[dict]:
 
 
 def table_of(jobs: list[dict], costs: list[Cost]) -> list[tuple[str, ...]]:
-    """Rows of the plan, the costliest first: one for each rule or, for blocks, for each rule and study.
+    """Rows of the plan, the costliest first: one for each rule or, for jobs that measure blocks, each rule and study.
 
-    Columns are rule, study, number of jobs, time, memory of the largest job, and reasons, with counts if several.
+    `costs` has one entry for each of `jobs`. Columns are rule, study, number of jobs, time, memory of the largest job,
+    and reasons, with counts if several.
     """
     groups = defaultdict(list)
     for job, cost in zip(jobs, costs):
@@ -73,7 +75,10 @@ def _memory_of(job: dict, cost: Cost) -> float | None:
 
 
 def summary_of(run: str, jobs: list[dict], costs: list[Cost], cores: int) -> list[str]:
-    """Lines with the time and memory of the whole run, and the sources of the estimated times."""
+    """Sentences on the whole run: its estimated time on `cores` cores, its largest memory, and sources of the times.
+
+    `costs` has one entry for each of `jobs`.
+    """
     total, longest = sum(cost.seconds for cost in costs), max(cost.seconds for cost in costs)
     largest = max(filter(None, map(_memory_of, jobs, costs)), default=None)
     gpu = sum(cost.seconds * int(job["resources"].get("gpu", 0)) for job, cost in zip(jobs, costs))
@@ -89,7 +94,10 @@ def summary_of(run: str, jobs: list[dict], costs: list[Cost], cores: int) -> lis
 
 
 def weights_of(config: models.Configuration) -> dict[str, list[str]]:
-    """Labels of weights, by study, for studies that vary them: of files, and `none` for random initialisations."""
+    """Labels of the weights at which a study is measured, by study, for studies that vary their weights.
+
+    A label names a file of weights, and `none` stands for random initialisations.
+    """
     found = {name: study.variations.get("weights") for name, study in config.studies.items()}
     return {name: labels for name, labels in found.items() if labels}
 

@@ -11,7 +11,7 @@ STATES = DONE, RUNNING, FAILED, MISSING = "done", "running", "failed", "missing"
 
 
 def state_of(block: Path, log: Path, alive: bool) -> str:
-    """State of a block, one of STATES, from its file and the log of its last job.
+    """State of a block, one of STATES, from the path of its file and that of the log of its last job.
 
     `alive` says whether a run is active: without one, no block is running.
     """
@@ -24,7 +24,7 @@ def state_of(block: Path, log: Path, alive: bool) -> str:
 
 
 def states_of(config: models.Configuration, study: str, alive: bool) -> dict[tuple[str, str, str], Counter]:
-    """Number of blocks in each state, by dataset, network and subspace."""
+    """Count the blocks of a study in each state, by (dataset, network, subspace); `alive` as in `state_of`."""
     states = defaultdict(Counter)
     for path in map(Path, studies.block_paths(config, study)):
         block, log = Path("results", config.run, path), Path("logs", config.run, path.with_suffix(".log"))
@@ -33,7 +33,7 @@ def states_of(config: models.Configuration, study: str, alive: bool) -> dict[tup
 
 
 def matrix_of(cells: dict[tuple[str, str, str], Counter]) -> list[str]:
-    """Lines of a table of states, with a row for each dataset and network, and a column for each subspace."""
+    """Lines of a table of the counts from `states_of`: a row per dataset and network, a column per subspace."""
     columns, table = list(dict.fromkeys(cell[2] for cell in cells)), []
     for row in dict.fromkeys(cell[:2] for cell in cells):
         table.append((" ".join(row), *(_described(cells.get((*row, column), Counter())) for column in columns)))

@@ -4,7 +4,10 @@ from collections.abc import Collection, Sequence
 
 
 def aligned(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[str]:
-    """Lines of a table, with the columns numbered in `right` right-aligned and no trailing spaces."""
+    """Format rows of texts as lines with aligned columns, without trailing spaces.
+
+    Columns whose index is in `right` are right-aligned, and others are left-aligned.
+    """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     forms = [f"{{:{'>' if i in right else '<'}{width}}}" for i, width in enumerate(widths)]
     return ["  ".join(forms).format(*row).rstrip() for row in rows]

@@ -335,7 +335,7 @@ def counts(given: Sequence[int] | None, available: int) -> list[int]:
     found = [available] if given is None else given
     if isinstance(found, Integral) or not all(isinstance(each, Integral) for each in found):
         raise ValueError(
-            f"examples must be a list of whole numbers, not {given!r}: list how many leading examples to average over"
+            f"examples must be a list of whole numbers, not {given!r}: to average over the first 100, give [100]"
         )
     found = list(map(int, found))
     if max(found, default=0) > available:

@@ -88,7 +88,10 @@ def _twice_backward(problem: Problem, parameters: Tensor, part: str) -> Callable
 
 
 def products_forward(problem: Problem, parameters: Tensor, part: str) -> Callable[[Tensor], Tensor]:
-    """Map of `products`, by forward over reverse mode, which also differentiates what reverse mode leaves out."""
+    """Map from directions (d, D) to products (d, D), like that of `products`, by forward over reverse mode.
+
+    This mode also differentiates computations that reverse mode leaves out.
+    """
     if part == "residual":
         whole, gauss_newton = (products_forward(problem, parameters, each) for each in ("hessian", "gauss_newton"))
         return lambda directions: whole(directions) - gauss_newton(directions)
@@ -110,7 +113,7 @@ def products_forward(problem: Problem, parameters: Tensor, part: str) -> Callabl
 
 
 def radial_derivative(problem: Problem, parameters: Tensor) -> float:
-    """Radial derivative ⟨∇L, θ⟩ of the total loss L at the `parameters` θ (D,)."""
+    """Radial derivative ⟨∇L, θ⟩ of the total loss L of a problem at the `parameters` θ (D,)."""
 
     def objective(theta):
         return problem.loss.total(problem.network(theta, problem.inputs) / problem.temperature, problem.labels)
@@ -133,7 +136,7 @@ def tangents(logits: Logits, parameters: Tensor, inputs: Tensor) -> Callable[[Te
 
 
 def _along(function: Callable, parameters: Tensor) -> Callable:
-    """Map from a direction (D,) to the derivative of a function of the parameters along it, by forward mode."""
+    """Map from a direction (D,) to the derivative along it of a `function` of the `parameters`, by forward mode."""
     return lambda direction: jvp(function, (parameters,), (direction,))[1]
 
 
@@ -316,9 +319,9 @@ def refuse_asymmetric(matrix: Tensor, size: float = 0.0) -> None:
     # Entries that are not finite are reported later, together with their examples.
     if asymmetry > BOUNDS[matrix.dtype] * size:
         raise ValueError(
-            f"second derivatives are not symmetric, by {asymmetry / size:.1g} of their size, so they form no Hessian: "
-            "what the network computes under torch.no_grad or on .data is differentiated in forward mode, but not in "
-            "reverse mode; remove both from its forward pass, and use detach for what is meant to be constant"
+            f"second derivatives are not symmetric, by {asymmetry / size:.1g} of their size, so they form no Hessian, "
+            "probably because only forward mode differentiates what is computed under torch.no_grad or on .data: "
+            "remove both from the network's forward pass, and use detach for what is meant to be constant"
         )
 
 

@@ -44,8 +44,8 @@ def gradients(problem: Problem, parameters: Array) -> Gradients:
     """
     if not isinstance(problem.loss, CrossEntropy) or not problem.loss.is_plain:
         raise ValueError(
-            f"gradients are known only for the plain cross-entropy, not for this loss, {problem.loss.name}: give the "
-            "cross-entropy without class weights, label smoothing and ignored labels"
+            f"these gradients can be computed only for the plain cross-entropy, not for the loss {problem.loss.name}: "
+            "give the cross-entropy without class weights, label smoothing and ignored labels"
         )
     given = arguments.prepared(problem, parameters)
     logits = given.logits("gauss_newton")

@@ -102,6 +102,7 @@ def of_network(network: Callable[[Tensor], Tensor], parameters: Tensor, directio
 def parts(jets: Jets, losses: Sequence[Loss], scales: Tensor, labels: Tensor | None = None) -> list[Parts]:
     """Mean losses, radial derivatives, G and H′ at the points αθ, for `scales` α (p,): one `Parts` for each loss.
 
+    θ are the parameters at which the jets were computed. `labels` are those of the examples, if the losses need any.
     Raises ValueError if a scale is not 1 and the outputs are not homogeneous.
     """
     first, after = _powers(jets, scales)
@@ -119,8 +120,9 @@ def parts(jets: Jets, losses: Sequence[Loss], scales: Tensor, labels: Tensor | N
 
 
 def traces(jets: Jets, loss: Loss, scales: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Traces (p,) of G and of H′ of the mean loss at the points αθ, for which the trace of K is enough.
+    """Traces (p,) of G and of H′ of the mean loss at the points αθ, for `scales` α (p,).
 
+    θ are the parameters at which the jets were computed. Only the trace of K over directions is used, not K itself.
     Raises ValueError as `parts` does.
     """
     first, after = _powers(jets, scales)
@@ -131,7 +133,10 @@ def traces(jets: Jets, loss: Loss, scales: Tensor, labels: Tensor | None = None)
 
 
 def radial_derivatives(jets: Jets, loss: Loss, scales: Tensor, labels: Tensor | None = None) -> Tensor:
-    """Radial derivatives r∂_r (p,) of the mean loss at the points αθ. The outputs must be homogeneous."""
+    """Radial derivatives r∂_r (p,) of the mean loss at the points αθ, for `scales` α (p,).
+
+    θ are the parameters at which the jets were computed. The outputs must be homogeneous.
+    """
     z = _outputs(jets, scales)
     return jets.degree * (loss.gradient(z, labels) * z).sum((1, 2)) / len(z[0])
 
@@ -144,7 +149,8 @@ def _powers(jets: Jets, scales: Tensor) -> tuple[Tensor, Tensor]:
     if jets.degree is None:
         if not (scales == 1).all():
             raise ValueError(
-                "outputs are not homogeneous, so jets cannot be rescaled: compute them at each point, with the scale 1"
+                "outputs are not homogeneous in the parameters, so jets at one scale do not give those at another: "
+                "compute jets at each point, with the scale 1"
             )
         return scales, scales
     return scales ** (2 * jets.degree - 2), scales ** float(jets.degree - 2)
@@ -156,15 +162,16 @@ def _outputs(jets: Jets, scales: Tensor) -> Tensor:
 
 
 def _gauss_newton(jets: Jets, loss: Loss, z: Tensor, labels: Tensor | None) -> Tensor:
-    """Jᵀℓ″J (p, d, d) of the total loss, with ℓ″ at outputs z (p, n, w) and J at scale 1."""
+    """Jᵀℓ″J (p, d, d) of the total loss, with ℓ″ at outputs `z` (p, n, w), and J as in `jets`, not rescaled."""
     classes = likeliest(z)
     return loss.gauss_newton(z, loss.relative(jets.tangents.mT, classes), classes, labels)[0]
 
 
 class _Pushed:
-    """Forward pass over m inputs (m, i): outputs (e, m), tangents (d, e, m), and `bent` (e, m).
+    """Forward pass of m `inputs` (m, i) through dense ReLU layers, with tangents along d directions.
 
-    bent: second derivatives ∂²Z/∂t_a², summed over directions a.
+    `weights` has one matrix (o, i) for each layer; `directions` are (d, D). Results: outputs (e, m), their tangents
+    (d, e, m), and `bent` (e, m), their second derivatives ∂²Z/∂t_a² summed over directions a.
     """
 
     def __init__(self, weights: Sequence[Tensor], inputs: Tensor, directions: Tensor):
@@ -191,7 +198,10 @@ class _Pushed:
         self.meet = [bool(moves.any() and along.any()) for moves, along in zip(self.moves[1:], self.along)]
 
     def second(self, cotangents: Tensor) -> Tensor:
-        """Σ cotangent·K (p, d, d) for cotangents (p, m, e), streamed over chunks of examples."""
+        """Contractions Σ cotangent·K (p, d, d) of the second derivatives K of the outputs with `cotangents` (p, m, e).
+
+        They are summed over chunks of examples, so that K is never held as a whole.
+        """
         d, e = self.tangents.shape[:2]
         widest = max((each.shape[1] for each in self.along), default=e)
         chunk = max(1, int(ENTRIES_PER_CHUNK / (e * d * (widest + d))))
@@ -205,10 +215,10 @@ class _Pushed:
         return total + total.mT
 
     def _crossed(self, some: slice) -> Tensor:
-        """Σ_l A_l·(V_{l,a} ḣ_{l−1,b}) for all directions a, b and each output of some examples, shape (m·e, d·d).
+        """Σ_l A_l·(V_{l,a} ḣ_{l−1,b}) for all directions a, b and each output of the inputs `some`, shape (m·e, d·d).
 
-        A_l: adjoints of each output at layer l. V_{l,a}: entries of direction a in the weights of layer l. ḣ_{l−1,b}:
-        tangent of the inputs of layer l along direction b.
+        `some` is a slice of m inputs. A_l: adjoints of each output at layer l. V_{l,a}: entries of direction a in the
+        weights of layer l. ḣ_{l−1,b}: tangent of the inputs of layer l along direction b.
         """
         d, e = self.tangents.shape[:2]
         count = some.stop - some.start

@@ -42,7 +42,7 @@ class _Factors:
 
     @kernels.differentiating
     def multiplied(self, rows: Tensor) -> Tensor:
-        """JᵀJ x (m, n, k) for rows x (m, n, k), with J restricted to the layer."""
+        """Products JᵀJ x (m, n, k) for m vectors x, the `rows` (m, n, k), with J restricted to the layer."""
         if self.inputs is None:
             return (rows.flatten(1) @ self.adjoints.flatten(0, 1) @ self.adjoints.flatten(0, 1).T).view_as(rows)
         pulled = torch.einsum("mnk,nko->mno", rows, self.adjoints)
@@ -54,9 +54,9 @@ class _Factors:
 
     @kernels.differentiating
     def products(self, others: "_Factors", total: Tensor | None = None) -> Tensor:
-        """Scalar products (n, k, b, j) with the gradients of b `others` in this layer, added to `total` if given.
+        """Scalar products (n, k, b, j) of the gradients in this layer with those of b examples, `others`.
 
-        Here, k and j number the logits of both sides.
+        Here, k and j number the logits of both sides. The products are added to `total` in place if it is given.
         """
         product = self.adjoints.flatten(0, 1) @ others.adjoints.flatten(0, 1).T
         product = product.view(*self.adjoints.shape[:2], *others.adjoints.shape[:2])
@@ -66,12 +66,15 @@ class _Factors:
         return product.mul_(weights) if total is None else total.addcmul_(product, weights)
 
     def part(self, some: slice) -> "_Factors":
-        """Factors of some of the examples."""
+        """The same layer's factors for the examples in the slice `some` only."""
         return _Factors(self.adjoints[some], None if self.inputs is None else self.inputs[some], self.bias)
 
     @kernels.differentiating
     def combined(self, weights: Tensor) -> "_Factors":
-        """Factors of the gradients of Σ_k w_k z_k for `weights` w (n, k), which counts as a single logit."""
+        """Factors of the gradients of Σ_k w_k z_k, one for each example, for `weights` w (n, k) of its logits z_k.
+
+        The combination counts as a single logit.
+        """
         return _Factors(torch.einsum("nk,nko->no", weights, self.adjoints)[:, None], self.inputs, self.bias)
 
     def live(self) -> int:
@@ -84,7 +87,7 @@ class _Factors:
 
     @kernels.differentiating
     def own(self) -> Tensor:
-        """Diagonal blocks (n, k, k) of the layer's part of JᵀJ, one per example."""
+        """Diagonal blocks (n, k, k) of JᵀJ, one per example, with J restricted to the layer."""
         product = self.adjoints @ self.adjoints.mT
         if self.inputs is not None:
             product = product * (self.inputs.square().sum(1) + float(self.bias))[:, None, None]
@@ -114,7 +117,10 @@ def _joined(chunks: Sequence[_Factors]) -> _Factors:
 
 
 class LogitGradients:
-    """Matrix J for n `examples` and k `classes`, stored by layer, first to last; `layered` if it has several layers."""
+    """Gradients of k logits, `classes`, at n `examples`: the matrix J (D, n · k).
+
+    They are stored as the `_Factors` of each layer, first to last. `layered` is True if there are several layers.
+    """
 
     def __init__(self, layers: list[_Factors]):
         self._layers, self.layered = layers, len(layers) > 1
@@ -123,11 +129,11 @@ class LogitGradients:
 
     @classmethod
     def of_columns(cls, columns: Tensor) -> "LogitGradients":
-        """Make from the gradients (n, k, D) of all logits, which are the columns of J."""
+        """Make from the gradients `columns` (n, k, D) of all logits, which are the columns of J."""
         return cls([_Factors(columns, None, False)])
 
     def multiplied(self, rows: Tensor) -> Tensor:
-        """JᵀJ x (m, n, k) for rows x (m, n, k)."""
+        """Products JᵀJ x (m, n, k) for m vectors x, the `rows` (m, n, k)."""
         return reduce(Tensor.add_, (layer.multiplied(rows) for layer in self._layers))
 
     def own(self, *, without_last: bool = False) -> Tensor:
@@ -145,7 +151,10 @@ class LogitGradients:
         return _products(self._layers, others._layers)
 
     def combined(self, weights: Tensor) -> "LogitGradients":
-        """Gradients of Σ_k w_k z_k for `weights` w (n, k), which counts as a single logit."""
+        """Gradients of Σ_k w_k z_k, one for each example, for `weights` w (n, k) of its logits z_k.
+
+        The combination counts as a single logit.
+        """
         return LogitGradients([layer.combined(weights.to(layer.adjoints)) for layer in self._layers])
 
     def live(self) -> int:
@@ -167,14 +176,17 @@ class LogitGradients:
             return self._layers
         if not self.layered:
             raise ValueError(
-                "gradients without the last layer need to know the network's layers: give a chain, such as a "
-                "torch.nn.Sequential, of several of torch's own layers"
+                "the last layer cannot be left out, because this network is not a chain of torch's own layers, two or "
+                "more of them with weights: give one, such as a torch.nn.Sequential"
             )
         return self._layers[:-1]
 
 
 def _products(some: Sequence[_Factors], others: Sequence[_Factors]) -> Tensor:
-    """Scalar products (n, k, b, j) of gradients, summed over layers."""
+    """Scalar products (n, k, b, j) of the logit gradients of n and b examples, summed over the given layers.
+
+    `some` and `others` are the factors of these layers. k and j number the logits of both sides.
+    """
     total = None
     for mine, theirs in zip(some, others):
         total = mine.products(theirs, total)
@@ -199,7 +211,10 @@ def of(problem: Problem, parameters: Array) -> LogitGradients:
 
 
 def _of_examples(chain: tuple, theta: Tensor, inputs: Tensor) -> list[_Factors]:
-    """Factors of every layer for some examples."""
+    """Factors of the logit gradients at `inputs` (n, …), one `_Factors` for each layer of the chain with parameters.
+
+    Those of a dense layer are adjoints and inputs; those of a convolution are the gradients themselves.
+    """
     outputs, kept = chains.forward(chain, theta, inputs)
     by_class = []
     for k in range(outputs.shape[1]):
@@ -289,15 +304,18 @@ def fitting(factor: Factor | None, gradients: LogitGradients) -> Factor:
         )
     if factor.shape[:2] != shape:
         raise ValueError(
-            f"outputs have {tuple(factor.shape[:2])} examples and classes and gradients {shape}: compute both from the "
-            "same examples and network"
+            f"outputs have the shape {tuple(factor.shape[:2])} (examples, classes), but gradients {shape}: compute "
+            "both from the same examples and network"
         )
     return factor.to(torch.empty(0, dtype=gradients.dtype, device=gradients.device))
 
 
 @kernels.differentiating
 def pushed(problem: Problem, parameters: Array, directions: Array) -> Tensor:
-    """Derivatives Jᵀ v (m, n, k) of the logits along `directions` v (m, D). Raises ValueError as `of` does."""
+    """Derivatives Jᵀ v (m, n, k) of the logits at all examples along `directions` v (m, D).
+
+    Raises ValueError as `of` does.
+    """
     given = arguments.prepared(problem, parameters, labelled=False)
     logits, theta = given.logits("gauss_newton"), given.theta
     directions = arguments.rows(directions, theta, "directions").to(theta.dtype)
@@ -307,7 +325,10 @@ def pushed(problem: Problem, parameters: Array, directions: Array) -> Tensor:
 
 @kernels.differentiating
 def pulled(problem: Problem, parameters: Array, cotangents: Array) -> Tensor:
-    """J x (m, D) for cotangents x (m, n, k). Raises ValueError as `of` does, and for x of another shape."""
+    """Products J x (m, D) of the logit gradients with `cotangents` x (m, n, k), summed over examples and logits.
+
+    Raises ValueError as `of` does, and for x of another shape.
+    """
     given = arguments.prepared(problem, parameters, labelled=False)
     logits, theta = given.logits("gauss_newton"), given.theta
     cotangents = arguments.real(cotangents, "cotangents").to(theta)

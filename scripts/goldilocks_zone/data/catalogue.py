@@ -35,7 +35,7 @@ _stamps: ContextVar[dict[Path, str]] = ContextVar("stamps")  # by path; set insi
 
 @contextmanager
 def one_look() -> Iterator[None]:
-    """Context in which the stamp of each dataset's files is computed only once."""
+    """Context in which the stamp of each dataset's files (see the module) is computed only once."""
     token = _stamps.set({})
     try:
         yield
@@ -50,7 +50,10 @@ def data_folder(configured: str | None) -> str | None:
 
 
 def own_records(names: Iterable[str], entries: Entries, folder: str | None, place: Path) -> dict[str, dict]:
-    """Records of the user's own datasets `names` (see `_own_record`), by name; `folder` is the data folder."""
+    """Records of the user's own datasets `names`, by name: location, way of reading and identity of their files.
+
+    `entries` is the configuration's section `datasets`, `folder` the user's data folder, and `place` results/data.
+    """
     return {name: _own_record(name, entries, folder, place) for name in names}
 
 
@@ -81,7 +84,7 @@ def _own_record(name: str, entries: Entries, folder: str | None, place: Path) ->
 
 
 def reading_of(known: Mapping) -> dict:
-    """Those of the keys `READING` that a record, card or attributes contain, with their values."""
+    """Extract from a record, card or attributes how the files are read: the keys READING that are set, and values."""
     return {key: known[key] for key in READING if known.get(key) is not None}
 
 
@@ -91,7 +94,7 @@ def identity_read(known: Mapping) -> str:
 
 
 def identity_now(record: Mapping) -> str:
-    """Identity of the files of a record, computed from their present content."""
+    """Identity of a dataset's files (a hash), computed from their present content; `record` names them."""
     path = Path(record["path"])
     return _identity(_content_of_files(path, _stamp(path)), reading_of(record))
 
@@ -141,7 +144,7 @@ def suffix_of(file: str) -> str | None:
 
 
 def _given(name: str, entries: Entries, key: str) -> Any:
-    """Value of a key of a dataset's entry; None if the key or the entry is missing."""
+    """Value of `key` in the configuration's entry of the dataset `name`; None if the key or the entry is missing."""
     return getattr(entries.get(name), key, None)
 
 
@@ -188,7 +191,10 @@ def _identity(content: str, reading: dict) -> str:
 
 
 def _content(name: str, path: Path, place: Path, stamp: str | None = None) -> str:
-    """Hash of the content of a dataset's files; a stored hash is used if the stamp has not changed."""
+    """Hash of the content of the files of the dataset `name` at `path`.
+
+    The hash that `renew_stamps` stored below `place` is used if the stamp of the files has not changed.
+    """
     stamp, memory = stamp or _stamp(path), place / OWN / f"{name}.content"
     remembered = memory.read_text(encoding="utf-8").split() if memory.exists() else []
     return remembered[1] if remembered[:1] == [stamp] and len(remembered) == 2 else _content_of_files(path, stamp)
@@ -196,7 +202,7 @@ def _content(name: str, path: Path, place: Path, stamp: str | None = None) -> st
 
 @functools.cache
 def _content_of_files(path: Path, stamp: str) -> str:
-    """Hash of the names and bytes of the files in `_files_read`.
+    """Hash of the names and bytes of the files of the dataset at `path`.
 
     The `stamp` is not used, but makes the cache compute the hash again once the files have changed.
     """
@@ -213,7 +219,7 @@ def _content_of_files(path: Path, stamp: str) -> str:
 
 
 def _stamp(path: Path) -> str:
-    """Hash of the names, sizes and times of change of a dataset's files."""
+    """Hash of the names, sizes and times of change of the files of the dataset at `path`."""
     stamps = _stamps.get({})
     if path in stamps:
         return stamps[path]

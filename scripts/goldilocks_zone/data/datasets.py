@@ -59,7 +59,7 @@ def as_dataset(
 
 
 def checksum(*arrays: np.ndarray) -> str:
-    """SHA-256 of the numbers of arrays in C order, independent of their layout in memory."""
+    """SHA-256 of the entries of several arrays, each in C order whatever its layout in memory."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(np.ascontiguousarray(array))
@@ -67,9 +67,9 @@ def checksum(*arrays: np.ndarray) -> str:
 
 
 def balanced_order(labels: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """A random order of the examples in which every prefix is class-balanced.
+    """Random permutation (n,) of the examples with these `labels` (n,), in which every prefix is class-balanced.
 
-    Class counts of a prefix differ by at most one, until a class runs out. Returns indices, shape (n,).
+    Class counts of a prefix differ by at most one, until a class runs out.
     """
     shuffled = random.permutation(len(labels))
     rounds = np.empty(len(labels), dtype=int)
@@ -83,7 +83,7 @@ def validation_split(labels: np.ndarray, size: int, dataset: str, seed: int) -> 
     """Hold out `size` class-balanced examples for validation, drawn at random.
 
     Returns (training, validation), ascending indices into `labels` (n,). A smaller `size` holds out a subset of these
-    examples. No other choice of examples uses the same random stream.
+    examples. `seed` and `dataset` name the random stream, which no other choice of examples uses.
     """
     order = balanced_order(labels, stream(seed, "validation", dataset))
     return np.sort(order[size:]), np.sort(order[:size])
@@ -167,7 +167,8 @@ def load_splits(
     trained, held_out = validation_split(targets, validation, dataset, seed)
     if examples is not None:
         if examples > len(trained):
-            raise ValueError(f"{examples} examples of {dataset} are asked for, but it has {len(trained)} for training")
+            has = f"it has {len(trained)} for training"
+            raise ValueError(f"{examples} examples of {dataset} are asked for, but {has}: ask for fewer")
         trained = trained[balanced_order(targets[trained], stream(seed, "examples", dataset))[:examples]]
     if labels == "shuffled":
         targets = stream(seed, "shuffled labels", dataset).permutation(targets)
@@ -236,7 +237,10 @@ def _restricted(classes: int | None, available: int, dataset: str) -> int:
 
 
 def _read(path: str | Path, split: int) -> tuple[np.ndarray, np.ndarray, int, str]:
-    """Images and labels of one split, the number of classes and the checksum of a dataset file."""
+    """Read one `split`, TRAIN or TEST, of a dataset file.
+
+    Returns images (n, c, h, w), uint8, labels (n,), int64, the number of classes, and the checksum of the file.
+    """
     with netcdf.opened(path) as file:
         members = file["split"].values == split
         images, targets = file["images"].values[members], file["labels"].values[members].astype(np.int64)
@@ -244,7 +248,7 @@ def _read(path: str | Path, split: int) -> tuple[np.ndarray, np.ndarray, int, st
 
 
 def _preprocessing(images: np.ndarray, kind: str) -> Callable[[np.ndarray], np.ndarray]:
-    """Function from pixels in [0, 1] to inputs of a `kind`.
+    """Function that preprocesses pixels in [0, 1] to inputs of a `kind`, one of INPUTS.
 
     Its means and deviations are those of the training `images`, given as grey levels from 0 to 255. Raises ValueError
     for an unknown kind.

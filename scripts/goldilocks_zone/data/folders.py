@@ -29,15 +29,15 @@ class Place(NamedTuple):
 
 
 def is_left_behind(name: str) -> bool:
-    """Whether a file or folder is hidden or was left behind by a program, as its name tells."""
+    """Whether the name of a file or folder marks it as hidden, or as left behind by a program."""
     folded = name.casefold()
     return name.startswith(".") or folded in _LEFT_BEHIND or folded.endswith(_LEFT_BEHIND_END)
 
 
 def place_of(member: str) -> Place | None:
-    """Split and class of a file or folder, from its path relative to the dataset's folder.
+    """Divide the path of a file or folder, relative to the dataset's folder, at the folder of its split.
 
-    None if it lies in no split or should be ignored.
+    None if the file lies in no split or should be ignored.
     """
     parts = parts_of(member)
     split = next((i for i, part in enumerate(parts) if part.casefold() in SPLITS), None)
@@ -47,7 +47,7 @@ def place_of(member: str) -> Place | None:
 
 
 def parts_of(member: str) -> tuple[str, ...]:
-    """Folders and file in a name relative to the dataset's folder, in the Unicode normal form NFC.
+    """Components of the path `member`, relative to the dataset's folder, in the Unicode normal form NFC.
 
     The normal form is needed because macOS decomposes accents in file names.
     """
@@ -55,7 +55,7 @@ def parts_of(member: str) -> tuple[str, ...]:
 
 
 def walk(folder: Path, onerror: Callable[[OSError], None] | None = None) -> Iterator[tuple[str, Path]]:
-    """Walk over all files and folders below `folder`; yields names relative to `folder`, and paths.
+    """Yield, for each file and folder below `folder`, its name relative to `folder` and its path.
 
     Leaves out hidden files and folders and others that `is_left_behind` recognises. Calls `onerror` with the error for
     each folder that cannot be read.

@@ -75,9 +75,10 @@ def read(path: Path, limit: int) -> tuple[np.ndarray, np.ndarray, list[str], lis
 
 
 def _placed(members: Iterator[Member]) -> Iterator[tuple[Key, str, Callable[[], bytes] | None]]:
-    """Yield the key, name and reader of each image and of each class's folder.
+    """Yield (key, name, reader) for each image and for each class's folder among `members`.
 
-    For a folder, the file in the key is empty and the reader is None. Raises Refused if a member is out of place.
+    The key is (split, class, file), and the reader is a function that returns the file's bytes. For a folder, the file
+    in the key is empty and the reader is None. Raises Refused if a member is out of place.
     """
     around, spelled, outside = set(), {}, set()
     for member, content in members:
@@ -105,10 +106,10 @@ def _placed(members: Iterator[Member]) -> Iterator[tuple[Key, str, Callable[[], 
 
 
 def _decoded(path: Path, member: str, content: bytes, expected: tuple[int, int] | None, limit: int) -> np.ndarray:
-    """Decode an image to an array (1 or 3, h, w), rotated as its EXIF metadata say.
+    """Decode the bytes of an image to an array (1 or 3, h, w), rotated as its EXIF metadata say.
 
     Raises Refused for a size other than `expected` (h, w), for unsupported formats, and, before decoding, for an image
-    that takes more than `limit` bytes.
+    that takes more than `limit` bytes. The message names `member`, the image, and `path`, its dataset.
     """
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
@@ -169,9 +170,10 @@ class Refused(ValueError):
 
 
 def members_of(path: Path, limit: int) -> Iterator[Member]:
-    """Yield all files and folders of a dataset, which is a folder or an archive.
+    """Yield (name, reader) for each file and folder of the dataset at `path`, which is a folder or an archive.
 
-    Raises Refused for unsafe or unknown content, and for content beyond `limit` bytes.
+    The reader returns the file's bytes, and is None for a folder. Raises Refused for unsafe or unknown content, and for
+    content beyond `limit` bytes.
     """
     kind = catalogue.suffix_of(path.name)
     if path.is_dir():

@@ -74,7 +74,7 @@ class ImageWorld:
         return self.views
 
     def drawn(self, random: np.random.Generator, count: int, frames: int) -> tuple[Arrays, Arrays]:
-        """See worlds.World."""
+        """Draw the states (`count`, `frames`, …) of sequences; the second dictionary, of actions, is empty."""
         left = np.repeat(random.integers(0, len(self.images), (count, 1)), frames, 1)
         states = {"left": left, "label": self.labels[left]}
         states["shift"] = random.integers(-self._most, self._most + 1, (count, frames, 2))
@@ -86,7 +86,7 @@ class ImageWorld:
         return states, {}
 
     def seen(self, states: Arrays) -> np.ndarray:
-        """See worlds.World."""
+        """Pixels (…, 196) of states, or (…, 392) with two panes."""
         pixels = self._shifted(states["left"], states["shift"])
         if "noise" in states:
             pixels += states["noise"]

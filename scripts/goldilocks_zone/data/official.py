@@ -93,7 +93,7 @@ def fetch(dataset: str, folder: str | None) -> xr.Dataset:
 
 
 def _from_folder(folder: Path, source: Source) -> list[bytes]:
-    """Contents of a source's files below a user's data folder.
+    """Read the files of a source from a user's data folder; returns their bytes in the order of `source.checksums`.
 
     Files of other datasets may have the same names, so for each name the first file with the right checksum counts.
     Raises SourceFailed if a file is missing, unreadable or has a wrong checksum.
@@ -106,7 +106,7 @@ def _from_folder(folder: Path, source: Source) -> list[bytes]:
 
 
 def _places(folder: Path, source: Source, name: str) -> list[Path]:
-    """Existing paths of the file `name` of a source below `folder`.
+    """Paths below `folder` at which the file `name` of a source may lie and where there is a file.
 
     The file may have its published name or Kaggle's, may be gzipped, and may lie in a folder of the same name.
     """
@@ -146,16 +146,19 @@ def _read_idx(files: list[bytes]) -> tuple[Arrays, Arrays]:
 
 
 def _read_cifar(files: list[bytes]) -> tuple[Arrays, Arrays]:
-    """Read (training, test) pairs from records of a label byte and 3,072 pixel bytes (red, green, blue planes)."""
+    """Read CIFAR-10's binary version, an archive: (training, test) pairs of images (n, 3, 32, 32) and labels (n,).
+
+    Records in the archive have a label byte and 3,072 pixel bytes, the red, green and blue planes.
+    """
     members = _members(files[0], [f"cifar-10-batches-bin/{name}.bin" for name in CIFAR_BATCHES])
     batches = [np.frombuffer(content, np.uint8).reshape(-1, 3073) for content in members]
     return _cifar_splits([(records[:, 1:], records[:, 0]) for records in batches])
 
 
 def _read_cifar_python(files: list[bytes]) -> tuple[Arrays, Arrays]:
-    """Read (training, test) pairs from six pickled dictionaries, or from one archive of them.
+    """Read CIFAR-10's Python version: (training, test) pairs of images (n, 3, 32, 32) and labels (n,).
 
-    The last dictionary is the test set.
+    `files` are the bytes of six pickled dictionaries, the last of which is the test set, or of one archive of them.
     """
     if len(files) == 1:
         files = _members(files[0], [f"cifar-10-batches-py/{name}" for name in CIFAR_BATCHES])
@@ -212,7 +215,7 @@ def _fashion_mnist_from_deb(folder: Path) -> list[bytes]:
 
 
 def _idx(array: np.ndarray) -> bytes:
-    """The IDX file of an array of bytes: magic number, shape (big-endian), content."""
+    """Encode an array (uint8) as an IDX file: magic number, shape (big-endian), content."""
     return np.array([0x0800 | array.ndim, *array.shape], ">u4").tobytes() + array.tobytes()
 
 
@@ -242,7 +245,8 @@ class _ArraysOnly(pickle.Unpickler):
             return self._ADMITTED[module, name]
         except KeyError:
             raise SourceFailed(
-                f"its pickle file needs {module}.{name}, which is not a numpy array, so it is not loaded"
+                f"its pickle file holds {module}.{name}, but only numpy arrays are loaded, because other objects could "
+                "run code"
             ) from None
 
 

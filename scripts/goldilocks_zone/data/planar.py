@@ -48,9 +48,9 @@ def borders(name: str, seed: int, draw: int) -> Borders | None:
 def drawn(name: str, seed: int, purpose: str, draw: int, count: int | None = None) -> Points:
     """Draw `count` points (n, 2) of a dataset and their labels (n,), by default as many as its training set has.
 
-    `purpose`, such as training, and `draw` name the random streams; designed borders depend on the draw alone. Without
-    a design, class counts differ by at most one, except in the published draw of `gauss`. In a design, points fall into
-    all sections with equal probability.
+    `purpose`, such as training, and `draw` name the random streams. Designed borders are the same for all purposes of a
+    draw. Without a design, class counts differ by at most one, except in the published draw of `gauss`. In a design,
+    points fall into all sections with equal probability.
     """
     known = planar_shapes.of(name)
     count = count or known.examples
@@ -79,10 +79,10 @@ def published_gauss() -> Points:
 
 
 def _blobs(centres, counts: np.ndarray, random: np.random.Generator, borders: Borders | None) -> Points:
-    """Draw points from Gaussian blobs with the means and deviations in `centres`.
+    """Draw points (n, 2) from Gaussian blobs, and their labels (n,); `counts` has the number of points of each class.
 
-    `counts` has the number of points of each class. Each class has equally many blobs, listed together and equally
-    likely.
+    `centres` lists the (mean, deviation) of each blob, pairs of numbers for x and y. All classes have the same number
+    of blobs, which are listed class by class and are equally likely within a class.
     """
     labels = np.repeat(np.arange(len(counts)), counts)
     of_class = len(centres) // len(counts)
@@ -92,7 +92,11 @@ def _blobs(centres, counts: np.ndarray, random: np.random.Generator, borders: Bo
 
 
 def _around(curve: Callable, noise: float, counts: np.ndarray, random: np.random.Generator, borders: None) -> Points:
-    """Draw points on the `curve` of each class, at uniformly random parameters in [0, 1], and add Gaussian noise."""
+    """Draw points (n, 2) on the curve of each class and their labels (n,); `counts` has the points of each class.
+
+    `curve` maps uniformly random parameters in [0, 1] and labels to points. `noise` is the standard deviation of
+    Gaussian noise that is added to them.
+    """
     labels = np.repeat(np.arange(len(counts)), counts)
     points = curve(random.random(len(labels)), labels)
     return points + noise * random.standard_normal(points.shape), labels

@@ -33,7 +33,7 @@ class TwoRooms:
     name = "two_rooms"
 
     def drawn(self, random: np.random.Generator, count: int, frames: int) -> tuple[Arrays, Arrays]:
-        """See worlds.World."""
+        """Draw `count` random walks of `frames` frames: states (n, t, …), and steps (n, t − 1, 2) between frames."""
         places = np.empty((count, frames, 2), SINGLE)
         places[:, 0] = random.random((count, 2), SINGLE)
         radii = LONGEST * np.sqrt(random.random((count, frames - 1), SINGLE))
@@ -45,7 +45,7 @@ class TwoRooms:
         return {"place": places, "nuisance": noise}, {"step": steps}
 
     def seen(self, states: Arrays) -> np.ndarray:
-        """See worlds.World."""
+        """Observations (…, 168) of states: the pixels of the bump, then those of the noise."""
         places, grid = states["place"], world_shapes.GRID
         mean, deviation = _moments(self.width)
         centres = ((np.arange(grid) + 0.5) / grid).astype(SINGLE)

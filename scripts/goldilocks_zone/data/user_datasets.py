@@ -123,7 +123,7 @@ def _arrays(path: Path, limit: int, channels: str | None) -> tuple[np.ndarray, n
 
 
 def _parts_of(archive: zipfile.ZipFile) -> list[tuple[str, str, str]]:
-    """(split, name of images, name of labels) of each split, in an .npz file that has arrays for each split.
+    """List (split, name of images, name of labels) for each split of an .npz file with separate arrays for each split.
 
     The list is empty for other .npz files.
     """
@@ -148,7 +148,7 @@ def _joined(archive: zipfile.ZipFile, parts: list[tuple[str, str, str]], limit: 
 
 
 def _array(archive: zipfile.ZipFile, key: str, limit: int, most_names: int | None = None) -> np.ndarray:
-    """Read the array `key` of an .npz file; with `most_names`, a list of at most so many texts.
+    """Read the array `key` of an .npz file. If `most_names` is given, it must be a list of at most that many texts.
 
     Raises Refused, before unpacking the array, if its header is invalid or the array exceeds `limit` bytes.
     """

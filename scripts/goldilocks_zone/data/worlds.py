@@ -100,10 +100,10 @@ def batch(world: World, members: Sequence[int], step: int, count: int, purpose: 
 
 
 def _seen_alone(world: World, members: Sequence[Arrays]) -> np.ndarray:
-    """Observations (m, n, …, p) of the states of each member, computed one member after another.
+    """Observations (m, n, …, p) of a list of m members' states, computed one member after another.
 
-    The last digits of a product of matrices can depend on its number of rows. Results must not depend on the draws that
-    share a job.
+    Members are not stacked, because the last digits of a matrix product can depend on its number of rows, and the
+    results of a member must not depend on which others share its job.
     """
     return np.stack([world.seen(states) for states in members])
 
@@ -143,7 +143,7 @@ class Ring:
     name = "ring"
 
     def drawn(self, random: np.random.Generator, count: int, frames: int) -> tuple[Arrays, Arrays]:
-        """See World."""
+        """Draw the states (n, t, …) of `count` sequences of `frames` frames, and actions and causes (n, t − 1)."""
         steps = count, frames - 1
         start = 2 * np.pi * random.random((2, count), SINGLE)
         uniform = random.random((2, *steps), SINGLE)
@@ -161,7 +161,7 @@ class Ring:
         return states, {"action": action, "cause": cause}
 
     def seen(self, states: Arrays) -> np.ndarray:
-        """See World."""
+        """Observations (…, 72) of states."""
         shape, half = states["theta"].shape, world_shapes.RING
         parts = np.empty((states["theta"].size, 2 * half + world_shapes.DETAIL), SINGLE)
         _bumps(states["theta"], half, parts[:, :half])
@@ -177,9 +177,9 @@ class Ring:
         return np.stack([np.sin(between["action"]), np.cos(between["action"]) - 1], -1)
 
     def turned(self, batch: Batch, by: float, purpose: str = "hard pairs") -> np.ndarray:
-        """Observations (m, n, p) incompatible with x of a batch: those of y, with θ′ turned by ±`by` radians.
+        """Observations (m, n, p) of the states of y in a batch, but with the angle θ changed by ±`by` radians.
 
-        Signs are random; their random stream is named by `purpose`.
+        They are incompatible with x. Signs are random, and `purpose` names their random stream.
         """
         signs = stream(self.seed, "world", self.name, purpose).integers(0, 2, batch.truth["theta_next"].shape)
         states = {name: batch.truth[f"{name}_next"] for name in ("theta", "phi", "u")}
@@ -222,13 +222,16 @@ class Rings:
         return f"rings_{self.rings}"
 
     def drawn(self, random: np.random.Generator, count: int, frames: int) -> tuple[Arrays, Arrays]:
-        """See World; later frames have the angles of the first one, each with independent Gaussian jitter."""
+        """Draw the angles (`count`, `frames`, `rings`) of sequences; the second dictionary, of actions, is empty.
+
+        Later frames have the angles of the first one, each with independent Gaussian jitter.
+        """
         angles = 2 * np.pi * random.random((count, 1, self.rings), SINGLE)
         jitter = random.standard_normal((count, frames - 1, self.rings), SINGLE)
         return {"angles": np.concatenate([angles, angles + SINGLE(self.jitter) * jitter], 1)}, {}
 
     def seen(self, states: Arrays) -> np.ndarray:
-        """See World."""
+        """Observations (…, 12 · `rings`) of states."""
         angles = states["angles"]
         bumps = np.empty((angles.size, world_shapes.RINGS), SINGLE)
         _bumps(angles, world_shapes.RINGS, bumps)
@@ -250,14 +253,14 @@ class GaussianPairs:
     name = "gaussian_pairs"
 
     def drawn(self, random: np.random.Generator, count: int, frames: int) -> tuple[Arrays, Arrays]:
-        """See World."""
+        """Draw the vectors x (`count`, `frames`, 20) of sequences; the second dictionary, of actions, is empty."""
         x = random.standard_normal((count, frames, world_shapes.PAIRS), SINGLE)
         for t in range(1, frames):
             x[:, t] = self.correlation * x[:, t - 1] + np.sqrt(1 - self.correlation**2) * x[:, t]
         return {"x": x}, {}
 
     def seen(self, states: Arrays) -> np.ndarray:
-        """See World."""
+        """Observations (…, 20) of states, which are the vectors x themselves."""
         return states["x"]
 
     @property

@@ -36,7 +36,10 @@ def one_sentence() -> Iterator[None]:
 
 
 def report(sentence: str) -> None:
-    """Write a message to the file for `make`, if `make` runs this process and no earlier failure has written there."""
+    """Write a failure's message to the file that GOLDILOCKS_FAILURE names, whose text `make` prints last.
+
+    Writes nothing if the variable is not set, or if an earlier failure has written to the file.
+    """
     path = os.environ.get(FAILURE_VARIABLE)
     if path and not Path(path).exists():
         # The sentence is on the screen anyway.
@@ -45,7 +48,7 @@ def report(sentence: str) -> None:
 
 
 def report_failed_job(paths_to_workflow_logs: list[str]) -> None:
-    """Report to `make` the first job in Snakemake's logs whose last attempt failed, with the reason.
+    """Report, see `report`, the first job in Snakemake's logs whose last attempt failed: rule, reason and log.
 
     The reason comes from the job's own log or, because a killed job cannot write one, from the way its process ended.
     """
@@ -66,9 +69,9 @@ def report_failed_job(paths_to_workflow_logs: list[str]) -> None:
 
 
 def _end_of(job: re.Match) -> str:
-    """Clause on how a job ended that wrote no message of its own, from a match of _FAILED_JOB.
+    """Describe how the process of a failed job ended, for a job that wrote no message to its log.
 
-    SIGKILL is a sign of too little memory.
+    `job` is a match of _FAILED_JOB in Snakemake's log. SIGKILL is a sign of too little memory.
     """
     if said := re.search(r"SLURM status is: '(\w+)'", job["about"]):
         return f"SLURM reports {said[1]}, and the job gave no reason: its output is in logs/slurm"

@@ -25,7 +25,10 @@ _asked = threading.Event()
 
 
 def isolate(checkout: Path) -> None:
-    """Make this process and its jobs independent of the home folder. Raises ValueError like `refuse_path`."""
+    """Set environment variables that make this process and its jobs independent of the home folder.
+
+    Raises ValueError like `refuse_path`.
+    """
     refuse_path(checkout)
     # Exclude the user's packages and matplotlib's settings and backend; put matplotlib's font cache where it can write.
     cache = str(Path(".snakemake/matplotlib").absolute())
@@ -59,18 +62,21 @@ def name_to_jobs(first: bool) -> None:
 
 
 def run() -> str:
-    """Identity of the run to which this job belongs, see `name_to_jobs`; empty outside a run."""
+    """Identity of the run that started this job: ID and host of its first Snakemake process; empty outside a run."""
     return os.environ.get(RUN_VARIABLE, "")
 
 
 def listen() -> None:
-    """Treat SIGTERM and SIGUSR1 as requests to stop instead of ending the process at once."""
+    """From now on, only record SIGTERM and SIGUSR1 as requests to stop, which `asked` reports.
+
+    Without this call, these signals end the process at once.
+    """
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, lambda *_: _asked.set())
 
 
 def asked() -> bool:
-    """Whether this process was asked to stop."""
+    """Whether SIGTERM or SIGUSR1 has asked this process to stop since `listen` was called."""
     return _asked.is_set()
 
 

@@ -77,9 +77,9 @@ def _refuse_others(handle: int, path: Path) -> None:
 
 
 def _lock(handle: int) -> None:
-    """Lock a file exclusively. Raises BlockingIOError if it is still locked after several attempts.
+    """Lock the open file `handle` exclusively. Raises BlockingIOError if all of several attempts fail.
 
-    Several are needed because `run_is_held` locks the file for a moment.
+    Several attempts are needed because `run_is_held` locks the file for a moment.
     """
     for _ in range(ATTEMPTS):
         with suppress(BlockingIOError):
@@ -89,9 +89,9 @@ def _lock(handle: int) -> None:
 
 
 def _leave(handle: int, process: int) -> None:
-    """Erase the holder's name from the lock file at exit; only a killed process leaves it behind.
+    """Erase the name of the process that holds the run lock from the open lock file `handle`, at exit.
 
-    `process` is the ID of the holder: its forks leave the name in place.
+    `process` is the ID of this process; in its forks, nothing is erased. Only a killed process leaves its name behind.
     """
     if os.getpid() == process:
         os.ftruncate(handle, 0)

@@ -93,7 +93,7 @@ class PlanningStudy(Study, title="Study of prediction and planning on two levels
 
     @changes_no_number
     def operations(self, network: Network, shape: Shape, subspace: str, draws: int, radii: int) -> float:
-        """Estimated operations of a job for training, predictions and plans."""
+        """Estimated number of operations of a job, for training, predictions and plans."""
         encoder = network.forward_flops(shape.image, self.embedding)
         predictor = _flops(self.embedding + 2, self.embedding)
         above = _flops(self.embedding, self.upper_embedding) + _flops(self.upper_embedding + 2, self.upper_embedding)
@@ -108,7 +108,10 @@ class PlanningStudy(Study, title="Study of prediction and planning on two levels
         return draws * radii * len(studies.variants(self)) * (training + predicted + planned)
 
     def _planned(self, label: str, encoder: float, predictor: float) -> float:
-        """Operations of all episodes of a planner."""
+        """Estimated operations of all episodes of the planner that a `label` names.
+
+        encoder, predictor: operations of a forward pass of each on one input.
+        """
         planner = planner_labels.parse(label)
         each = (encoder if planner.true else 0) + predictor
         return PLANS * self.starts * planner_labels.CALLS * getattr(planner, "times", 1) * each
@@ -131,7 +134,8 @@ class PlanningStudy(Study, title="Study of prediction and planning on two levels
             checks.refuse(f"{path}.noise: noise and reach are options of the dataset ring alone; leave both out")
         if len(self.datasets) > 1:
             checks.refuse(
-                f"{path}.datasets: worlds differ in what is decoded, so a study has one; give each a study of its own"
+                f"{path}.datasets: a study of this kind has one dataset, because what is decoded differs between them; "
+                "give each a study of its own"
             )
 
 
@@ -140,7 +144,7 @@ def _flops(inputs: int, outputs: int) -> float:
 
 
 def observation(dataset: str) -> int:
-    """Dimension of an observation of a world."""
+    """Dimension of an observation of the world that `dataset` names."""
     return world_shapes.of(dataset).observation
 
 

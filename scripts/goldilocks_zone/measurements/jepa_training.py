@@ -18,9 +18,10 @@ from goldilocks_zone.subspaces.labels import parse_plane
 
 
 class Arm(NamedTuple):
-    """An arm of a study, which is one way to train: with a head and a criterion, and possibly on shuffled pairs.
+    """An arm of a study, which is one way to train: a head and a criterion (the kind of loss).
 
-    terms: 1 for each of the terms I, V and C of VICReg that the arm uses, else 0.
+    terms: 1 for each of the terms I, V and C of VICReg that the arm uses, else 0. shuffled: train on pairs whose y are
+    permuted among the pairs of a batch.
     """
 
     head: str
@@ -157,7 +158,7 @@ class JepaTrainingStudy(Study, title="Study of the training of joint embeddings"
 
     @changes_no_number
     def operations(self, network: Network, shape: Shape, subspace: str, draws: int, radii: int) -> float:
-        """Estimated operations of a job for steps and measurements of all members, and for fresh data.
+        """Estimated number of operations of a job, for steps and measurements of all members and for fresh data.
 
         Arms with the same head and criterion share the data.
         """
@@ -180,7 +181,7 @@ class JepaTrainingStudy(Study, title="Study of the training of joint embeddings"
         return found
 
     def _of_curvature(self, network: Network, observation: int) -> float:
-        """Operations of the jets of one draw, along the plane."""
+        """Estimated operations for the Hessian on the plane at the start of one draw; 0 if it is not measured."""
         if not self.curvature_examples:
             return 0.0
         d, shapes = parse_plane(self.curvature_plane).dimension, network.weight_shapes((observation,), self.embedding)
@@ -195,7 +196,7 @@ class JepaTrainingStudy(Study, title="Study of the training of joint embeddings"
         return channels * height * width
 
     def _of_pair(self, network: Network, observation: int, arm: Arm) -> tuple[float, float]:
-        """Operations of the encoder and of the head for one pair in a step."""
+        """Estimated operations of the encoder, and of the head, for one pair in a training step."""
         flops = network.forward_flops((1, 1, observation), self.embedding)
         # Forward and backward passes of both branches; pixel losses backpropagate through the branch of x alone.
         encoder = (4 if "pixel" in arm.head else 6) * flops
@@ -217,7 +218,8 @@ class JepaTrainingStudy(Study, title="Study of the training of joint embeddings"
                 )
             if self.curvature_examples and not (networks[label].homogeneous and networks[label].activation == "relu"):
                 checks.refuse(
-                    f"{path}.curvature_examples: no Hessian is known for {label}; use a network fc-…-relu-nobias"
+                    f"{path}.curvature_examples: the Hessian of {label} cannot be computed; use a network "
+                    "fc-…-relu-nobias"
                 )
             if not networks[label].homogeneous and any(each != 1 for each in self.vary.get("gauge", [self.gauge])):
                 checks.refuse(
@@ -242,8 +244,8 @@ class JepaTrainingStudy(Study, title="Study of the training of joint embeddings"
                 checks.refuse(f"{path}.over_threshold: {reason}; leave this key out")
         if self.curvature_examples and self.predictor:
             checks.refuse(
-                f"{path}.curvature_examples: it is measured of Siamese networks alone, without a predictor; set "
-                "predictor: false"
+                f"{path}.curvature_examples: the Hessian is measured only for Siamese networks, which have no "
+                "predictor; set predictor: false"
             )
         if self.curvature_examples % (self.group or 1) or self.curvature_examples == 1:
             checks.refuse(
@@ -263,18 +265,22 @@ class JepaTrainingStudy(Study, title="Study of the training of joint embeddings"
                 f"{self.embedding} at most"
             )
         if (self.columns or self.penalty) and self.codes > 1:
-            checks.refuse(f"{path}.codes: a latent is linear or a code; leave out codes, or else columns and penalty")
+            checks.refuse(
+                f"{path}.codes: a latent variable is discrete (codes) or linear (columns and penalty), not both; leave "
+                "out one of these"
+            )
         heads = {ARMS[arm].head for arm in self.arms}
         if (self.codes > 1 or self.columns) and not (self.predictor or heads == {"pixel_prediction"}):
             checks.refuse(
-                f"{path}.predictor: latents need a predictor; set predictor: true, or leave out codes and columns"
+                f"{path}.predictor: latent variables need a predictor; set predictor: true, or leave out codes and "
+                "columns"
             )
         if self.columns and "pixel_prediction" in self.arms:
             checks.refuse(
                 f"{path}.columns: the arm pixel_prediction has no linear latent; leave out this arm or columns"
             )
         if "infonce" in self.arms and (self.codes > 1 or self.penalty):
-            checks.refuse(f"{path}.arms: infonce has no latents; leave out this arm, or codes and penalty")
+            checks.refuse(f"{path}.arms: infonce has no latent variables; leave out this arm, or codes and penalty")
 
 
 def groups(study: JepaTrainingStudy) -> list[list[str]]:

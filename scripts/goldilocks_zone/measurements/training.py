@@ -90,12 +90,12 @@ class TrainingStudy(Study, title="Study of training"):
 
     @property
     def work(self) -> str:
-        """Kind of work for estimates of time: full batches take less time per example."""
+        """Kind of work for estimates of time, a key of `Kind.speeds`: full batches take less time per example."""
         return "full batch" if self.batch == "all" else self.kind
 
     @changes_no_number
     def operations(self, network: Network, shape: Shape, subspace: str, draws: int, radii: int) -> float:
-        """Estimated operations of a job for training steps, logging, and spectra in full space."""
+        """Estimated number of operations of a job, for training steps, logging, and spectra in full space."""
         # sharpness_passes, geometry_passes: costs of sharpness and geometry, in forward passes over their examples.
         # step: cost of an optimiser's step in the whole space, in examples. share: relative cost of an example; it is
         # less on sparse planes, where weights of the first layer are not formed.
@@ -110,13 +110,17 @@ class TrainingStudy(Study, title="Study of training"):
 
     @changes_no_number
     def check(self, path: str, shapes: Shapes, networks: Networks) -> None:
-        """Raise ConfigurationError for steps that are not made or logged, and for too many examples or dimensions."""
+        """Raise ConfigurationError for too many examples or dimensions, and for unsuitable logging or geometry.
+
+        The last logged step must be the last step of training, and a study with curvature_examples needs planes.
+        """
         last = max(self.logged_steps)
-        checks.require(last == self.steps, f"{path}.logged", last, f"logging must end after all {self.steps} steps")
+        reason = f"training ends after {self.steps} steps, so log none later"
+        checks.require(last == self.steps, f"{path}.logged", last, reason)
         self._check_geometry(path)
         for i, label in enumerate(self.subspaces):
             plane = getattr(subspace_labels.parse_subspace(label), "kind", "") in subspace_labels.PLANE_KINDS
-            reason = "curvature_examples asks for planes, sparse or dense"
+            reason = "curvature is measured only on sparse or dense planes; use these, or leave out curvature_examples"
             checks.require(plane or not self.curvature_examples, f"{path}.subspaces.{i}", label, reason)
         for variant, (name, shape) in itertools.product(studies.variants(self), shapes.items()):
             self.model_copy(update=variant)._check_numbers(path, name, shape)
@@ -124,7 +128,11 @@ class TrainingStudy(Study, title="Study of training"):
 
     @changes_no_number
     def _check_geometry(self, path: str) -> None:
-        """Raise ConfigurationError for geometry steps that are not logged, and losses without a measured geometry."""
+        """Raise ConfigurationError for settings that do not fit the geometry, such as geometry steps without logging.
+
+        The geometry needs the cross-entropy and a temperature of 1 at all radii. The error is also raised if
+        outputs_examples is set and the number of classes varies.
+        """
         steps = {"geometry_steps": ("logged steps", self.logged_steps)}
         steps["residual_steps"] = ("geometry_steps", self.geometry_steps)
         for key, (name, known) in steps.items():
@@ -147,13 +155,19 @@ class TrainingStudy(Study, title="Study of training"):
 
     @changes_no_number
     def _check_numbers(self, path: str, name: str, shape: Shape) -> None:
-        """Raise ConfigurationError for too many examples of a dataset; varied keys must have one value each."""
+        """Raise ConfigurationError if the study needs more examples than the dataset `name` has.
+
+        All varied keys must have one value each.
+        """
         checks.refuse_examples(path, self.examples or 0, self.validation, name, shape)
         most = self.examples or shape.training_examples - self.validation
         count, held_out = self.geometry_examples, self.validation
-        needed = f"training needs twice as many examples of {name}, and validation as many"
+        needed = (
+            f"it needs twice as many training examples of {name}, and as many held-out ones (validation), but there "
+            f"are {most} and {held_out}, so use fewer"
+        )
         enough = 2 * count <= most and count <= held_out
-        checks.require(enough, f"{path}.geometry_examples", count, f"{needed}, and they have {most} and {held_out}")
+        checks.require(enough, f"{path}.geometry_examples", count, needed)
         count = self.outputs_examples
         reason = f"{held_out} examples are held out (validation), so use {held_out} at most"
         checks.require(count <= held_out, f"{path}.outputs_examples", count, reason)

@@ -42,8 +42,8 @@ def split(outputs: Tensor, size: int, codes: int = 1) -> Embeddings:
     extra = outputs.shape[-1] - 2 * size
     if extra < 0 or extra % codes or (codes > 1 and not extra):
         raise ValueError(
-            f"outputs of width {outputs.shape[-1]} are not two embeddings of {size} and {codes} residuals: give 2 · "
-            f"{size} numbers, and a multiple of {codes} more"
+            f"outputs of {outputs.shape[-1]} numbers per example cannot be cut into two embeddings of {size} and "
+            f"equally long residuals (codes: {codes}): give 2 · {size} numbers plus a multiple of {codes}"
         )
     x, y, rest = outputs[..., :size], outputs[..., size : 2 * size], outputs[..., 2 * size :]
     return Embeddings(x, y, rest.unflatten(-1, (codes, extra // codes)) if extra else (x - y)[..., None, :])
@@ -261,8 +261,8 @@ class InfoNce(Loss):
         """
         parts = split(outputs, self.size)
         if parts.residuals.shape[-1] != self.size:
-            found = f"residuals of {parts.residuals.shape[-1]} entries with embeddings of {self.size}"
-            raise ValueError(f"InfoNCE compares {found}: give outputs whose residuals are as long as the embeddings")
+            found = f"residuals have {parts.residuals.shape[-1]} entries and embeddings {self.size}"
+            raise ValueError(f"{found}, but InfoNCE adds the two: give residuals that are as long as the embeddings")
         return tuple(grouped(each, self.group) for each in (parts.residuals[..., 0, :] + parts.y, parts.y))
 
     def _along_logits(self, z: Tensor, s: Tensor, z_along: Tensor, s_along: Tensor) -> Tensor:

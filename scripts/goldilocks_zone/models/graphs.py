@@ -257,7 +257,7 @@ def _traced(network: nn.Module | networks.Logits, theta: Tensor, inputs: Tensor)
     _fold_batches(found.graph)
     found.graph.eliminate_dead_code()
     if _changes_tensors(found):
-        raise Untraceable("the network changes tensors in place in a way that the trace keeps")
+        raise Untraceable("the network changes tensors in place, and tracing could not replace this")
     return _converted(found, len(inputs))
 
 
@@ -314,7 +314,7 @@ def _converted(module: torch.fx.GraphModule, examples: int) -> Graph:
         if torch.Tag.nondeterministic_seeded in getattr(target, "tags", ()):
             raise Untraceable(f"{target} is random")
         if target is aten.embedding.default and len(args) > 2 and args[2] >= 0:
-            raise Untraceable("the padding of an embedding has no gradient, whatever its row is")
+            raise Untraceable("torch gives the padding row of an embedding no gradient, and a trace misses this")
         moves = number == PARAMETERS or any(
             operations[each.number].moves for each in pytree.tree_leaves((args, kwargs)) if isinstance(each, Reference)
         )
@@ -322,7 +322,7 @@ def _converted(module: torch.fx.GraphModule, examples: int) -> Graph:
         operations.append(Operation(number, str(node.target), target, tuple(args), kwargs, moves, shape))
         for source in set(operations[-1].sources):
             operations[source].users.append(number)
-    raise Untraceable("there are no logits")
+    raise Untraceable("the trace of the network has no output, so its logits are not known")
 
 
 def _constant(value: object) -> Callable[[], object]:

@@ -48,7 +48,7 @@ def state_in(found: object) -> State:
     if isinstance(found, Mapping):
         found = next((found[name] for name in HELD_AS if isinstance(found.get(name), Mapping)), found)
     if not isinstance(found, Mapping) or not any(isinstance(each, Tensor) for each in found.values()):
-        raise ValueError("the checkpoint holds no state dictionary, such as model.state_dict()")
+        raise ValueError("the checkpoint holds no state dictionary: save model.state_dict() in it")
     return found
 
 

@@ -60,7 +60,10 @@ def pack(path: str | Path, contents: Mapping[str, Path], about: dict) -> None:
 
 
 def packed(contents: Mapping[str, bytes]) -> bytes:
-    """A gzipped tar archive of `contents`, in their order; the same contents give the same bytes."""
+    """Pack `contents`, which maps names to bytes, into a gzipped tar archive, and return its bytes.
+
+    The files are in the order of `contents`. The same contents give the same bytes.
+    """
     buffer = io.BytesIO()
     with gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0) as zipped, tarfile.open(fileobj=zipped, mode="w") as archive:
         for name, content in contents.items():
@@ -71,7 +74,10 @@ def packed(contents: Mapping[str, bytes]) -> bytes:
 
 
 def crate(manifest: dict, sizes: Mapping[str, int]) -> dict:
-    """RO-Crate 1.1 metadata of an archive: the run, its licence and every file; `sizes` are bytes by file name."""
+    """RO-Crate 1.1 metadata of an archive: the run, its licence and every file of the `manifest`.
+
+    `sizes` maps the name of each file to its number of bytes.
+    """
     parts = []
     for name, checksum in manifest["files"].items():
         part = {"@id": name, "@type": "File", "name": name, "contentSize": str(sizes[name]), "sha256": checksum}
@@ -105,7 +111,10 @@ def read_manifest(path: str | Path) -> dict:
 
 @contextmanager
 def _opened(path: str | Path) -> Iterator[tarfile.TarFile]:
-    """Open an archive. Raises ValueError if it is damaged or does not exist, OSError if it cannot be read."""
+    """Context that yields the opened tar archive at `path`.
+
+    Raises ValueError if it is damaged or does not exist, OSError if it cannot be read.
+    """
     if not Path(path).is_file():
         raise ValueError(f"results_from: there is no file {path}: name an archive that 'make archive' wrote")
     try:
@@ -117,7 +126,10 @@ def _opened(path: str | Path) -> Iterator[tarfile.TarFile]:
 
 
 def read(path: str | Path, names: Iterable[str]) -> dict[str, bytes]:
-    """Contents of files of an archive by name. Raises ValueError if one is missing or does not match its checksum."""
+    """Read the files `names` from the archive at `path`, and return their bytes by name.
+
+    Raises ValueError if a file is missing or does not match its checksum.
+    """
     manifest, wanted, found = read_manifest(path), set(names), {}
     with _opened(path) as archive:
         for member in archive:
@@ -133,8 +145,9 @@ def read(path: str | Path, names: Iterable[str]) -> dict[str, bytes]:
 
 
 def available(path: str | Path) -> dict:
-    """Which datasets were available where an archive was made, as `make data` records it; empty without a record.
+    """Availability of datasets on the machine where an archive was made, by dataset, as `make data` recorded it.
 
+    Each value has the key `available` and, for missing datasets, `reason`. Empty if the archive has no such record.
     Raises like `read`.
     """
     recorded = AVAILABLE in read_manifest(path)["files"]

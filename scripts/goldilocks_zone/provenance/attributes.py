@@ -46,7 +46,7 @@ def settings_hash(settings: dict) -> str:
 def attributes(code: str, settings: dict, seconds: float, **more: str | int) -> dict[str, str | int | float]:
     """Provenance attributes of a result: commit, code fingerprint, settings and their hash, versions, time, and `more`.
 
-    `seconds` is the wall time of making the result.
+    `code` is the fingerprint of the code, and `seconds` is the wall time of making the result.
     """
     return {
         "commit": commit(),
@@ -61,14 +61,20 @@ def attributes(code: str, settings: dict, seconds: float, **more: str | int) -> 
 
 
 def write_signed(content: xr.Dataset, code: str, seconds: float, path: str | Path, path_to_card: str | Path) -> None:
-    """Add provenance attributes to a dataset, see `attributes`, and write it as a NetCDF file with its card."""
+    """Add provenance attributes to a dataset, and write it as a NetCDF file with its card, a YAML file of metadata.
+
+    `code` is the fingerprint of the code that made the dataset, and `seconds` is the time that this took.
+    """
     content.attrs |= attributes(code, {"dataset": content.attrs["dataset"]}, seconds)
     netcdf.write_dataset(content, path)
     netcdf.write_card(content, path_to_card)
 
 
 def refuse_stale(path: str | Path, code: str, settings: dict, network_fingerprint: str = "") -> None:
-    """Raise ValueError unless the block at `path` was made by this code, these settings and this network of a user."""
+    """Raise ValueError unless the block at `path` records this code, these settings and this version of its network.
+
+    `code` and `network_fingerprint` are fingerprints; the latter is empty unless the network is a user's own.
+    """
     expected = {
         "code_fingerprint": (code, "other code"),
         "settings_hash": (settings_hash(settings), "other settings"),

@@ -37,9 +37,10 @@ CACHE_LIMIT = 1000  # Number of newest entries that are kept, about 0.3 MB.
 
 
 def records(codes: Iterable[Sequence[Path | str]]) -> list[str]:
-    """Fingerprint, followed by a line break, of each of `codes`: a script, and the modules that it loads by name.
+    """Fingerprints of `codes`, as texts that end in a line break. Each code is a script and the modules that it loads.
 
-    Modules are given by their names relative to the package, or by paths that end in .py.
+    The script is a path. Modules that a script imports at run time, by name, must be listed: by their names relative to
+    the package, or by paths that end in .py.
     """
     read, lock = functools.cache(_read), "requirements.txt"
     found = [code_fingerprint(script, script.parents[1] / lock, read, more) + "\n" for script, *more in codes]
@@ -48,12 +49,15 @@ def records(codes: Iterable[Sequence[Path | str]]) -> list[str]:
 
 
 def record(script: Path, *modules: str) -> str:
-    """Fingerprint of one script and the modules that it loads by name, as in `records`."""
+    """Fingerprint of one script and the `modules` that it imports by name at run time, as in `records`."""
     return records([(script, *modules)])[0]
 
 
 def refuse_changed(script: Path, path_to_record: str | Path, *modules: str) -> None:
-    """Raise ValueError if a script, the `modules` that it loads, or code that they import differs from the record."""
+    """Raise ValueError if a script and the `modules` that it loads no longer have the fingerprint in a record.
+
+    `path_to_record` is a file that contains the result of `record`. Code that they import counts too.
+    """
     if record(script, *modules) != Path(path_to_record).read_text(encoding="utf-8"):
         name = script.name
         raise ValueError(f"scripts/{name}, or code that it uses, has changed since this run was started: run again")
@@ -75,7 +79,7 @@ def _content_hash(path: Path) -> str:
 
 
 def tree_fingerprint(tree: ast.Module, *more: object) -> str:
-    """SHA-256 of a syntax tree, as in `_canonical`, and of `more` values that JSON can hold."""
+    """SHA-256 of a syntax tree without what cannot change a result, and of `more` values that JSON can hold."""
     return sha256(json.dumps([_canonical(tree), *more], sort_keys=True))
 
 
@@ -157,7 +161,7 @@ class Cache:
                 self._entries = json.loads(content)
 
     def recall(self, key: str, compute: Callable[[], Entry]) -> Entry:
-        """The entry of `key`, computed by `compute` if it is new."""
+        """Return the entry of `key`; if there is none, compute it with `compute` and store it."""
         if key not in self._entries:
             self._entries[key], self._changed = compute(), True
         return self._entries[key]

@@ -39,7 +39,7 @@ def versions(place: str | Path) -> list[Path]:
 
 
 def write(place: str | Path, text: str) -> Path:
-    """Write a record if it is missing, remove other records of this place, and return its path."""
+    """Write the record of `text` at `place`, unless it exists, delete all other records there, and return its path."""
     path = path_of(place, text)
     if not path.exists():
         files.write_text(text, path)

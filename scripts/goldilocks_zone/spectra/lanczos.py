@@ -57,8 +57,8 @@ def top_eigenpairs(products: Products, size: int, count: int, search: Search = S
         raise ValueError(f"end {which!r} of the spectrum is unknown: use one of {', '.join(ENDS)}")
     if not isinstance(count, Integral) or not 1 <= count < size:
         raise ValueError(
-            f"{count} eigenpairs asked for of a matrix of size {size}: ask for 1 to {size - 1}, or compute all by a "
-            "dense solver, as numpy.linalg.eigh"
+            f"{count} eigenpairs were asked for, but the matrix has size {size}: ask for 1 to {size - 1}, or compute "
+            "all by a dense solver, such as numpy.linalg.eigh"
         )
     start = stream("start of a search").standard_normal(size) if search.start is None else np.asarray(search.start)
     if start.dtype.kind not in "fiu" or start.shape != (size,) or not np.isfinite(start).all() or not np.any(start):
@@ -201,7 +201,8 @@ def _multiply(products: Products, vectors: np.ndarray) -> np.ndarray:
     found = found.astype(np.float64, copy=False)
     if found.shape != vectors.shape:
         raise ValueError(
-            f"products of vectors of shape {vectors.shape} have shape {found.shape}: return one row for each vector"
+            f"the function for matrix–vector products returned the shape {found.shape} for vectors of shape "
+            f"{vectors.shape}: let it return one row for each vector"
         )
     if not np.isfinite(found).all():
         raise ValueError(

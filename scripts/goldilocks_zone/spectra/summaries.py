@@ -81,7 +81,7 @@ def _as_real(given: np.ndarray, name: str, axes: int) -> np.ndarray:
     found = np.asarray(given)
     if found.ndim != axes or not found.size or found.dtype.kind not in "fiu":
         raise ValueError(
-            f"{name} of shape {found.shape} and type {found.dtype} were given: give real numbers with {axes} axes"
+            f"{name} of shape {found.shape} and type {found.dtype} cannot be used: give real numbers with {axes} axes"
         )
     if not np.isfinite(found).all():
         raise ValueError(f"entries of {name} are not finite: check the parameters at which they were computed")
@@ -89,7 +89,7 @@ def _as_real(given: np.ndarray, name: str, axes: int) -> np.ndarray:
 
 
 def standard_error(samples: np.ndarray) -> np.ndarray:
-    """Standard error of the mean over axis 0, the probes; NaN for a single probe, whose spread is unknown."""
+    """Standard error of the mean of `samples` (m, …) over axis 0; NaN for a single sample, whose spread is unknown."""
     if len(samples) < 2:
         return np.full(samples.shape[1:], np.nan)
     return samples.std(axis=0, ddof=1) / np.sqrt(len(samples))

@@ -153,7 +153,7 @@ def difference(first: np.ndarray, second: np.ndarray, resolution: float = 0.0, r
 
 
 def unless_alike(estimate: Estimate, first: np.ndarray, second: np.ndarray) -> Estimate:
-    """The given estimate of a comparison; its interval is the whole line if both samples are equal in every draw."""
+    """Return the estimate of a comparison of two samples, with an infinite interval if they are equal in every draw."""
     if np.allclose(first, second, rtol=EQUAL, atol=0):
         return read_off(estimate, np.array([-np.inf, estimate.value, np.inf]), ALIKE)
     return estimate
@@ -269,7 +269,8 @@ def regression_band(x: np.ndarray, y: np.ndarray, places: np.ndarray, level: flo
     """
     n = len(x)
     if n < 3 or np.ptp(x) == 0:
-        raise TooFewDraws(f"{n} draws with {len(np.unique(x))} different values give no regression band")
+        found = f"{n} draws with {len(np.unique(x))} different values give no regression band"
+        raise TooFewDraws(f"{found}: at least 3 draws with 2 different values are needed")
     slope, intercept = np.polyfit(x, y, 1)
     variance = np.sum((y - intercept - slope * x) ** 2) / (n - 2)
     spread = np.sum((x - x.mean()) ** 2)

@@ -74,7 +74,7 @@ class Test:
         """
         if self.kind in ("equivalence", "location") and estimate.half_step > self.margin:
             steps = f"the quantity is read off a grid in steps of {2 * estimate.half_step:.3g}"
-            return f"{steps}, of which half exceeds the margin of {self.margin:g}: more radii are needed"
+            return f"{steps}, and half a step exceeds the margin of {self.margin:g}: more radii are needed"
         if estimate.open_end and self.verdict(*self.p_values(estimate)) == INCONCLUSIVE:
             return estimate.open_end
         return ""

@@ -39,9 +39,10 @@ def writing(path: str | Path) -> Iterator[None]:
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
-    """Temporary path beside `path`, renamed to `path` if the with statement succeeds and removed if it fails.
+    """Context that yields a temporary path beside `path`, at which the with statement writes a file.
 
-    Raises OSError with one sentence if the disk is full or the folder is not writable.
+    The file is renamed to `path` if the with statement succeeds, and removed if it fails. Raises OSError with one
+    sentence if the disk is full or the folder is not writable.
     """
     path = Path(path)
     owner = f"{_host()}-{os.getpid()}-{uuid.uuid4().hex}"
@@ -147,7 +148,7 @@ def refuse_unreadable(path: str | Path) -> None:
 
 
 def unreadable(error: BaseException) -> str | None:
-    """Reason why a file could not be read, with advice: missing rights, a lock, or a faulty drive.
+    """Reason, with advice, why reading a file failed with the exception `error`: rights, a lock, or a faulty drive.
 
     None for other errors, which may come from the content of the file.
     """
@@ -175,7 +176,7 @@ def is_alive(process: int) -> bool:
 
 
 def _unwritable(path: Path, error: Exception) -> str | None:
-    """Reason why `path` could not be written, with advice; None if unknown.
+    """Reason, with advice, why writing to `path` failed with the exception `error`; None if the reason is unknown.
 
     Always checks for a full disk, because some libraries, such as netCDF, report only that writing failed.
     """

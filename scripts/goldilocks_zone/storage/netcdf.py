@@ -27,7 +27,7 @@ def write_dataset(dataset: xr.Dataset, path: str | Path) -> None:
 
 @contextmanager
 def opened(path: str | Path) -> Iterator[xr.Dataset]:
-    """Open a NetCDF file in a with statement.
+    """Context that yields the dataset of a NetCDF file, whose arrays are read when they are used.
 
     Raises ValueError if the file is damaged and OSError if it cannot be read, on opening or within the with statement.
     """

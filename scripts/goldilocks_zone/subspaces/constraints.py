@@ -158,7 +158,8 @@ class Spanned(Projection):
         factor, failed = torch.linalg.cholesky_ex((gram + gram.T) / 2)
         if failed:
             raise ValueError(
-                "the initialisation lies in the span of the plane: draw another plane, or one of fewer dimensions"
+                "the initialisation lies in the span of the plane's directions, so it adds no dimension to them: draw "
+                "another plane, or one of fewer dimensions"
             )
         self._inverse = torch.linalg.solve_triangular(factor, torch.eye(len(gram)).to(gram), upper=False).to(point)
 

@@ -7,7 +7,7 @@ from goldilocks_zone.claims import estimators, quantities
 
 @pytest.fixture
 def room(tmp_path, monkeypatch):
-    """An additional, empty folder of estimators for this test."""
+    """Empty folder whose modules are found as estimators of claims during this test."""
     folder = tmp_path / "estimators"
     folder.mkdir()
     monkeypatch.setattr(estimators, "__path__", [*estimators.__path__, str(folder)])

@@ -28,7 +28,10 @@ VALUES = "place,d,value,deviation\n-1,10,-1,0.1\n1,10,1,0.01\n3,10,3,0.1\n-1,50,
 
 
 def study(offset=0.0, draws=4):
-    """A study whose mean κ over draws is x for d = 10 and 2x for d = 50, plus an offset; 9 with 1,000 examples."""
+    """Made-up study whose mean κ over draws is x + `offset` for d = 10, and 2x + `offset` for d = 50.
+
+    This holds with 250 examples; with 1,000 examples, κ is 9.
+    """
     slopes, noise = np.array([1.0, 2.0]), np.linspace(-0.3, 0.3, draws)
     few = (slopes[:, None] * X + offset)[..., None] + noise
     values = np.stack([few, np.full_like(few, 9.0)])[None]
@@ -38,7 +41,10 @@ def study(offset=0.0, draws=4):
 
 
 def rows(folder, studies, values=VALUES, **changed):
-    """Rows of the primary reading, by d."""
+    """Rows of agreement.csv, by d, from a comparison of `studies` with the published `values`, the text of a CSV.
+
+    `changed` replaces keys of the comparison, whose only reading is the primary one.
+    """
     (folder / "values.csv").write_text(values)
     (folder / "agreement.yaml").write_text(yaml.safe_dump({"it": {**COMPARISON, **changed}}))
     found = agreement.evaluate(folder / "agreement.yaml", studies)

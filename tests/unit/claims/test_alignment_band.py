@@ -11,9 +11,11 @@ PLACES = np.linspace(-2, 2, 9)
 
 
 def band(low, high, balance, beyond=None, kind="gauss", inside=1.0, draws=DRAWS, gone=()):
-    """E of 1 − |x − middle|/width whose half-heights are `low` and `high`, and ‖G‖₂ = ‖H′‖₂ at `balance`.
+    """Made-up study in which alignment by H peaks between x = `low` and `high`, where it has half its height.
 
-    G vanishes beyond a place; `inside` is the height of E by G there; the draws `gone` have no boundary.
+    Alignment by G has the full height from the middle of this band on, and the share `inside` of it at smaller x.
+    ‖G‖₂/‖H′‖₂ grows with x and is 1 at `balance`. Alignments and ‖G‖₂ are missing at x > `beyond`. The draws `gone`
+    have no boundary.
     """
     middle, width = (low + high) / 2, high - low
     curve = np.clip(1 - np.abs(PLACES - middle) / width, 0, 1)[:, None] * (0.8 + NOISE[:draws])

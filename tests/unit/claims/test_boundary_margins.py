@@ -26,7 +26,10 @@ def test_correlations_are_those_of_scipy():
 
 
 def measured(single, double, live=0.8, untrained=0.8, change=0.0):
-    """G_θ of normal minima in both precisions; a scaling adds `change` to it."""
+    """Made-up study with the published measure G_θ of normal minima in single and in double precision.
+
+    Untrained networks have `untrained`. Rescaled networks have `change` more. `live` is the share of live units.
+    """
     dims = ("minimum", "scaling", "precision", "draw")
     values = np.empty((2, 2, 2, DRAWS))
     values[0], values[1] = np.array([single, double])[:, None], untrained
@@ -62,7 +65,10 @@ def decision_boundary_reason(made):
 
 
 def family(effect, spread=0.1):
-    """Minima from random labels with an `effect` on every measure."""
+    """Made-up study in which starts from random labels raise every measure of the minima by `effect`.
+
+    `spread` multiplies the noise.
+    """
     values = (
         np.array([0.0, effect, effect, 0, 0])[:, None]
         + 0.8
@@ -116,7 +122,11 @@ def test_fieller_s_interval_is_two_one_sided_tests():
 
 
 def margins(factor, reached=0.9, steps=6000, wide=2.0, missing=()):
-    """Estimates of margins that are `factor` times the true ones, from 4 starts, one of which fails."""
+    """Made-up study with estimates of margins that are `factor` times the true ones, from 4 starts, one of which fails.
+
+    The true margins are 1 for normal minima and `wide` for wide-margin ones. `reached` is the alignment that the other
+    starts reach; the draws `missing` reach little.
+    """
     true = np.array([1.0, wide])[:, None] + 0.3 * np.arange(DRAWS) / DRAWS
     estimate = np.repeat(factor * true[:, None], 4, 1)
     estimate[:, :3] *= np.array([0.9, 1.0, 1.1])[:, None]
@@ -161,7 +171,10 @@ def test_margin_estimates_count_where_their_descent_came_close_to_the_largest_al
 
 
 def seen(change, minima, effect=0.4):
-    """Both measures of the checkerboard at minima, the second of which has a `change`."""
+    """Made-up study of the checkerboard with both measures at two `minima`: 1 at the first.
+
+    At the second, they are 1 + `change` if it has a wide margin, and 1 + `effect` otherwise.
+    """
     values = np.array([1.0, 1 + change if "wide_margin" in minima else 1 + effect])[:, None] + 0.1 * np.array(
         [NOISE, NOISE[::-1]]
     )
@@ -186,7 +199,11 @@ SOFTMAX = ["temperature-1", "temperature-0.5", "temperature-4", "uniform"]
 
 
 def bordered(sign=1, loss=0.01, one=(), index=(0.9, 0.2)):
-    """Ranks at borders in the order of the gaps of each draw; the draws `one` have a boundary of one dimension."""
+    """Made-up study whose ranks at designed borders grow with the gaps of each draw, or fall if `sign` is −1.
+
+    The draws `one` have a boundary of one dimension, so that all their ranks are 1. `index` is the specificity index of
+    the two datasets.
+    """
     gaps = np.array([planar.borders("gaps_2", 1, draw).gaps for draw in range(DRAWS)])
     ranks = sign * np.stack([gaps, gaps[:, ::-1]])
     ranks[:, list(one)] = 1.0

@@ -32,7 +32,7 @@ BY_ARM = {
 
 
 def block_of(study, dataset, folder):
-    """A block of made-up results, and its path."""
+    """Write a block of made-up results, which are noise, for a `study` and one dataset; returns its path."""
     for name, record in (("settings", records.of_measurement(study, 1)), ("grid", records.of_grid(study))):
         (folder / f"{name}.yaml").write_text(records.dump(record))
     (folder / "code.txt").write_text("code")
@@ -65,14 +65,14 @@ def made_up(study, folder):
 
 
 def along(found, axis, values, otherwise=0.0):
-    """Values along an axis of a study; 0 where the study has no such axis."""
+    """Array along `axis` with the `values`, by label, and `otherwise` at other labels; 0 if `found` lacks the axis."""
     if axis not in found.dims:
         return 0.0
     return xr.DataArray([values.get(value, otherwise) for value in found[axis].values.tolist()], dims=axis)
 
 
 def as_claimed(name, found):
-    """Results of a study in which all claims hold, with the noise of the made-up results."""
+    """Change the made-up results `found` of the study `name` so that all claims hold, and keep their noise."""
     found = found.copy()
     for variable, (value, others) in BY_ARM.items():
         found[variable] = found[variable] + along(found, "arm", others, value)
@@ -114,7 +114,10 @@ def as_claimed(name, found):
 
 @pytest.fixture(scope="module")
 def judged(tmp_path_factory):
-    """Rows of the cases about studies of this kind, on noise and on results as claimed, and those claims."""
+    """Triples (definition, row from noise, row from results as claimed) of the cases about studies of this kind.
+
+    They are given by the names of the cases.
+    """
     claims = definitions.load(ROOT / "config/claims")
     studies = {name: study for name, study in load.load().studies.items() if study.kind == KIND}
     cases = {

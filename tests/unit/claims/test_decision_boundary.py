@@ -9,7 +9,11 @@ from made_up.boundaries import DRAWS, MATCHED, MINIMA, NOISE, judged, study
 
 
 def aligned(permuted=0.5, untrained=0.3, elsewhere=0.4, missing=0):
-    """E_C of .8 on normal minima; the first `missing` draws have no boundary."""
+    """Made-up study with an alignment E_C of .8 at normal minima, for C = 3 classes.
+
+    It is `permuted` with permuted outputs and `untrained` in untrained networks; `elsewhere` is the alignment away from
+    the boundary. The first `missing` draws have no boundary.
+    """
     softmax = [*MATCHED, "permuted"]
     found = np.full((2, 3, 4, DRAWS), 0.1)
     found[0, :, 2] = np.array([0.8, 0.8, permuted])[:, None] + NOISE
@@ -76,7 +80,10 @@ DESIGNS = [
 
 
 def sections(count, loss=0.019, missing=()):
-    """Numbers of outliers by a rule of the numbers of sections m and classes C."""
+    """Made-up study of the designed datasets, with `count(m, C)` outliers for m sections and C classes.
+
+    `loss` is the training loss that is reached. In the draws `missing`, the numbers are missing.
+    """
     found = np.array([[count(*map(int, name.split("_")[1:]))] * DRAWS for name in DESIGNS], float)
     found[:, list(missing)] = np.nan
     counts = (("dataset", "softmax", "draw"), np.stack([found, found * 0 + 2, found], 1))
@@ -118,7 +125,10 @@ def test_designs_that_are_missing_or_did_not_train_give_no_slope():
 
 
 def family(size, errors, rivals=None, study_of=None):
-    """A measure and test errors of five minima (rows), the same at both temperatures."""
+    """Made-up study of the five MINIMA, with measures `size` and test errors `errors`, the same at both temperatures.
+
+    Other measures have the values `rivals`, by default those of `size`. `study_of` replaces axes.
+    """
     values = np.asarray(size, float)[:, None] + 0.1 * NOISE
     errors = np.asarray(errors, float)[:, None] + 0.001 * NOISE
     weighted = ("minimum", "softmax", "draw")
@@ -216,7 +226,10 @@ def test_margins_and_shares_are_compared_without_the_sign_of_a_guess():
 
 
 def flat(contrast_published, contrast_matched, epochs=(20, 200, 2000), network="fc-100x2-relu"):
-    """Tr G of minima from random labels and from a large norm, relative to normal minima, at both temperatures."""
+    """Made-up study with Tr G of minima from random labels and from a large norm, relative to normal minima.
+
+    The contrasts are logarithms of this ratio, at the published and at the matched temperature.
+    """
     softmax = [*MATCHED, "entropy-0.3"]
     ratios = np.exp([contrast_published, contrast_matched, 0.0])
     values = np.stack([np.exp(NOISE) * np.ones((3, DRAWS)), ratios[:, None] * np.exp(NOISE[::-1])])[[0, 1, 1]]

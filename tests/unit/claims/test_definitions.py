@@ -25,7 +25,10 @@ def made_up(cell, {", ".join(f"{key}=None" for key in KEYS)}) -> list[Estimate]:
 
 @pytest.fixture
 def ledger(room):
-    """Write claims files, by stem, and load them; their quantity accepts any of KEYS."""
+    """Function that writes texts as claims files, by their stem, and returns the claims that it loads from them.
+
+    Claims can use the quantity made_up, which accepts any of KEYS.
+    """
     (room / "made_up_quantity.py").write_text(MADE_UP)
 
     def load(**files: str) -> dict:
@@ -37,7 +40,10 @@ def ledger(room):
 
 
 def of_one_claim(text: str) -> str:
-    """A file with the claim a1 of the work A; all of its cases have the keys that cases need."""
+    """Text of a claims file with the claim a1 of the work A, whose cases are `text`.
+
+    Keys that the cases need and lack are given by defaults.
+    """
     defaults = "{statement: S., study: one, quantity: made_up, expect: positive, unit: 1}"
     return f"work: A\ndefaults: {defaults}\na1:\n  statement: First.\n" + textwrap.indent(textwrap.dedent(text), "  ")
 

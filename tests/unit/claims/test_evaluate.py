@@ -30,7 +30,10 @@ def study(
     zone=True,
     **settings,
 ):
-    """A zone between two logistic edges, peaking at `peak`, with independent noise."""
+    """Made-up curvature study with a zone between two logistic edges, which peaks at x = `peak`, and noise.
+
+    Without `zone`, κ is noise. `settings` replace the primary settings.
+    """
     random = stream("study", draws, planes)
     shape = (1, 1, 1, len(COUNTS), len(X), len(dimensions), draws)
     outer = np.array([1.5, 1.9])[:, None]
@@ -141,7 +144,7 @@ def test_a_peak_elsewhere_is_not_reproduced():
 
 
 def coarse(places, top, draws=8):
-    """A study at few radii, whose maximum is at the same radius in every draw."""
+    """Made-up study at few radii, at x in `places`, in which every draw has its maximum at the x nearest to `top`."""
     values = 1 - 0.1 * np.abs(np.array(places) - top)[:, None] + 1e-6 * stream("coarse").standard_normal((1, draws))
     made = curve_study(values, places, "fraction_positive").expand_dims(subspace=["plane-50-sparse"])
     return made.assign_attrs(settings=json.dumps(cells.PRIMARY_SETTINGS))
@@ -152,11 +155,15 @@ def coarse(places, top, draws=8):
     [
         # The last radius of the window: the next one is outside, and the maximum may be there.
         ([-2, -4 / 3, -2 / 3, 0, 2 / 3, 4 / 3], 2 / 3, "the place of the highest value is censored: it is at an end"),
-        ([-2, -1, 0, 1], 0, "the quantity is read off a grid in steps of 1, of which half exceeds the margin of 0.334"),
+        (
+            [-2, -1, 0, 1],
+            0,
+            "the quantity is read off a grid in steps of 1, and half a step exceeds the margin of 0.334",
+        ),
         (
             [-2, -1, 0, 1],
             -1,
-            "the quantity is read off a grid in steps of 1, of which half exceeds the margin of 0.334",
+            "the quantity is read off a grid in steps of 1, and half a step exceeds the margin of 0.334",
         ),
     ],
 )
@@ -314,7 +321,10 @@ def test_definitions_name_known_quantities_and_tests():
 
 
 def trained_study(rates=(0.001,), **settings):
-    """Accuracy that falls beyond r_X at a fixed rate but not at a proportional one; nine radii, six draws."""
+    """Made-up training study whose accuracy falls beyond r_X at a fixed learning rate.
+
+    At a rate proportional to the radius, it does not. There are nine radii and six draws.
+    """
     x, draws, rules = np.linspace(-4, 4, 9), 6, ["fixed", "proportional"]
     means = np.array([np.where(x > 0, 0.4, 0.8), np.full(9, 0.8)])
     noise = 0.002 * stream("trained").standard_normal((len(rates), 2, 9, draws))
@@ -477,7 +487,10 @@ def test_a_case_whose_data_cannot_be_had_says_so():
 
 
 def curve_study(values, x, name="trace_over_norm", **coordinates):
-    """A study of one cell with `values` (…, radius, draw) along the axes that `coordinates` name."""
+    """Made-up study with `values` (…, radius, draw) of the variable `name`, at radii with log10(r²/r_X²) = `x`.
+
+    `coordinates` gives the labels of the other axes, by name and in order.
+    """
     array = xr.DataArray(
         np.asarray(values, float),
         dims=(*coordinates, "radius", "draw"),

@@ -109,7 +109,7 @@ def test_a_question_has_no_other_keys(path):
 
 
 def of_all_claims(verdict):
-    """Rows of all claims and their cases, with one verdict."""
+    """Rows of claims.csv for all claims and their cases, all with the same `verdict`."""
     claims = [row(name, verdict) for name in DEFINITIONS]
     cases = [(name, case) for name, claim in DEFINITIONS.items() for case in claim.get("cases", {})]
     return claims + [row(f"{name}.{case}", verdict, case) for name, case in cases]

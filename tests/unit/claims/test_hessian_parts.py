@@ -22,7 +22,10 @@ CELL = {"dataset": ["fashion_mnist"], "network": ["fc-300-100-relu-nobias"], "su
 
 
 def study(variables, **axes):
-    """A study of one cell, from arrays over its last axes."""
+    """Made-up study of one dataset, network and subspace, from `variables`, which maps names to (axes, values).
+
+    `axes` are the labels of these axes.
+    """
     axes = {**CELL, **axes}
     coded = {}
     for name, (names, values) in variables.items():
@@ -33,7 +36,10 @@ def study(variables, **axes):
 
 
 def scale_study(shift=0.0):
-    """κ between edges at log10 α = -1 and 1; the norms of G and H′ cross there, or `shift` decades further out."""
+    """Made-up study in which κ has edges at log10 α = -1 and 1, at scales α of the parameters.
+
+    The norms of G and H′ cross at the inner edge and, `shift` decades further out, at the outer edge.
+    """
     noise = 1 + 0.001 * stream("scale").standard_normal((25, DRAWS))
     kappa = 5 / (1 + np.abs(PLACES) ** 8)
     kappa = (kappa - 2.5 + 1)[:, None] * noise
@@ -117,7 +123,10 @@ def test_norms_that_cross_beyond_the_grid_are_a_bound():
 
 
 def three_ways():
-    """Rescaled parameters, temperature and both, with their exponents by homogeneity for n = 3."""
+    """Made-up study that rescales parameters, temperature and both; ‖G‖₂ and ‖H′‖₂ are powers of the scale α.
+
+    The exponents are those of a homogeneous network with n = 3 weight layers.
+    """
     exponents = {"parameters": (4, 1), "temperature": (6, 3), "both": (-2, -2)}
     parts = []
     for gauss_newton, residual in exponents.values():
@@ -164,7 +173,10 @@ def test_identities_hold_or_fail_and_are_counted_apart():
 
 
 def many(entropy_weight, given=0.0):
-    """Initialisations whose κ follows the entropy, and whose gradient follows the prior mismatch with a slope of 3."""
+    """Made-up study of 200 initialisations whose κ is `entropy_weight` times the entropy, plus noise.
+
+    The entropy contains `given` times the spread of the logits. The gradient's norm is 3 times the prior mismatch.
+    """
     n, random = 200, stream("many")
     spread, entropy, noise = random.standard_normal((3, n))
     entropy = entropy + given * spread
@@ -201,7 +213,10 @@ def test_ranks_and_slopes_over_initialisations():
 
 
 def trained(accuracies, **ends):
-    """A study of training over the radii 0.01, 1 and 100; `ends` are values at its last step."""
+    """Made-up training study at the radii 0.01, 1 and 100, with these test `accuracies`, one for each radius.
+
+    `ends` are values of other variables at the last step.
+    """
     radii, names = [0.01, 1.0, 100.0], ("radius", "draw")
     noise = 0.0005 * stream("trained").standard_normal((3, 5))
     at_the_end = {"training_loss": 0.5, "zero_logits": 0.0, "start_cosine": 0.5, **ends}
@@ -219,7 +234,7 @@ def trained(accuracies, **ends):
 
 
 def zone():
-    """κ of 0 at 0.01 and 100, and of 5 at 1."""
+    """Made-up curvature study with κ = 5 at the radius 1, and κ = 0 at 0.01 and 100."""
     kappa = np.broadcast_to(np.array([0.0, 5.0, 0.0])[:, None], (3, 5))
     names = ("rescaled", "examples", "radius", "dimension", "draw")
     axes = {"rescaled": ["parameters"], "examples": [1000], "radius": [0.01, 1.0, 100.0]}

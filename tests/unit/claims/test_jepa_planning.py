@@ -28,7 +28,10 @@ def estimate(cell, quantity, **keys):
 
 
 def rooms(values):
-    """A study with given success (planner, draw) for goals in the other room, and missing values in the same room."""
+    """Made-up study in which `values` (planner, draw) are the rates of success for goals in the other room.
+
+    They are missing for goals in the same room.
+    """
     success = np.stack([np.asarray(values, float), np.full((len(values), DRAWS), np.nan)], 1)
     coordinates = {"planner": PLANNERS[: len(values)], "rooms": ["other", "same"], "draw": range(DRAWS)}
     attributes = {"settings": json.dumps({"starts": STARTS})}
@@ -40,7 +43,7 @@ def constant(*values):
 
 
 def horizons(values):
-    """A study with given R² (level, draw)."""
+    """Made-up study in which `values` (level, draw) are the R² of predictions."""
     coordinates = {"level": ["level_1", "level_2"], "draw": range(DRAWS)}
     return xr.Dataset({"r_squared": (("level", "draw"), np.asarray(values, float))}, coordinates)
 
@@ -71,7 +74,7 @@ def test_shares_of_starts_have_their_rounding():
 @pytest.mark.parametrize(
     ("of", "rivals", "message"),
     [
-        (OF, ["flat-level1-*"], "1 planners to choose from, of flat-level1-"),
+        (OF, ["flat-level1-*"], "1 of the planners flat-level1-"),
         (OF | {"rooms": "same"}, ["flat-*"], "0 of 8 draws with all episodes"),
         ({"planner": "clever", "rooms": "other"}, ["flat-*"], "no planner clever"),
     ],

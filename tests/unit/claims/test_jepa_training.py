@@ -81,7 +81,7 @@ def test_draws_that_failed_are_left_out_of_both_sides_and_too_few_give_no_verdic
 
 
 def rates():
-    """Scores over radius and rate: the best rate is the second at small radii and the first at large ones."""
+    """Made-up study with scores over two radii and two rates: the second rate is best at the small radius only."""
     scores = [[0.4, 0.7], [0.6, 0.5]]
     cell = study(("radius", "rate"), scores, "probe", radius=[0.1, 1.0], rate=[1e-3, 1e-2])
     return cell.assign_coords(x=("radius", [-2.0, 0.0]))

@@ -14,7 +14,10 @@ WINDOW = [-2, 0]
 
 
 def study(values, variable="trace_over_norm", **axes):
-    """A study of values (criterion, radius), or with more axes at the end; draws differ by noise."""
+    """Made-up study with `values` (criterion, radius, …) of a `variable`, and draws that differ by noise.
+
+    `axes` are the labels of further axes, by name and in order.
+    """
     values = np.asarray(values, float)
     axes = {"criterion": ["vicreg", "covariance"], "radius": 10 ** (X / 2), **axes, "draw": range(DRAWS)}
     data = values[..., None] + NOISE
@@ -66,7 +69,7 @@ def test_errors_of_sign_count_one_side():
 
 
 def layered():
-    """Traces whose ratios to the last layer's are 3 and 1.5 on average, but not in each draw."""
+    """Made-up study with traces of three layers, whose ratios to the last one's are 3 and 1.5 on average over draws."""
     means = np.broadcast_to([6.0, 3.0, 2.0], (2, len(X), 3))
     cell = study(means, "layer_trace", layer=[1, 2, 3])
     cell["layer_trace"] = cell["layer_trace"] * (1 + 20 * NOISE)

@@ -16,7 +16,10 @@ STEPS = [0, 1, 5, 10, 25, 50, 100, 200, 400, 600, 800, 900, 1000]
 
 
 def cell(**changed):
-    """A run whose loss falls below a fifth of ln C at step 100, with C − 1 outliers of G ten times the rest."""
+    """Made-up training run, over draws and steps, with `changed` variables.
+
+    Its loss falls below a fifth of ln C at step 100, and C − 1 outliers of G are ten times the other eigenvalues.
+    """
     draws, steps, ranks = list(range(DRAWS)), STEPS, list(range(1, RANKS + 1))
     noise = 1 + 0.01 * stream("made-up run").random((DRAWS, len(steps)))
     loss = np.where(np.array(steps) < 100, 2.0, 0.3) * noise

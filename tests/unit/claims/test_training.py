@@ -21,7 +21,7 @@ DRAWS = 8
 
 
 def cell(**variables):
-    """Results over radii and draws; variables by name as (dims, values)."""
+    """Made-up results over radii and draws. `variables` maps names to (dims, values), and further axes to labels."""
     coordinates = {"radius": RADII, "draw": range(DRAWS), "x": ("radius", X), "classes": 10}
     for axis in ("rate", "step", "subspace", "rate_rule", "gradients"):
         if axis in variables:
@@ -112,7 +112,7 @@ def test_a_dimension_outside_of_those_measured_is_a_bound():
     names, case = ["plane-10-dense", "plane-100-dense"], {"level": 0.5, "window": [1.9, 2.1]}
 
     def shift(inside, outside):
-        """Accuracies at two dimensions, up to r_X and beyond."""
+        """Estimated shift, from accuracies at the two dimensions: pairs `inside` up to r_X and `outside` beyond."""
         values = np.array([np.where(X > 0, *pair) for pair in zip(outside, inside)])[..., None] + np.zeros(DRAWS)
         here = cell(subspace=names, test_accuracy=(("subspace", "radius", "draw"), values))
         return estimate("dimension_shift", here, **case)[0]
@@ -288,8 +288,8 @@ def test_the_map_is_read_at_the_same_rate_and_temperature():
     assert [each.open_end for each in everywhere] == 2 * [ALIKE]
     (apart,) = estimate("map_difference", here.assign(map_accuracy=1 + 0 * here["map_accuracy"]), window=[0.1, 2.1])
     assert apart.value == -1
-    with pytest.raises(NotTested, match="no radius of this run but r_X is on its map"):
+    with pytest.raises(NotTested, match="no point for any radius of this run other than r_X"):
         estimate("map_difference", here, window=[-0.1, 0.1])
     here.attrs["settings"] = json.dumps({"rate": 0.5})
-    with pytest.raises(NotTested, match="no radius of this run but r_X is on its map"):
+    with pytest.raises(NotTested, match="no point for any radius of this run other than r_X"):
         estimate("map_difference", here, window=[-2.1, 2.1])

@@ -13,9 +13,10 @@ DEPTHS = (3, 4, 5, 6, 3, 4)
 
 
 def made_up(networks, accuracy_of, kappa_of=None, draws=4, spread=0.0):
-    """Studies of training and curvature: accuracy of s = log10 σ_z and κ, κ of s and the network's number.
+    """Made-up studies of training and curvature of several networks, as functions of s = log10 σ_z.
 
-    κ is a peak around s = 0 whose height differs over networks, if it is not given.
+    The accuracy is `accuracy_of(s, κ)`, and κ is `kappa_of(s, number of the network)`. By default, κ is a peak around
+    s = 0 whose height differs over networks. `spread` is the standard deviation of noise in s.
     """
     noise = spread * stream("zone map", networks, draws).standard_normal((networks, len(RADII), draws))
     s = np.array([0.5 * depth * X for depth in DEPTHS[:networks]])[:, :, None] + noise

@@ -14,7 +14,10 @@ REASON = "dataset cifar10 is unavailable (no mirror): put it into a folder"
 
 @pytest.fixture
 def quick(tmp_path, monkeypatch):
-    """The quick run's complete configuration, and the run without CIFAR-10, whose results all exist."""
+    """Two configurations of the quick run: the complete one, and that which leaves out CIFAR-10.
+
+    All results of the latter exist, as empty files.
+    """
     monkeypatch.chdir(tmp_path)
     complete = load.load([ROOT / "config/quick.yaml"])
     record = Path("results/data/available.yaml")

@@ -17,7 +17,7 @@ FULL = load.read(load.shipped())
 
 
 def split(config, **execution):
-    """A complete configuration with a different split of the work."""
+    """Copy of a complete configuration with other values of its section `execution`, which splits work into jobs."""
     return config.model_copy(update={"execution": config.execution.model_copy(update=execution)})
 
 
@@ -147,7 +147,7 @@ MISTAKES = [
     (
         "studies.plane_spread.subspaces",
         ["plane-50-sparse", "full-free"],
-        ["studies.plane_spread.subspaces.1", "asks for planes, sparse or dense"],
+        ["studies.plane_spread.subspaces.1", "only on sparse or dense planes"],
     ),
     ("studies.2019", {}, ["2019"]),
     ("figures", 3, ["figures", "object"]),

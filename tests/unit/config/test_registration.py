@@ -67,7 +67,7 @@ execution:
 
 @pytest.fixture
 def copy(tmp_path):
-    """A checkout with only the package and the configuration."""
+    """Folder with a copy of the package and the configuration, and nothing else of the checkout."""
     for name in ("scripts/goldilocks_zone", "config"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     return tmp_path

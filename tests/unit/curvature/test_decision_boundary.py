@@ -23,7 +23,10 @@ AROUND = torch.as_tensor(stream("around").standard_normal((60, 2)))
 
 
 def made(label, examples=12):
-    """A problem, the first initialisation that predicts every class at some example, and the logits."""
+    """Problem of a network in the plane, parameters from which it predicts every class somewhere, and its logits.
+
+    The parameters are the first such initialisation. The logits are a function of parameters and inputs.
+    """
     found = model(label, image=(2,), classes=CLASSES, examples=examples)
     logits = networks.logits_function(found.module)
     starts = (found.initialisation(seed, 1.5) for seed in itertools.count())
@@ -32,12 +35,12 @@ def made(label, examples=12):
 
 
 def jacobian(logits, theta, inputs):
-    """∂z_k/∂θ (n, k, D) as an array."""
+    """Derivatives ∂z_k/∂θ (n, k, D) of the logits of all `inputs`, as a dense tensor."""
     return torch.autograd.functional.jacobian(lambda each: logits(each, inputs), theta)
 
 
 def explicit_g(logits, theta, inputs, temperature=1.0):
-    """G (D, D) of the mean cross-entropy of logits over the temperature, as an array."""
+    """Gauss–Newton matrix G (D, D) of the mean cross-entropy of logits over the temperature, as a dense tensor."""
     p = torch.softmax(logits(theta, inputs) / temperature, 1)
     curved = torch.diag_embed(p) - p[:, :, None] * p[:, None]
     rows = jacobian(logits, theta, inputs)
@@ -117,7 +120,7 @@ def test_gradients_of_both_sides_cancel_at_a_tie_but_for_other_classes(classes):
 
 
 def linear():
-    """A linear classifier of two classes, its examples, its parameters, and its boundary."""
+    """Problem of a linear classifier of two classes in the plane, its parameters (D,), and its weights (2, 2)."""
     module = nn.Sequential(nn.Flatten(), nn.Linear(2, 2)).double()
     weight = torch.tensor([[1.0, -0.4], [-0.7, 0.9]], dtype=torch.float64)
     theta = torch.cat([weight.flatten(), torch.tensor([0.2, -0.1], dtype=torch.float64)])

@@ -21,7 +21,11 @@ ROOT = Path(__file__).parents[3]
 
 
 def allowed(forward: list[int], sizes: list[int], bends: int, n: int, d: int, classes: int, points: int) -> int:
-    """Flops of `points` points, from those of each layer's forward pass (per example) and the sizes of its weights."""
+    """Flops that a sweep over `points` points should take, with n examples and d directions.
+
+    `forward` has the flops of each layer's forward pass, per example, and `sizes` the sizes of its weights. `bends` is
+    the number of units of activations with a second derivative.
+    """
     total, first = sum(forward), forward[0]
     along = n * d * (3 * total - 2 * first + (points - 1) * 3 * (total - first))
     there_and_back = points * n * (2 * total - first)
@@ -32,8 +36,11 @@ def allowed(forward: list[int], sizes: list[int], bends: int, n: int, d: int, cl
 
 
 def second_order(d: int, classes: int) -> int:
-    """Flops of G and the gradient at one point, per example: products of tangents and of their means, and, along each
-    direction, the mean, the mean square and the gradient."""
+    """Flops of G and the gradient at one point, per example.
+
+    These are products of tangents and of their means and, along each direction, the mean, the mean square and the
+    gradient.
+    """
     return 2 * d * d * (classes + 1) + 6 * d * classes
 
 
@@ -303,7 +310,10 @@ print(status("VmHWM") - before)
 
 
 def growth(script: str, *arguments) -> float:
-    """Peak memory in MiB beyond that with parameters, directions and examples, measured in a separate process."""
+    """Run a `script`, which prints how many MiB its peak memory grows by, in a separate process; returns the number.
+
+    The growth is that of a sweep, beyond the memory with parameters, directions and examples.
+    """
     environment = {"PYTHONPATH": f"{ROOT / 'scripts'}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1", "PATH": ""}
     # Else the C library moves this threshold with what is freed, and keeps up to 70 MiB more, in some runs.
     environment |= {"MALLOC_MMAP_THRESHOLD_": "65536"}

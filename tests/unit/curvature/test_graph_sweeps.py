@@ -26,18 +26,21 @@ def draw(*shape, seed=0):
 
 
 def point(module, zero=()):
-    """Parameters of a module, with those at places `zero` of `parameters()` set to zero."""
+    """Parameters (D,) of a module, in which the tensors with the indices `zero` in `parameters()` are zero."""
     parts = [each.detach().double().flatten() for each in module.parameters()]
     return torch.cat([torch.zeros_like(each) if number in zero else each for number, each in enumerate(parts)])
 
 
 def with_zero_biases(module):
-    """Parameters with zero biases."""
+    """Parameters (D,) of a module, in which all biases are zero."""
     return point(module, [i for i, (name, _) in enumerate(module.named_parameters()) if name.endswith("bias")])
 
 
 def compare(module, theta, inputs, rows, scales=SCALES, way=dispatch.GRAPH_SWEEP, temperatures=(1.0,), **options):
-    """Compare each point of a sweep with the same point alone, with directions in double precision."""
+    """Assert that a sweep takes the path `way` and agrees, at each point, with the curvature of this point alone.
+
+    The latter is computed with directions in double precision. Returns the results of the sweep.
+    """
     labels, points = torch.arange(len(inputs)) % CLASSES, list(itertools.product(scales, temperatures))
     problem, options = Problem(module, inputs, labels), hessian.Options(**options)
     assert dispatch.path_of(problem, theta, len(points)) == way
@@ -89,7 +92,7 @@ PARTS = {
 
 
 class Random(nn.Module):
-    """A network of random homogeneous parts on images (n, 2, 6, 6)."""
+    """A network of random homogeneous PARTS on images (n, 2, 6, 6); `number` is the seed of the choice."""
 
     def __init__(self, number):
         super().__init__()
@@ -122,7 +125,7 @@ def test_random_homogeneous_networks(number):
 
 
 class Mixed(nn.Module):
-    """Products, sums and a normalisation, with parameters of several weights."""
+    """A network with a product, a square and a sum of layers' outputs, homogeneous of degree 5 with zero biases."""
 
     def __init__(self):
         super().__init__()
@@ -169,7 +172,7 @@ def test_chunks_temperatures_and_sparse_directions(kind, dtype):
 
 
 class Function(nn.Module):
-    """A function of the outputs (n, 6) of two dense layers, followed by a dense layer to logits."""
+    """A network that applies `function` to the outputs (n, 6) of two dense layers, and a dense layer to the result."""
 
     def __init__(self, function):
         super().__init__()
@@ -256,7 +259,7 @@ def test_biases_have_the_degree_of_what_they_are_added_to():
 
 
 class Wrapped(nn.Module):
-    """A module of a kind unknown to chains."""
+    """A module around `inner` that is of no kind known to `chains`, so that the general path is taken."""
 
     def __init__(self, inner):
         super().__init__()
@@ -317,7 +320,7 @@ def test_networks_that_are_not_homogeneous(name):
 
 
 def calls(monkeypatch):
-    """Record the numbers of adjoints in the tangent passes that follow."""
+    """Return a list to which every tangent pass that follows appends its number of adjoints."""
     seen, carried = [], graph_tangents.carried
     monkeypatch.setattr(graph_tangents, "carried", lambda *given: seen.append(len(given[2])) or carried(*given))
     return seen

@@ -28,7 +28,7 @@ def draw(*shape, seed=0):
 
 
 def logits_of(module):
-    """Logits by torch.func.functional_call."""
+    """Logits of a module as a function of parameters (D,) and inputs, by torch.func.functional_call."""
     shapes = {name: each.shape for name, each in module.named_parameters()}
     sizes = [shape.numel() for shape in shapes.values()]
 
@@ -40,7 +40,10 @@ def logits_of(module):
 
 
 def assert_right(module, inputs, scale=0.7, way=dispatch.GRAPH, dtype=torch.float64, **options):
-    """Assert that G and H′ on a plane agree with brute force."""
+    """Assert that the path `way` is taken, and that G, H′ and the gradient on a random plane agree with brute force.
+
+    The parameters are random, with deviation `scale`, and the directions are in `dtype`.
+    """
     module = module.double().eval()
     size = sum(each.numel() for each in module.parameters())
     theta, rows = scale * draw(size), draw(5, size, seed=1).to(dtype)
@@ -65,7 +68,10 @@ def assert_right(module, inputs, scale=0.7, way=dispatch.GRAPH, dtype=torch.floa
 
 
 def sensitivity(logits, theta, rows, inputs, labels, right, seed):
-    """Norms of the changes of G, H′ and the gradient if every entry of θ changes by one unit of its last digit."""
+    """Norms of the changes of G, H′ and the gradient if every entry of θ changes by the rounding unit of its type.
+
+    `right` are these three at θ itself, and `seed` determines the signs of the changes.
+    """
     nearby = theta * (1 + torch.finfo(theta.dtype).eps * draw(len(theta), seed=seed).sign())
     moved, whole = (each(logits, nearby, rows, inputs, labels) for each in (picture, backward_twice))
     others = (moved.gauss_newton, whole - moved.gauss_newton, moved.gradient)
@@ -73,7 +79,10 @@ def sensitivity(logits, theta, rows, inputs, labels, right, seed):
 
 
 def backward_twice(logits, theta, rows, inputs, labels):
-    """The Hessian over an orthonormal basis; torch's forward over reverse is wrong for some normalisations."""
+    """Hessian (d, d) of the mean cross-entropy over an orthonormal basis of the plane, by double backward.
+
+    Forward over reverse is not used, because torch's is wrong for some normalisations.
+    """
     basis = orthonormal(rows)
     place = torch.zeros(len(rows), dtype=torch.float64, requires_grad=True)
     loss = functional.cross_entropy(logits(theta + basis @ place, inputs), labels)
@@ -82,7 +91,10 @@ def backward_twice(logits, theta, rows, inputs, labels):
 
 
 class Between(nn.Module):
-    """A function of (n, 4, 6), between layers with parameters; if it takes two arguments, the second is `beside`."""
+    """A network with `function` on features (n, 4, 6) between dense layers.
+
+    If it takes `two` arguments, the second one comes from a parallel layer.
+    """
 
     def __init__(self, function, two=False):
         super().__init__()
@@ -99,7 +111,7 @@ class Between(nn.Module):
 
 
 def image(x):
-    """(n, 4, 6) as images of two channels."""
+    """View features (n, 4, 6) as images (n, 2, 2, 6)."""
     return x.view(len(x), 2, 2, 6)
 
 
@@ -267,7 +279,7 @@ LAYERS = {
 
 
 class Twice(nn.Module):
-    """A module that uses its input several times."""
+    """A module that passes its input to `inner` as several arguments, such as query, key and value."""
 
     def __init__(self, inner, times=2):
         super().__init__()
@@ -278,7 +290,7 @@ class Twice(nn.Module):
 
 
 class Behind(nn.Module):
-    """A layer after a trainable scale of each entry, followed by a dense layer."""
+    """A network that multiplies its input by trainable scales, applies `layer`, and then tanh and a dense layer."""
 
     def __init__(self, layer, shape):
         super().__init__()
@@ -320,7 +332,7 @@ def test_token_ids_and_tied_weights():
 
 
 class Stored(nn.Module):
-    """Dense layers as functions, one of them with its weights stored as (inputs, outputs)."""
+    """A network of dense layers, the middle one of which stores its weights as a parameter (inputs, outputs)."""
 
     def __init__(self):
         super().__init__()
@@ -351,7 +363,7 @@ def test_sparse_directions(dtype, as_matrix, monkeypatch):
 
 
 class Turned(nn.Module):
-    """Dense layers of parameters and of a constant that torch takes as products with a repeated matrix."""
+    """A network of dense layers on transposed tensors, with the product of a constant matrix, repeated per example."""
 
     def __init__(self):
         super().__init__()
@@ -383,7 +395,7 @@ def test_chunks_of_examples_add_up(memory_mib):
 
 
 class Random(nn.Module):
-    """A network of random parts on (n, 4, 6), with one of the SPOILERS or none."""
+    """A network of random PARTS on features (n, 4, 6); `number` is the seed, and `spoiler` names one of SPOILERS."""
 
     def __init__(self, number, spoiler=None):
         super().__init__()
@@ -552,7 +564,7 @@ def test_flops_of_functional_networks(width, depth):
 
 
 class Scaled(nn.Module):
-    """A network that depends on a buffer, on its attributes and on the surroundings."""
+    """A network whose logits depend on a buffer, on attributes of the module, and on an attribute of its class."""
 
     surroundings = 1.0
 

@@ -27,7 +27,10 @@ def full_hessian(network, theta, **options):
 
 @pytest.fixture(params=["engine", "graph", "automatic"])
 def path(request):
-    """The module of a model, or its logits as a function."""
+    """Function from a model to what the engine gets as its network: the module, or the logits as a function.
+
+    With the logits, the curvature is computed through the graph or, where the fixture forbids it, automatically.
+    """
     if request.param == "automatic":
         request.getfixturevalue("automatic")
     return lambda network: network.module if request.param == "engine" else network.logits

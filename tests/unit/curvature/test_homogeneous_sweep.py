@@ -35,7 +35,10 @@ def averages():
 
 
 def compare(network, theta, rows, scales, temperatures, examples, loss, path):
-    """Compare a sweep with tangents in the precision of `rows` with single points with tangents in double precision."""
+    """Assert that a sweep takes the `path` of `dispatch` and agrees, at each point, with this point alone.
+
+    The sweep has tangents in the precision of `rows`, and single points have them in double precision.
+    """
     problem, options = Problem(network.module, network.inputs, network.targets, loss), hessian.Options(examples)
     points = list(itertools.product(scales, temperatures))
     assert dispatch.path_of(problem, theta, len(points)) == path

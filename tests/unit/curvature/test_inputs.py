@@ -35,7 +35,7 @@ TOLERANCE = {torch.float64: 1e-12, torch.float32: 5e-5}
 
 
 class Network(nn.Module):
-    """A core followed by a dense layer, which takes the mean over the sequence if there is one."""
+    """A network that applies `core` and then a dense layer, to the mean over the sequence if the core returns one."""
 
     def __init__(self, core, width=5, classes=CLASSES):
         super().__init__()
@@ -48,7 +48,7 @@ class Network(nn.Module):
 
 
 class Applied(nn.Module):
-    """A function of the output of a dense layer; `more` are its own parameters."""
+    """A network that applies `function` to the output of a dense layer and to parameters with the shapes `more`."""
 
     def __init__(self, function, *more, width=5):
         super().__init__()
@@ -72,7 +72,7 @@ def known():
 
 
 def frozen(name, place=0, layers=known):
-    """Known layers, one of which has a parameter as a buffer."""
+    """Function that builds known layers, in which the parameter `name` of layer `place` is a buffer instead."""
 
     def make():
         module = layers()
@@ -94,7 +94,7 @@ def with_core(*layers, width=5):
 
 
 class Attention(nn.Module):
-    """torch's self-attention; `written_out` is the same with explicit products and softmax, and the same weights."""
+    """torch's self-attention or, if `written_out`, the same computation by explicit products and softmax."""
 
     def __init__(self, written_out=False, **options):
         super().__init__()
@@ -112,7 +112,7 @@ class Attention(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """torch's encoder layer written out, with its parameters."""
+    """torch's transformer encoder layer with its parameters, but a forward pass that is written out."""
 
     def __init__(self):
         super().__init__()
@@ -140,7 +140,7 @@ def softmaxed(q):
 
 
 class WeightNorm(nn.Module):
-    """A dense layer with weights g v/|v| written out; its parameters are in the order of the given names."""
+    """A dense layer with weights g v/|v|, written out; its parameters are registered in the order of `names`."""
 
     def __init__(self, names):
         super().__init__()
@@ -153,7 +153,7 @@ class WeightNorm(nn.Module):
 
 
 class Cube(torch.autograd.Function):
-    """x³ in the old style, which torch.func does not support."""
+    """x³ as an autograd function in torch's old style, without `setup_context`, which torch.func does not support."""
 
     @staticmethod
     def forward(ctx, x):
@@ -166,7 +166,7 @@ class Cube(torch.autograd.Function):
 
 
 class SeparateCube(torch.autograd.Function):
-    """x³ in the new style, without a forward derivative or a vectorised form."""
+    """x³ as an autograd function in torch's new style, without a forward derivative or a rule for vmap."""
 
     @staticmethod
     def forward(x):
@@ -206,7 +206,7 @@ def asks_a_number(z):
 
 
 class Sampled(nn.Module):
-    """An image rotated by angles that depend on it; `derivative` as in torch's double backward."""
+    """A network that samples an image on a grid, whose affine map depends on the image by a dense layer."""
 
     def __init__(self):
         super().__init__()
@@ -219,7 +219,7 @@ class Sampled(nn.Module):
 
 
 class Shaped(nn.Module):
-    """A network with its outputs in another container or shape."""
+    """A network whose outputs the function `shape` puts into another container or shape."""
 
     def __init__(self, network, shape):
         super().__init__()
@@ -264,9 +264,11 @@ def over_the_batch(x):
 
 @dataclass(frozen=True)
 class Row:
-    """A network, changes of arguments (functions of the usual arguments, by name), and the expected outcome.
+    """A case of the table of tests: a network, changes of the library's arguments, and the expected outcome.
 
-    With a `sentence`, an error with its parts in this order; else the Hessian of `written_out`, or of the network.
+    `changes` maps names of arguments to functions of the usual arguments. If there is a `sentence`, an error is
+    expected whose message has its parts in this order. Otherwise, the Hessian of `written_out` or, without it, of the
+    network itself is expected.
     """
 
     network: Callable[[], nn.Module] = plain
@@ -296,7 +298,7 @@ def while_training(network, sentence, shape=(4,)):
 
 
 def at(place, value):
-    """A change of one entry or row."""
+    """Function that returns a copy of a tensor in which the entry or row at `place` is `value`."""
 
     def change(array):
         array = array.clone()
@@ -531,7 +533,7 @@ ROWS = {
 
 @dataclass(frozen=True)
 class Given:
-    """Arguments of the library's functions."""
+    """The usual arguments of the library's functions, which `changed` returns as a list after some changes."""
 
     module: nn.Module
     parameters: torch.Tensor
@@ -559,7 +561,10 @@ def problem(row):
 
 
 def by_brute_force(module, parameters, rows, inputs, targets):
-    """The Hessian (d, d) on the plane, and products (d, D) in full space, by double backward."""
+    """Hessian (d, d) of the mean cross-entropy on the plane of `rows`, and its products (d, D) with `rows`.
+
+    Both are computed by double backward.
+    """
     names, shapes = zip(*((name, each.shape) for name, each in module.named_parameters()))
     sizes = [shape.numel() for shape in shapes]
 
@@ -574,7 +579,7 @@ def by_brute_force(module, parameters, rows, inputs, targets):
 
 
 def plain_values(array, dtype=torch.float64):
-    """An argument as a tensor in double precision, or in int64 for integers."""
+    """Convert an array or tensor of any layout or byte order to a dense tensor of type `dtype`."""
     array = np.ascontiguousarray(array) if isinstance(array, np.ndarray) else array
     array = torch.as_tensor(array.astype(array.dtype.newbyteorder("=")) if isinstance(array, np.ndarray) else array)
     return array.detach().to_dense().to(dtype) if array.layout != torch.strided else array.detach().to(dtype)
@@ -714,7 +719,7 @@ def test_every_function_of_the_library_works_in_inference_mode(entry, make):
 
 
 def numbers(found):
-    """The numbers of a result, in order."""
+    """List all numbers in a result of the library, in order; a text counts as its length."""
     if isinstance(found, str | float):
         return [float(len(found)) if isinstance(found, str) else found]
     if isinstance(found, torch.Tensor | np.ndarray):
@@ -760,7 +765,7 @@ IDENTITY = np.eye(4)
             r"probes have the shape \(4, 4\) and products \(1, 4\)",
         ),
         (lambda: summaries.hutchinson(IDENTITY, IDENTITY * np.inf), "entries of products are not finite: check"),
-        (lambda: lanczos.top_eigenpairs(lambda v: v, 4, 1.5), "1.5 eigenpairs asked for"),
+        (lambda: lanczos.top_eigenpairs(lambda v: v, 4, 1.5), "1.5 eigenpairs were asked for"),
         (
             lambda: lanczos.top_eigenpairs(lambda v: v, 4, 1, Search(start=["a"] * 4)),
             "give a vector of 4 finite numbers",
@@ -770,7 +775,7 @@ IDENTITY = np.eye(4)
         (lambda: logit_gradients.gauss_newton(some_gradients(), None, 1), "by the outputs has a negative eigenvalue"),
         (
             lambda: logit_gradient_pairs.frobenius_norm(some_gradients(), SoftmaxFactor(torch.ones(5, 2) / 2)),
-            r"outputs have \(5, 2\) examples and classes and gradients \(6, 2\)",
+            r"outputs have the shape \(5, 2\) \(examples, classes\), but gradients \(6, 2\)",
         ),
         (
             lambda: top_eigenvectors.first_layer_images(known(), IDENTITY, (1, 2, 2)),
@@ -803,7 +808,7 @@ def test_switches_of_torch_are_as_they_were():
 
 
 class Sequences(nn.Module):
-    """A user's own network over the rows of an image."""
+    """A user's own network that reads the rows of an image as a sequence; `kind` is attention or a recurrent layer."""
 
     def __init__(self, image, classes, kind):
         super().__init__()

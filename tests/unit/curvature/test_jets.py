@@ -53,7 +53,10 @@ def flat(weights):
 
 
 def siamese(shapes, inputs):
-    """Outputs (n, 2e) of the encoder as a function of its parameters."""
+    """Function from the parameters of a ReLU encoder to its outputs (n, 2e) for pairs of `inputs`.
+
+    `shapes` are those of its weights, without biases.
+    """
 
     def outputs(theta):
         parts, h = theta.split([math.prod(each) for each in shapes]), inputs
@@ -65,7 +68,10 @@ def siamese(shapes, inputs):
 
 
 def predicting(inputs):
-    """Outputs (n, 3e) with residuals of a predictor, for layers with biases, tanh and relu; number of parameters."""
+    """Function from parameters to outputs (n, 3e): two embeddings, and residuals of a predictor; number of parameters.
+
+    The encoder uses tanh and the predictor relu, both with biases.
+    """
     shapes = [(8, INPUTS), (8,), (E, 8), (E,), (5, E), (5,), (E, 5), (E,)]
 
     def outputs(theta):
@@ -79,8 +85,11 @@ def predicting(inputs):
 
 
 def oracle(outputs, theta, directions, loss, labels=None):
-    """H of the mean loss by jvp(grad); G, that of the loss of linearised outputs; H′, that of the outputs multiplied by
-    the loss's fixed slope."""
+    """H, G and H′ (d, d) of the mean loss along `directions`, by jvp over grad.
+
+    G is the Hessian of the loss of linearised outputs. H′ is the Hessian of the product of the outputs and the loss's
+    slope, which is held fixed.
+    """
     n, zero = len(outputs(theta)), theta.new_zeros(len(directions))
     units, along = torch.eye(len(directions), dtype=theta.dtype), lambda t: outputs(theta + t @ directions)
     mean = lambda z: loss.total(z, labels) / n  # noqa: E731

@@ -35,14 +35,20 @@ def random(*shape, seed=0):
 
 
 def problem(module, image=(INPUTS,), examples=EXAMPLES):
-    """Parameters (D,) and directions (3, D) apart from the module's own, inputs and labels."""
+    """Random parameters (D,) and directions (3, D) for a module, random inputs, and labels.
+
+    The parameters differ from the module's own.
+    """
     size = sum(each.numel() for each in module.parameters())
     inputs, labels = random(examples, *image, seed=2), torch.arange(examples) % CLASSES
     return 0.7 * random(size), random(3, size, seed=1), inputs, labels
 
 
 def logits_of(module):
-    """Logits by torch.func.functional_call on a copy, which the call may change."""
+    """Logits as a function of parameters (D,) and inputs, by torch.func.functional_call on copies of the module.
+
+    A forward pass may change the copy.
+    """
     module = copy.deepcopy(module)
     shapes = {name: each.shape for name, each in module.named_parameters()}
     sizes = [shape.numel() for shape in shapes.values()]
@@ -55,7 +61,7 @@ def logits_of(module):
 
 
 def hessian(module, theta, inputs, labels, loss="cross_entropy"):
-    """The full Hessian (D, D)."""
+    """Hessian (D, D) of the mean loss in the space of all parameters, by automatic differentiation."""
     logits = logits_of(module)
     mean = lambda point: written_out(logits(point, inputs), labels, loss, 1.0).mean()  # noqa: E731
     return torch.autograd.functional.hessian(mean, theta)
@@ -72,7 +78,10 @@ def gram_of(module, theta, inputs):
 
 
 def assert_right(module, image=(INPUTS,), scales=(1.0, 6.0)):
-    """Check curvature at one point and over a sweep, both products and logit gradients against brute force."""
+    """Assert that the library agrees with brute force for a module.
+
+    Compared are curvature at one point and over a sweep, products with H and G, and inner products of logit gradients.
+    """
     theta, rows, inputs, labels = problem(module, image)
     basis = orthonormal(rows)
     expected = [(basis.T @ hessian(module, scale * theta, inputs, labels) @ basis).numpy() for scale in scales]
@@ -103,7 +112,7 @@ def plain(activation=nn.ReLU, **options):
 
 
 def with_forward(place, forward):
-    """A chain in which one layer, or the whole at place None, has a custom forward pass set on the object."""
+    """A chain in which the layer `place`, or the chain itself if None, has `forward` set as its own forward pass."""
     module = plain()
     layer = module if place is None else module[place]
     layer.forward = types.MethodType(forward, layer)
@@ -235,7 +244,7 @@ class SharedByName(nn.Module):
 
 
 class Normalised(nn.Module):
-    """Custom running statistics in a buffer, an attribute and a number, besides torch's."""
+    """A network with batch normalisation and custom running statistics in a buffer, an attribute and a number."""
 
     def __init__(self):
         super().__init__()
@@ -254,7 +263,7 @@ class Normalised(nn.Module):
 
 
 class Failing(nn.Module):
-    """A module that fails after some passes, while its parameters are in use."""
+    """A module whose forward pass raises RuntimeError after `passes` passes."""
 
     def __init__(self, passes):
         super().__init__()
@@ -268,7 +277,7 @@ class Failing(nn.Module):
 
 
 class Tokens(nn.Module):
-    """Logits of as many tokens as there are examples, or of images of one pixel."""
+    """A network with logits for several `tokens` of each example, by default as many as there are examples."""
 
     def __init__(self, tokens=EXAMPLES):
         super().__init__()
@@ -279,7 +288,7 @@ class Tokens(nn.Module):
 
 
 class Backbone(nn.Module):
-    """Two layers, the first of them under torch.no_grad, on .data or behind detach."""
+    """Two layers, the first of which gets no gradient: `how` is no_grad, data or detach."""
 
     def __init__(self, how):
         super().__init__()
@@ -317,7 +326,7 @@ def frozen():
 
 
 def trained():
-    """A module with gradients, and running statistics that differ from the initial ones."""
+    """A module after a training pass: it has gradients, and running statistics that differ from the initial ones."""
     module = Normalised().double()
     nn.functional.cross_entropy(module(random(9, INPUTS)), torch.arange(9) % CLASSES).backward()
     module.seen = None
@@ -404,7 +413,7 @@ def assert_unchanged(module, before):
 
 
 def entries(module, theta, rows, inputs, labels):
-    """Every function of the library that takes a network."""
+    """Yield every function of the library that takes a network: its name, and a call of it without arguments."""
     made, vectors = Problem(module, inputs, labels), random(4, len(inputs), CLASSES, seed=3)
     yield "radial_sweep", lambda: curvature_hessian.radial_sweep(made, theta, [0.5, 2.0], rows)
     yield "plane_hessian", lambda: curvature_hessian.plane_hessian(made, theta, rows)
@@ -449,7 +458,10 @@ def test_nothing_of_a_module_changes(name):
 
 
 class Recurrent(nn.Module):
-    """Examples depend on those before them, as in a recurrent network that takes the batch for the sequence axis."""
+    """A network whose logits of an example depend on the examples before it.
+
+    The same happens in a recurrent network that mistakes the batch for the sequence axis.
+    """
 
     def __init__(self):
         super().__init__()
@@ -469,7 +481,7 @@ MIXING = {
 
 
 def curvatures(*arguments):
-    """Every function that returns derivatives, by name."""
+    """Calls of every function of the library that returns derivatives, by name; see `entries`."""
     return {name: call for name, call in entries(*arguments) if name not in ("path_of", "softened", "training")}
 
 
@@ -613,7 +625,7 @@ def test_networks_that_change_their_parameters_are_refused(entry, make):
 
 
 def in_parts(network, seen):
-    """Logits as a function; `seen` records the number of examples of each call."""
+    """Logits as a function of parameters and inputs, which appends the number of examples of each call to `seen`."""
     logits = networks.logits_function(network)
     return lambda theta, inputs: seen.append(len(inputs)) or logits(theta, inputs)
 

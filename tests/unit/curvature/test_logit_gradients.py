@@ -42,7 +42,10 @@ def jacobian(module, theta, inputs):
 
 
 def whole(gradients, part="whole"):
-    """JᵀJ (n · k, n · k) from its blocks; blocks below the diagonal are transposes of those above it."""
+    """Assemble JᵀJ (n · k, n · k), or another `part` of it, from the blocks of `gradients`.
+
+    Blocks below the diagonal are transposes of those above it.
+    """
     n, k = gradients.examples, gradients.classes
     found = torch.full((n, k, n, k), torch.nan, dtype=torch.float64)
     for block in gradients.blocks():
@@ -92,7 +95,7 @@ def test_the_last_layers_gradients_can_be_left_out(name):
 @pytest.mark.parametrize("name", ["no chain", "one layer"])
 def test_a_last_layer_that_cannot_be_left_out_is_refused(name):
     module, theta, inputs, labels = problem(name)
-    with pytest.raises(ValueError, match="gradients without the last layer need to know the network's layers"):
+    with pytest.raises(ValueError, match="the last layer cannot be left out, because this network is not a chain"):
         logit_gradient_pairs.clustering(logit_gradients.of(Problem(module, inputs), theta), labels, without_last=True)
 
 

@@ -91,7 +91,10 @@ def test_a_tool_that_hangs_is_given_up(tmp_path, monkeypatch):
 
 
 def cifar_archive(records):
-    """An archive with the layout of the official one: five files of training records and one of test records."""
+    """Content of an archive with the layout of CIFAR-10's: five files of training `records` and one of test records.
+
+    The test file is the last sixth of the records.
+    """
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w:gz") as archive:
         names = [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin", "batches.meta.txt"]
@@ -104,7 +107,7 @@ def cifar_archive(records):
 
 @pytest.fixture
 def cifar(tmp_path, monkeypatch):
-    """A small archive in a user's folder; its checksum is set as the official one."""
+    """User's folder with a small archive whose checksum is set as that of CIFAR-10, and the records in the archive."""
     random = np.random.default_rng(0)
     records = random.integers(0, 256, (60, 3073), dtype=np.uint8)
     records[:, 0] = np.arange(60) % 10

@@ -111,7 +111,10 @@ def identity(entries, place):
 
 
 def read_in(entries, place, code="code"):
-    """Read a dataset as the workflow does; return its file and its card."""
+    """Read the user's dataset `own` as the workflow does, and return the paths of the dataset file and its card.
+
+    `entries` is the configuration's section `datasets`, `place` the folder results/data, and `code` the code's record.
+    """
     place.mkdir(exist_ok=True)
     (place / "code.txt").write_text(code)
     record = catalogue.own_records(["own"], entries, None, place)["own"]
@@ -346,7 +349,7 @@ def broken_link(folder):
 
 
 def sparse_tar(folder):
-    """A tar archive that claims 4 GiB of zeros without containing them."""
+    """Write a tar archive whose only member claims 4 GiB of zeros that it does not contain; returns its path."""
     entry = tarfile.TarInfo("train/cat/0.png")
     entry.type = tarfile.GNUTYPE_SPARSE
     header = bytearray(entry.tobuf(tarfile.GNU_FORMAT))
@@ -359,7 +362,7 @@ def sparse_tar(folder):
 
 
 def long_header(folder):
-    """A very long header of digits, which some versions of tarfile read in quadratic time."""
+    """Write a tar archive with a very long header of digits, which some versions of tarfile read in quadratic time."""
     entry = tarfile.TarInfo("header")
     entry.type, entry.size = tarfile.XHDTYPE, 1 << 20
     path = folder / "own.tar.gz"
@@ -369,7 +372,7 @@ def long_header(folder):
 
 
 def encrypted_zip(folder):
-    """A zip marked as encrypted in its directory; the mark is 8 bytes after the entry's signature."""
+    """Write a zip archive that its directory marks as encrypted; the mark is 8 bytes after the entry's signature."""
     path = write_zip(folder, members())
     content = bytearray(path.read_bytes())
     content[content.index(b"PK\x01\x02") + 8] |= 1

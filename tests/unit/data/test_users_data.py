@@ -41,12 +41,15 @@ def read(path, **more):
 
 
 def of(images, labels=LABELS, split=SPLIT):
-    """Expected images (n, c, h, w), labels and split."""
+    """Expected result of reading: images as (n, c, h, w), labels, and split."""
     return (images[:, None] if images.ndim == 3 else images), labels, split
 
 
 def parts(*names, images=GREY, labels=LABELS):
-    """An .npz file with separate arrays for each of three splits, of 6 examples each."""
+    """Function that writes an .npz file with separate arrays for up to three splits, of 6 examples each.
+
+    `names` are pairs (name of images, name of labels), one for each split, or None for a split that is left out.
+    """
     thirds = [(images[i : i + 6], labels[i : i + 6]) for i in (0, 6, 12)]
     content = {name: array for pair, third in zip(names, thirds) if pair for name, array in zip(pair, third)}
 
@@ -160,7 +163,7 @@ def test_what_is_taken_for_granted_is_said(tmp_path, caplog):
 
 
 def picture(index):
-    """An image of `members` by its position."""
+    """Pixels of the training image of a cat with this number."""
     return np.asarray(Image.open(io.BytesIO(MEMBERS[f"train/cat/{index}.png"])))
 
 
@@ -176,7 +179,7 @@ def saved(image, kind="PNG", **options):
 
 
 def turned(kind):
-    """An image that its EXIF data rotate by 90 degrees: stored as 5×4, shown as 4×5."""
+    """Content of an image file of a `kind`, whose EXIF data rotate it by 90 degrees: stored as 5×4, shown as 4×5."""
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned clockwise
     stored = np.rot90(FLAT)  # counter-clockwise
@@ -299,7 +302,7 @@ def test_endings_in_capitals(name, tmp_path):
 
 
 def unmarked_zip(folder, encoding):
-    """A zip without the flag for names in UTF-8, as several tools write it."""
+    """Write a zip archive with names in an `encoding`, without the flag for names in UTF-8, as several tools do."""
     path = write_zip(folder, {name.replace("cat", "schön"): content for name, content in MEMBERS.items()})
     content = bytearray(path.read_bytes().replace("schön".encode(), "schön".encode(encoding).ljust(6, b"n")))
     for start, flag in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
@@ -444,7 +447,10 @@ def test_validation_that_leaves_nothing_is_named_by_a_job(tmp_path):
 
 @pytest.fixture
 def official(monkeypatch):
-    """MNIST files of 12 and 6 images; their checksums are set as the official ones."""
+    """Set the checksums of small files as the official ones of MNIST; returns their contents by name, and the images.
+
+    There are 12 training and 6 test images.
+    """
     images = RANDOM.integers(0, 256, (18, 28, 28), dtype=np.uint8)
     labels = (np.arange(18) % 10).astype(np.uint8)
     content = [data_official._idx(array) for array in (images[:12], labels[:12], images[12:], labels[12:])]

@@ -12,7 +12,10 @@ from made_up.figures import ZONE_X, at_weights, draw, is_described, zone
 
 
 def with_layers(study):
-    """Traces of each layer 5 % above the functional of the logits; networks differ in depth."""
+    """Add traces of each layer to a study: 5 % above the functional of the logits that predicts them.
+
+    Networks differ in depth, and layers that a network lacks are missing.
+    """
     layers = [depth(network) for network in study["network"].values]
     layer = xr.DataArray(np.arange(1, max(layers) + 1), dims="layer")
     present = layer <= xr.DataArray(layers, {"network": study["network"]}, ("network",))

@@ -30,7 +30,10 @@ FIGURES = [
 
 
 def made(name, draws=4, **changed):
-    """A study of the configuration, optionally with changed settings, with positive values; edges near x = -1/2."""
+    """Made-up results of the study `name` of the configuration, with `changed` settings.
+
+    All values are random and positive, except for edges of the zone, which lie near x = -1/2.
+    """
     study = STUDIES[name].model_copy(update=changed)
     given = study.model_dump()["radii"]
     radii = np.geomspace(given["first"], given["last"], given["number"]) if isinstance(given, dict) else given

@@ -20,7 +20,10 @@ RANKS = 25
 
 
 def made(name, few):
-    """A study of the configuration that learns: outliers fall, gradients are confined, logits grow."""
+    """Made-up results of the study `name` of the configuration, in which the network learns.
+
+    Outliers rise and fall, gradients are confined, and logits grow. With `few`, there are two draws and six steps.
+    """
     study, random = CONFIG["studies"][name], stream("made", name)
     varied = {studies.dimension(key): values for key, values in study["vary"].items()}
     steps = [0, 1, 20, 100, 400, 1600] if few else FULL.studies[name].logged_steps
@@ -43,7 +46,7 @@ def made(name, few):
     ranks = np.arange(1, RANKS + 1)
 
     def array(values, *others):
-        """Values (step, …others) along all axes, with noise; present only at the steps of the geometry."""
+        """Pair (names of axes, array) with `values` (step, …others) along all axes, times noise."""
         shape = [len(each) for each in (*axes.values(), *(more[axis] for axis in others))]
         noise = np.exp(0.05 * random.standard_normal(shape))
         return (*axes, *others), np.broadcast_to(values, shape) * noise

@@ -19,7 +19,10 @@ FIGURES = ("jepa_horizons", "jepa_planning")
 
 
 def made(name, draws=4, **changed):
-    """A study of the configuration, optionally with changed settings; all values except calls are in [0, 1]."""
+    """Made-up results of the study `name` of the configuration, with `changed` settings.
+
+    All values are random in [0, 1], except for numbers of calls.
+    """
     study = STUDIES[name].model_copy(update=changed)
     axes = {"dataset": study.datasets, "network": study.networks, "subspace": study.subspaces, "radius": [1.0]}
     axes |= {"draw": range(draws)}

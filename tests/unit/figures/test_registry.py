@@ -21,7 +21,10 @@ DRAWS = "def draw(studies, settings, published):\n    return None\n"
 
 
 def complete(**figures):
-    """Settings of the full configuration's figures, with changes; keys without a value are left out."""
+    """Settings of all figures of the full configuration, by name, after the changes `figures`.
+
+    Keys whose value is None are left out.
+    """
     found = load.complete({**load.read(load.shipped()), "figures": figures}).figures
     return {name: figure.model_dump(exclude_none=True) for name, figure in found.items()}
 

@@ -31,7 +31,7 @@ def classes_of(study, dataset):
 
 
 def axes_of(study, shape, draws):
-    """Labels of all axes of a study."""
+    """Labels of all axes of a study's results, by axis, and the variables that the study measures."""
     given = study.model_dump()["radii"]
     radii = np.geomspace(given["first"], given["last"], given["number"]) if isinstance(given, dict) else given
     axes = {"dataset": study.datasets, "network": study.networks, "subspace": study.subspaces}
@@ -43,7 +43,7 @@ def axes_of(study, shape, draws):
 
 
 def made(name, draws=None, **changed):
-    """A study of the configuration, optionally with changed settings; its values have the right range and structure."""
+    """Made-up results of the study `name` of the configuration, with `changed` settings; values are in their ranges."""
     study = STUDIES[name].model_copy(update=changed)
     counts = [classes_of(study, dataset) for dataset in study.datasets]
     axes, variables = axes_of(study, Shape(study, None, (1, 1, 2), counts[0]), draws)
@@ -64,7 +64,7 @@ def made(name, draws=None, **changed):
 
 
 def value(name, noise, axes, classes, x):
-    """Made-up values of a variable from noise in [0, 1]."""
+    """Turn noise in [0, 1] into made-up values of the variable `name`; `classes` are by dataset, x by radius."""
     if name in ("map", "map_class", "map_random", "map_random_fixed"):
         ends = {axis: np.linspace(-1, 1, noise.sizes[axis]) for axis in ("map_x", "map_y")}
         along, up = (xr.DataArray(values, {axis: axes[axis].values}, (axis,)) for axis, values in ends.items())

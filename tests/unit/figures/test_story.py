@@ -15,7 +15,10 @@ RULES = {"rate_rule": ["fixed", "proportional"], "temperature_rule": ["fixed", "
 
 
 def trained(subspaces=("plane-10-sparse", "plane-100-sparse")):
-    """Accuracy .8 within r_X or if the rate scales with the radius, else .3; .1 everywhere on small planes."""
+    """Made-up training study with the accuracy .8 up to r_X, or at any radius if the rate scales with it.
+
+    Elsewhere, the accuracy is .3. On planes of 10 dimensions, it is .1 everywhere.
+    """
     axes = {"dataset": ["mnist"], "network": ["fc-200x2-relu"], "subspace": list(subspaces), **RULES}
     axes |= {"radius": 10 ** (X / 2), "draw": range(3)}
     values = xr.DataArray(np.full([len(each) for each in axes.values()], 0.8), axes, tuple(axes))
@@ -28,7 +31,7 @@ def trained(subspaces=("plane-10-sparse", "plane-100-sparse")):
 
 
 def embedded():
-    """A one-sided zone for VICReg, and a two-sided zone for the cross-entropy."""
+    """Made-up curvature study with two criteria: a one-sided zone for VICReg, a two-sided one for the cross-entropy."""
     study = zone(3, [256])
     other = study.copy()
     other["trace_over_norm"] = xr.where(study["x"] < 0, -6.0, 6.0) + 0 * study["trace_over_norm"]

@@ -24,7 +24,10 @@ FIGURES = [
 
 
 def axes_of(name, few):
-    """The axes of a study of the full run; with `few`, two draws and the ends of long axes."""
+    """Settings of the study `name` of the full run, and labels of the axes of its results, by axis.
+
+    With `few`, there are two draws and fewer values along long axes.
+    """
     study = CONFIG["studies"][name]
     given = study["radii"]
     radii = np.geomspace(*(given[key] for key in ("first", "last", "number"))) if isinstance(given, dict) else given
@@ -36,7 +39,10 @@ def axes_of(name, few):
 
 
 def made(name, few):
-    """Smooth accuracies with noise, growing norms, and all other variables of a study of its kind."""
+    """Made-up results of the study `name` of the full run, with all variables of a study of its kind.
+
+    Accuracies are a smooth bump over radii, with noise, and norms grow. `few` as in `axes_of`.
+    """
     study, axes = axes_of(name, few)
     random = stream("made", name)
     unit = R_X if study["radius_unit"] == "norm" else 1.0

@@ -26,7 +26,11 @@ LOGGED += ("start_cosine", "gradient_norm", "gradient_cosine", "zero_logits", "s
 
 
 def made(name, few):
-    """All variables of a study of its kind, positive and around one, with a zone in the middle of its scales."""
+    """Made-up results of the study `name` of the configuration, with all variables of a study of its kind.
+
+    Values are positive and around one, except for κ, which has a zone in the middle of the scales. With `few`, there
+    are fewer scales and one draw.
+    """
     study = CONFIG["studies"][name]
     random, radii = stream("made", name), np.array(studies.radii(FULL.studies[name]))
     radii = radii[:: len(radii) // 4 or 1] if few else radii

@@ -22,7 +22,10 @@ print((used() - first) * resource.getpagesize() // 2**20)
 
 
 def cleared(environment):
-    """Memory in MiB that the system clears for the second of two objects of 64 MiB."""
+    """Memory in MiB that the system clears for an object of 64 MiB in a process that has freed one of this size.
+
+    `environment` holds the environment variables of the process.
+    """
     command = [sys.executable, "-c", FAULTS]
     return int(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout)
 

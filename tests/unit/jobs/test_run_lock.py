@@ -15,7 +15,10 @@ HOLD = "from goldilocks_zone.jobs import locks; locks.enter_run(); print('held',
 
 
 def hold(folder, code=HOLD):
-    """A process that holds the run lock of `folder` until it is killed."""
+    """Start a process that runs `code`, by default to hold the run lock of `folder` until it is killed.
+
+    Returns once the process reports that it holds the lock.
+    """
     holder = subprocess.Popen(
         [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT / 'scripts')!r}); {code}"],
         cwd=folder,

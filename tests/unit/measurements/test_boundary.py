@@ -29,12 +29,15 @@ MANY = {"minima": ["normal", "untrained", "adversarial-5", "adversarial-9", "lar
 
 
 def study_of(dataset, **changed):
-    """A small study of one dataset, as a job reads it."""
+    """Settings of a small boundary study of one dataset, with `changed` keys."""
     return kinds.known()["boundary"].model.model_validate({**STUDY, "datasets": [dataset], **changed})
 
 
 def measured(folder, dataset="gauss", **changed):
-    """The block of a small study, and the paths of its records."""
+    """Measure the block of a small study, with `changed` settings, and write it; returns the block and its path.
+
+    The records of its settings, grid and code are written to `folder`.
+    """
     study = study_of(dataset, **changed)
     (folder / "settings.yaml").write_text(records.dump(records.of_measurement(study, 1)))
     (folder / "grid.yaml").write_text(records.dump(records.of_grid(study)))
@@ -49,8 +52,8 @@ def measured(folder, dataset="gauss", **changed):
     return block, path
 
 
-def trainer(study, draws=(0, 1), asked=lambda: False):
-    """A trainer outside of a job."""
+def trainer(study, draws=(0, 1)):
+    """Trainer of a study's networks outside of a job, its module, and its data."""
     name = study.datasets[0]
     data = minima.in_the_plane(study, name, 1, draws, torch.empty(0, dtype=torch.float64))
     job = SimpleNamespace(dataset=name, network=study.networks[0])
@@ -187,7 +190,7 @@ def test_temperatures_leave_the_boundary_and_give_the_entropy(tmp_path):
 
 
 def constant(network):
-    """A network that predicts the first class everywhere, by a margin far above rounding."""
+    """Change a network so that it predicts the first class everywhere, by a margin far above rounding."""
     with torch.no_grad():
         point = torch.zeros_like(network.point)
         point[-3] = 2000

@@ -60,7 +60,7 @@ STUDIES = {
 
 
 def measured(folder, kind, device):
-    """The block of a small study on a device."""
+    """Measure the block of a small study of a `kind`, a key of STUDIES, on a `device`; files are below `folder`."""
     known, folder = kinds.known()[kind.split(",")[0]], folder / device
     folder.mkdir()
     rng = np.random.default_rng(0)

@@ -69,7 +69,7 @@ def ray_of(folder, dataset, draw=0, **changed):
 
 
 def whole_hessian(ray, label, radius):
-    """The Hessian of the mean loss on the plane, by automatic differentiation of the whole loss."""
+    """Hessian (d, d) of the mean loss along the directions of a ray, at a `radius`, by automatic differentiation."""
     loss = ray.loss(label)
 
     def mean(t):

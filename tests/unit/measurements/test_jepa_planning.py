@@ -60,7 +60,10 @@ def no_checkpoints(monkeypatch):
 
 
 def measured(folder, dataset, **changed):
-    """The block of a small study, and the paths of its records."""
+    """Measure the block of a small study, with `changed` settings, and write it; returns the block and its path.
+
+    The records of its settings, grid and code are written to `folder`.
+    """
     study = study_of(dataset, **changed)
     (folder / "settings.yaml").write_text(records.dump(records.of_measurement(study, 1)))
     (folder / "grid.yaml").write_text(records.dump(records.of_grid(study)))
@@ -174,7 +177,10 @@ def test_the_radius_scales_the_start_of_level_1_alone(no_checkpoints):
 
 # Decoders.
 def planted(study, predicted, observed, now=None):
-    """Predictions (n, e) of level 1 at each horizon, with targets like those of a ring at 16 and 8 steps."""
+    """Predictions of level 1, from arrays (n, e) by horizon, with the angles of a ring as targets at each horizon.
+
+    `observed` are the embeddings that occur, by horizon. Also returns (cos φ, sin φ) of the targets (n, 2).
+    """
     angles = stream("angles").uniform(0, 2 * np.pi, len(next(iter(observed.values()))))
     circle = np.stack([np.cos(angles), np.sin(angles)], -1)
     targets = {horizon: {"phi": circle, "theta": circle[::-1]} for horizon in study.horizons}
@@ -183,7 +189,10 @@ def planted(study, predicted, observed, now=None):
 
 
 def examined(predicted_of, horizons=(8, 16), n=600):
-    """Measured values for predictions that a function computes from the observed embeddings (n, 4), which contain φ."""
+    """Measured values of level 1, by variable, for embeddings predicted by `predicted_of` from the observed ones.
+
+    The observed embeddings (n, 4) contain the angle φ, and noise.
+    """
     study = study_of("ring", horizons=list(horizons))
     angles = stream("angles").uniform(0, 2 * np.pi, n)
     circle = np.stack([np.cos(angles), np.sin(angles)], -1)

@@ -52,13 +52,13 @@ def job_of(folder, study, path_to_dataset=""):
 
 
 def measured(folder, path_to_dataset="", **changed):
-    """The block of a small study."""
+    """Measure the block of a small study, with `changed` settings; its records are written to `folder`."""
     folder.mkdir(exist_ok=True)
     return jepa_training_blocks.measure_block(job_of(folder, study_of(**changed), path_to_dataset))
 
 
 def ensembles_of(folder, **changed):
-    """The ensembles of a small study, by their first arm."""
+    """Ensembles of a small study with `changed` settings; the key of each is the first of its arms."""
     study = study_of(**changed)
     work = blocks.begin(job_of(folder, study))
     pairs = jepa_worlds.of(study, study.datasets[0], "", 1)
@@ -66,7 +66,7 @@ def ensembles_of(folder, **changed):
 
 
 def alone(ensemble, number):
-    """Parameters of one member after training in a plain loop of torch's Adam."""
+    """Parameters (D,) of the member `number` of an ensemble after training in a plain loop of torch's Adam."""
     study, member, arm = ensemble.study, ensemble.members[number], ARMS[ensemble.members[number].arm]
     starts, rates = ensemble.starts()
     module, theta = ensemble.module, torch.nn.Parameter(starts[number].clone())
@@ -299,7 +299,7 @@ def test_worlds_with_and_without_a_cause_have_the_same_actions_where_their_reach
 
 @pytest.fixture
 def digits(tmp_path):
-    """A dataset of images whose left half is bright in odd classes."""
+    """Path of a dataset file of images whose left half is bright in odd classes."""
     random = stream("digits")
     labels = random.integers(0, 4, 300)
     images = random.integers(0, 50, (300, 1, 28, 28)).astype(np.uint8)
@@ -358,14 +358,17 @@ def test_curvature_at_the_start_is_that_of_the_whole_loss(tmp_path):
 
 
 REFUSED = [
-    ({"curvature_examples": 8}, "curvature_examples: no Hessian is known for fc-12-8-relu"),
-    ({**SIAMESE, "predictor": True, "curvature_examples": 8}, "curvature_examples: it is measured of Siamese networks"),
+    ({"curvature_examples": 8}, "curvature_examples: the Hessian of fc-12-8-relu cannot be computed"),
+    (
+        {**SIAMESE, "predictor": True, "curvature_examples": 8},
+        "curvature_examples: the Hessian is measured only for Siamese networks",
+    ),
     ({**SIAMESE, "group": 4, "curvature_examples": 10}, "curvature_examples: 10 is impossible; use a multiple"),
     ({"group": 7}, "group: 7 is impossible; it must divide the batch of 16"),
     ({"columns": 5}, "columns: 5 is impossible; an embedding has 4 numbers"),
-    ({"columns": 2, "codes": 2}, "codes: a latent is linear or a code"),
-    ({"codes": 2, "predictor": False}, "predictor: latents need a predictor"),
-    ({"codes": 2, "arms": ["full", "infonce"]}, "arms: infonce has no latents"),
+    ({"columns": 2, "codes": 2}, "codes: a latent variable is discrete"),
+    ({"codes": 2, "predictor": False}, "predictor: latent variables need a predictor"),
+    ({"codes": 2, "arms": ["full", "infonce"]}, "arms: infonce has no latent variables"),
     ({"columns": 2, "arms": ["pixel_prediction"]}, "columns: the arm pixel_prediction has no linear latent"),
     ({"views": "panes"}, "views: ring has pairs of frames, and no views"),
     (

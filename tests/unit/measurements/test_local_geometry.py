@@ -17,7 +17,7 @@ CLASSES, COUNT = 4, 7
 
 @pytest.fixture(scope="module")
 def problem():
-    """A network of 132 parameters after some steps of gradient descent, three sets of examples, and measurements."""
+    """Module and parameters (132,) after some steps of gradient descent, three sets of examples, and measurements."""
     torch.manual_seed(0)
     module = nn.Sequential(nn.Flatten(), nn.Linear(10, 8), nn.Tanh(), nn.Linear(8, CLASSES)).double()
     random = stream("a point of training")
@@ -40,7 +40,7 @@ def problem():
 
 @pytest.fixture(scope="module")
 def dense(problem):
-    """G and H, (D, D)."""
+    """G and H of the trained network, dense matrices (D, D) on the first set of examples."""
     module, theta, (spectrum, *_), _ = problem
     rows = torch.eye(len(theta), dtype=torch.float64)
     return [
@@ -50,7 +50,7 @@ def dense(problem):
 
 
 def jacobian(problem, number):
-    """(n, k, D) on one of the sets."""
+    """Jacobian (n, k, D) of the trained network's logits on the set of examples with this number."""
     module, theta, sets, _ = problem
     logits = networks.logits_function(module)
     return torch.func.jacrev(lambda each: logits(each, sets[number].inputs))(theta)

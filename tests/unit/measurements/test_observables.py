@@ -47,7 +47,10 @@ def observables():
 
 
 def block(folder, network, draws, layers, **study):
-    """A block of a study, written below `folder`, without `of_layers`."""
+    """Write a block of a made-up study below `folder`, without values of the variable `of_layers`; returns its path.
+
+    `layers` is the number of layers of the network, and `study` replaces settings of the study.
+    """
     study, found = STUDY.model_copy(update=study), observables()
     labels = {**studies.varied(study), "radius": study.radii, "draw": draws}
     result = blocks.empty(found, Shape(study, layers, (1, 1, 1), 2), labels)
@@ -133,7 +136,7 @@ def test_every_variable_has_a_unit_and_a_meaning_and_one_registration_in_its_kin
 
 @pytest.fixture
 def copy(tmp_path):
-    """A copy of the package and the documentation, with made-up images."""
+    """Folder with a copy of the package and of results/README.md, and a dataset of made-up images."""
     shutil.copytree(ROOT / "scripts", tmp_path / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "results").mkdir()
     shutil.copy2(ROOT / "results/README.md", tmp_path / "results")

@@ -30,7 +30,7 @@ STUDY = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with made-up images, a residual network and its weights after the first and the second epoch."""
+    """Folder with made-up images, a residual network, and files of its weights after one and after two epochs."""
     folder = tmp_path_factory.mktemp("weights")
     projects.write_images(folder / "mnist.nc")
     with xr.open_dataset(folder / "mnist.nc") as data:
@@ -52,7 +52,10 @@ def study_of(**changed):
 
 
 def measured(folder, place, network=LABEL, **changed):
-    """The block of a study, its job, and its path below a folder `place`."""
+    """Measure a block of a study, with `changed` settings, and write it below the folder `place`.
+
+    Returns the block, its job, and its path. Data, network and weights are in `folder`.
+    """
     study = study_of(networks=[network], **changed)
     (place / "settings.yaml").write_text(records.dump(records.of_measurement(study, 1)))
     (place / "grid.yaml").write_text(records.dump(records.of_grid(study)))
@@ -69,7 +72,7 @@ def measured(folder, place, network=LABEL, **changed):
 
 
 def trained(folder, file):
-    """The network in double precision with all tensors of a file, and its parameters."""
+    """The residual network with the weights in a file, a module in double precision, and its parameters (D,)."""
     module = user_networks.build_named(LABEL, residual.written(folder / "networks.py"), (1, 28, 28), 10)
     module.load_state_dict(safetensors.torch.load_file(folder / file))
     return module, nn.utils.parameters_to_vector(module.parameters()).detach()
@@ -114,7 +117,10 @@ def test_a_point_of_weights_has_the_hessian_of_the_library_and_of_brute_force(fo
 
 @pytest.fixture(scope="module")
 def trajectory(folder, tmp_path_factory):
-    """A block and its aggregate, for the second epoch, initialisations and the first epoch."""
+    """A block measured at three weights, and its aggregate.
+
+    The weights are those after the second epoch, random initialisations, and those after the first epoch.
+    """
     place = tmp_path_factory.mktemp("trajectory")
     files = [str(folder / "epoch_2.pt"), "none", str(folder / "epoch_1.safetensors")]
     block, job, path = measured(folder, place, weights=files)

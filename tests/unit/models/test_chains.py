@@ -60,7 +60,7 @@ def test_products_of_an_affine_layer(layer, shape, share):
     random = torch.Generator().manual_seed(0)
 
     def ordered(each):
-        """The layout of tangents: the entries of vectors before the examples."""
+        """Rearrange tangents as chains store them: if they are vectors, their entries come before the examples."""
         return each.transpose(1, 2) if each.ndim == 3 else each
 
     def normal(*size):
@@ -175,7 +175,7 @@ def parametrized():
 
 
 def between(*layers):
-    """Layers between two dense ones, in evaluation mode."""
+    """Network of two dense layers with `layers` between them, in evaluation mode."""
     return nn.Sequential(nn.Linear(8, 6), *layers, nn.Linear(6, 4)).eval()
 
 

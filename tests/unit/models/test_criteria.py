@@ -20,7 +20,7 @@ def random(*shape, seed=0):
 
 
 class Tokens(nn.Module):
-    """Logits (n, T, k) of token ids (n, T), or (n, k, T)."""
+    """A network with logits (n, T, k) of token ids (n, T); if `leading`, they have the shape (n, k, T)."""
 
     def __init__(self, leading=False):
         super().__init__()
@@ -58,7 +58,7 @@ def ranking(outputs, labels):
 
 
 def weighted_tokens(outputs, labels):
-    """A loss of outputs (n, T, k) whose mean is over examples."""
+    """A custom loss of outputs (n, T, k): the mean over examples of a weighted mean over tokens."""
     return (outputs.sin().sum(2) * torch.arange(1, 1 + T).to(outputs)).mean(1).mean() + 0 * labels.sum()
 
 

@@ -23,12 +23,12 @@ def linear(inputs):
 
 
 def disc(inputs):
-    """Logits of two classes, inside and outside of the unit circle."""
+    """Logits (n, 2) of two classes that the unit circle separates; the first one lies inside."""
     return torch.stack([1 - inputs.square().sum(1), torch.zeros(len(inputs), dtype=inputs.dtype)], 1)
 
 
 def sectors(inputs):
-    """Logits of three classes that meet at the origin."""
+    """Logits (n, 3) of three classes in sectors of the plane, which meet at the origin."""
     angles = torch.tensor([0.3, 2.4, 4.5], dtype=torch.float64)
     return inputs @ torch.stack([angles.cos(), angles.sin()])
 

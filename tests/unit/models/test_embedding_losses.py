@@ -33,7 +33,10 @@ def groups_of(outputs, group):
 
 
 def variance_and_covariance(branch, loss):
-    """V and C of one branch (m, e), by numpy's covariance matrix."""
+    """Variance term V and covariance term C of VICReg, for embeddings (m, e) of one branch.
+
+    They are computed from numpy's covariance matrix.
+    """
     covariance = np.cov(branch.numpy(), rowvar=False)
     deviations = np.sqrt(np.diag(covariance) + loss.epsilon)
     pairs = [covariance[i, j] ** 2 for i in range(E) for j in range(E) if i != j]
@@ -41,7 +44,7 @@ def variance_and_covariance(branch, loss):
 
 
 def vicreg_by_loops(loss, outputs):
-    """n times the mean loss of outputs (n, 2e + k·r)."""
+    """VICReg's loss of outputs (n, 2e + k·r), n times the mean over examples, computed by loops."""
     residuals = split(outputs, E, loss.codes).residuals
     energies = []
     for example in residuals:
@@ -61,7 +64,7 @@ def vicreg_by_loops(loss, outputs):
 
 
 def info_nce_by_loops(loss, outputs):
-    """n times the mean loss of outputs (n, 2e) or (n, 3e)."""
+    """InfoNCE's loss of outputs (n, 2e) or (n, 3e), n times the mean over examples, computed by loops."""
     total = 0
     for some in groups_of(outputs, loss.group):
         targets = some[:, E : 2 * E]
@@ -204,10 +207,10 @@ def test_problems_take_them():
 def test_widths_and_groups_that_do_not_fit_are_refused():
     outputs = random(N, 3 * E)
     for loss, given in ((Vicreg(2 * E, 1, 1, 1), outputs), (Vicreg(E, 1, 1, 1, codes=2), outputs)):
-        with pytest.raises(ValueError, match="are not two embeddings"):
+        with pytest.raises(ValueError, match="cannot be cut into two embeddings"):
             loss.total(given)
     for group in (1, 5):
         with pytest.raises(ValueError, match=f"groups of {group}"):
             Vicreg(E, 1, 1, 1, group=group).total(outputs)
-    with pytest.raises(ValueError, match=f"residuals of 5 entries with embeddings of {E}"):
+    with pytest.raises(ValueError, match=f"residuals have 5 entries and embeddings {E}"):
         InfoNce(E).total(random(N, 2 * E + REST))

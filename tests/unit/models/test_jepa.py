@@ -46,7 +46,7 @@ def arrays_of(module, theta):
 
 
 def dense(x, arrays, prefix, numbers):
-    """Dense layers with ReLU between them."""
+    """Apply dense layers with ReLU between them to `x`; their weights are arrays[f"{prefix}.{number}.weight"]."""
     for number in numbers:
         x = x @ arrays[f"{prefix}.{number}.weight"].T + arrays[f"{prefix}.{number}.bias"]
         x = x.relu() if number != numbers[-1] else x
@@ -54,7 +54,10 @@ def dense(x, arrays, prefix, numbers):
 
 
 def expected(name, module, arrays, x, y, action):
-    """s_x, s_y and residuals of one example, code by code, with its one-hot input."""
+    """Embeddings s_x and s_y and residuals (codes, …) of one example, computed from the arrays without the module.
+
+    Each code of a discrete latent enters the predictor as a one-hot vector.
+    """
     _, latent = HEADS[name]
     s_x, s_y = (dense(each, arrays, "encoder", (1, 3, 5)) for each in (x, y))
     if name == "siamese":

@@ -47,7 +47,10 @@ def labels_of(loss, n=N):
 
 
 def given(loss, label="fc-9x2-tanh"):
-    """A problem, its parameters, directions (5, D), and the mean loss as a function of the parameters."""
+    """Problem with the loss `loss`, parameters (D,), directions (5, D), and the mean loss as a function.
+
+    The function takes parameters and, optionally, the number of first examples to average over.
+    """
     module = networks.build(parse_network(label), (1, 5, 6), CLASSES).double()
     size = sum(each.numel() for each in module.parameters())
     problem = Problem(module, random(N, 1, 5, 6, seed=1), labels_of(loss), loss, TEMPERATURE)

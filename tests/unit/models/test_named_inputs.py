@@ -19,7 +19,10 @@ N, T, K = 9, 4, 3
 
 
 class Reader(nn.Module):
-    """A network of masked token ids and one number, which returns an object with `logits`."""
+    """A network of token ids (n, T), a mask (n, T) and a number (n,); returns an object with the attribute `logits`.
+
+    There are logits for each example or, if `every_token`, for each token.
+    """
 
     def __init__(self, every_token=False):
         super().__init__()
@@ -41,8 +44,11 @@ def batch(length=T, n=N):
     return {"ids": ids, "mask": mask, "level": torch.randn(n, generator=generator)}
 
 
-def expected(module, batches, theta, rows, of_tokens=False):
-    """The Hessian of the mean loss over all examples or tokens, on the rows."""
+def expected(module, batches, theta, rows):
+    """Hessian (d, d) along `rows` of the mean cross-entropy over all examples, or tokens, of all `batches`.
+
+    A batch is a pair of named inputs and labels.
+    """
     shapes = {name: each.shape for name, each in module.named_parameters()}
 
     def mean(s):

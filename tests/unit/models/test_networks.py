@@ -22,7 +22,10 @@ def test_logits_function_is_the_module_written_out():
 
 
 def written_out(label, image, forward):
-    """Logits of a module at a random point, and those that `forward` computes from images and its tensors in order."""
+    """Logits of the network with this label at random parameters, by the module and by the function `forward`.
+
+    `forward` takes images and the network's parameters, as tensors in their order.
+    """
     network = labels.parse_network(label)
     module = networks.build(network, image, 3).double()
     shapes = [p.shape for p in module.parameters()]

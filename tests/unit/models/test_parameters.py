@@ -74,7 +74,7 @@ def parameters(module):
 
 
 def pieces(parameters, vector):
-    """Parts of a vector (D,), by the name of their tensor."""
+    """Split a `vector` (D,) into the parts of `parameters`, and return them by the name of their tensor."""
     return dict(zip(KINDS, np.split(vector, np.cumsum([p.size for p in parameters])[:-1]), strict=True))
 
 
@@ -177,7 +177,7 @@ def test_the_curvature_moves_tied_parameters_together_and_frozen_ones_never(modu
 
 
 def resnet18(image, classes):
-    """torchvision's network for small images."""
+    """torchvision's ResNet-18 with a first convolution for small images, and without its first pooling layer."""
     module = torchvision.models.resnet18(num_classes=classes)
     module.conv1 = nn.Conv2d(image[0], 64, 3, padding=1, bias=False)
     module.maxpool = nn.Identity()

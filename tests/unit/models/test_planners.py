@@ -15,7 +15,7 @@ LABELS = ["hierarchical", "flat-level1-free-8-x1", "flat-level2-held-16-x1", "fl
 
 
 class Stub:
-    """Additive dynamics that count their evaluations by rows."""
+    """A model whose next state is state + action; `rows` counts the states for which it was evaluated."""
 
     def __init__(self):
         self.rows = 0
@@ -26,7 +26,10 @@ class Stub:
 
 
 def levels(first, second):
-    """Levels whose embeddings are the states themselves; level 2 sees the mean of a window."""
+    """Levels of a planner with the models `first` and `second`, whose embeddings are the states themselves.
+
+    The embedding of level 2 is the mean of a window of states.
+    """
     return planners.Levels(first, second, lambda path: path, lambda windows: windows.mean(-2))
 
 
@@ -39,7 +42,7 @@ def streams(*name):
 
 
 class Omniscient:
-    """A model whose embeddings are read from the frames: places in two rooms, and their means."""
+    """A perfect model of the two rooms: embeddings are places that it reads from frames, and predictions are exact."""
 
     def __init__(self, world):
         self.world = world

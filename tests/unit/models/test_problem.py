@@ -19,7 +19,7 @@ N, SIZES = 30, [7, 1, 12, 10]
 
 
 def numbers(found) -> np.ndarray:
-    """All numbers of a result in one array."""
+    """Collect all numbers of a result, with any nesting of lists and dataclasses, in one array."""
     if isinstance(found, torch.Tensor | np.ndarray | float):
         return np.ravel(np.asarray(found))
     parts = found if isinstance(found, list | tuple) else vars(found).values()

@@ -106,7 +106,7 @@ def test_a_figure_that_is_not_drawn_says_why():
 
 
 def compared(reading, d, **numbers):
-    """A row of agreement.csv."""
+    """A row of agreement.csv for a `reading` and a dimension `d`; `numbers` are values of other columns."""
     row = {"comparison": "fig1", "title": "κ, figure 1", "reading": reading, "says": f"{reading} one", "d": d}
     return {**dict.fromkeys(agreement.COLUMNS, ""), **row, **numbers}
 
@@ -122,7 +122,10 @@ COMPARED = [
 
 @pytest.fixture
 def generated(tmp_path):
-    """The macros of a run with one claim of a work, and three figures; `sections` are texts by work."""
+    """Function that writes the paper's macros for a made-up run with one claim of a work and the figures `drawn`.
+
+    `sections` maps works to texts of their sections, and `story` is the text of story.tex.
+    """
 
     def write(sections, drawn=("loss", "mine", "plateaus"), story=""):
         with open(tmp_path / "claims.csv", "w", newline="") as file:

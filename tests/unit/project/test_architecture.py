@@ -15,7 +15,7 @@ LAYERS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlin
 
 
 def rooms():
-    """Sentence of each room, by name."""
+    """First line of the docstring of each subpackage and of the module randomness, by name."""
     found = {folder.name: folder / "__init__.py" for folder in PACKAGE.iterdir() if (folder / "__init__.py").exists()}
     found["randomness"] = PACKAGE / "randomness.py"
     return {name: ast.get_docstring(ast.parse(path.read_text())).splitlines()[0] for name, path in found.items()}
@@ -56,7 +56,10 @@ def test_modules_and_functions_fit_in_a_head(path):
 
 
 def broken(tmp_path, edit):
-    """Output of the linter on a copy of the package; `edit` maps a module to a line inserted before its imports."""
+    """Run import-linter on a copy of the package, and return the completed process.
+
+    `edit` maps paths of modules, relative to the package, to text that is appended to them.
+    """
     for path in PACKAGE.rglob("*.py"):
         place = tmp_path / "goldilocks_zone" / path.relative_to(PACKAGE)
         place.parent.mkdir(parents=True, exist_ok=True)

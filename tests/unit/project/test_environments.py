@@ -99,7 +99,10 @@ def test_the_executor_for_slurm_is_pinned():
 
 @functools.cache
 def names_imported(path):
-    """Full names of the modules that a file imports, and of the objects that it imports from them."""
+    """Pairs (name, path) of the modules that a file imports and of the objects that it imports from them.
+
+    The path is that of a module of this name in scripts/, which exists only for modules of ours.
+    """
     found = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):

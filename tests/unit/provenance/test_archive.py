@@ -19,7 +19,7 @@ TERMS |= {"conformsTo", "about", "File", "Dataset", "CreativeWork"}
 
 @pytest.fixture
 def packed(tmp_path):
-    """An archive's members by name, and its metadata's entities by their @id."""
+    """Pack an archive; returns its members by name, the entities of its RO-Crate metadata by @id, and the metadata."""
     contents = {name: tmp_path / "source" / name for name in NAMES}
     for name, path in contents.items():
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -31,7 +31,7 @@ def test_provenance_names_commit_versions_and_settings():
 
 
 def repository(folder):
-    """Make a folder a repository with one commit, and return the commit."""
+    """Make a folder a git repository with one commit, and return the commit's hash, shortened to 12 digits or more."""
     identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
     for command in (["init", "-q"], ["add", "-A"], [*identity, "commit", "-qm", "first", "--allow-empty"]):
         subprocess.run(["git", *command], cwd=folder, check=True)

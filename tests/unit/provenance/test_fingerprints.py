@@ -18,7 +18,7 @@ LOCK = ROOT / "requirements.txt"
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """A script that imports `room.a` directly and `room.b` through it, and an excluded module."""
+    """Folder of a made-up package with a script that imports `room.a`, through it `room.b`, and an excluded module."""
     monkeypatch.setattr(fingerprints, "PACKAGE", tmp_path)
     (tmp_path / "script.py").write_text(
         '"""Doc."""\nfrom goldilocks_zone.room import a\nfrom goldilocks_zone.storage import files\nprint(a.f(1))\n'
@@ -77,7 +77,7 @@ def test_what_changes_a_fingerprint(package, file, old, new, changes):
 
 @pytest.fixture
 def cache(tmp_path_factory, monkeypatch):
-    """Path of a cache that does not exist yet."""
+    """Path of the user's cache of fingerprints during this test, at which there is no file yet."""
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
     fingerprints._opened.cache_clear()
@@ -85,14 +85,14 @@ def cache(tmp_path_factory, monkeypatch):
 
 
 def recorded(script):
-    """The record of a script, made as in a new process."""
+    """Fingerprint of a script as a new process would record it, after reading the cache from its file."""
     fingerprints._opened.cache_clear()
     return fingerprints.record(script)
 
 
 @pytest.fixture
 def script(package):
-    """The script, with the lock file that its record depends on in a folder above."""
+    """Path of the made-up package's script, moved to scripts/, with the lock file in the folder above."""
     (package / "scripts").mkdir()
     shutil.copy(LOCK, package)
     return (package / "script.py").rename(package / "scripts/script.py")

@@ -32,7 +32,10 @@ def one_thread():
 
 
 def hessian_of(network, theta):
-    """(products, dense matrix): the package's forward over reverse and torch's reverse over reverse."""
+    """Hessian of a network's loss: a function that multiplies rows by it, and the dense matrix (D, D).
+
+    The function is the package's forward over reverse, and the matrix comes from torch's reverse over reverse.
+    """
 
     def products(vectors):
         problem = Problem(network.logits, network.inputs, network.targets)
@@ -42,7 +45,10 @@ def hessian_of(network, theta):
 
 
 def gauss_newton_of(network, theta):
-    """(products, dense matrix): the package's factor and the Hessian of the loss of the linearised network."""
+    """G of a network's loss: a function that multiplies rows by it, and the dense matrix (D, D).
+
+    The function uses the package's G, and the matrix is the Hessian of the loss of the linearised network.
+    """
     identity = torch.eye(len(theta), dtype=torch.float64)
     problem = Problem(network.logits, network.inputs, network.targets)
     factored = curvature_hessian.plane_hessian(problem, theta, identity)
@@ -62,7 +68,7 @@ MATRICES = {"hessian": hessian_of, "gauss_newton": gauss_newton_of}
 
 @pytest.fixture(scope="module", params=itertools.product(["fc-9x2-relu", "fc-7-6-tanh-nobias"], MATRICES), ids="-".join)
 def curved(request):
-    """(products, dense matrix) of a small network at r_X."""
+    """H or G of a small network at r_X: a function that multiplies rows by it, and the dense matrix (D, D)."""
     label, kind = request.param
     network = model(label)
     return MATRICES[kind](network, network.initialisation(0, 1.0))
@@ -311,7 +317,7 @@ def test_one_probe_has_no_error():
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"count": 20}, "20 eigenpairs asked for of a matrix of size 20"),
+        ({"count": 20}, "20 eigenpairs were asked for, but the matrix has size 20"),
         ({"count": 0}, "ask for 1 to 19"),
         ({"which": "BE"}, "'BE' of the spectrum is unknown"),
         ({"start": np.zeros(20)}, "not all zero"),
@@ -346,7 +352,7 @@ def test_eigenpairs_that_do_not_converge_are_refused():
         ({"probes": np.zeros((2, 5))}, "zero or not finite"),
         ({"probes": np.full((2, 5), np.inf)}, "zero or not finite"),
         ({"products": lambda v: v * np.nan}, "product of the matrix with a vector is not finite"),
-        ({"products": lambda v: v[:1]}, r"shape \(2, 5\) have shape \(1, 5\)"),
+        ({"products": lambda v: v[:1]}, r"the shape \(1, 5\) for vectors of shape \(2, 5\)"),
     ],
 )
 def test_wrong_densities_are_refused(change, message):

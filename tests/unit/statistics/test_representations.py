@@ -16,7 +16,7 @@ def random() -> np.random.Generator:
 
 
 def random_encoder(x: np.ndarray, seed: int, hidden: int = 64, size: int = 16) -> np.ndarray:
-    """Outputs of an untrained ReLU network with two hidden layers."""
+    """Outputs (n, `size`) of an untrained ReLU network with two hidden layers of width `hidden`, for inputs x."""
     random, widths = np.random.default_rng(seed), [x.shape[-1], hidden, hidden, size]
     for number, (i, o) in enumerate(itertools.pairwise(widths)):
         x = x @ random.standard_normal((i, o)) / np.sqrt(i)
@@ -25,7 +25,7 @@ def random_encoder(x: np.ndarray, seed: int, hidden: int = 64, size: int = 16) -
 
 
 def effective_rank(z: np.ndarray) -> float:
-    """exp of the entropy of the covariance's eigenvalues over their sum, a scale-invariant measure."""
+    """Effective rank of representations z (n, e): exp of the entropy of their covariance's normalised eigenvalues."""
     values = np.linalg.eigvalsh(np.cov(z.T))
     shares = values / values.sum()
     return float(np.exp(-np.sum(shares * np.log(shares))))

@@ -28,7 +28,7 @@ def flattened(arrays):
 
 
 def matrix(projection, dtype=torch.float32):
-    """M (D, d), column by column."""
+    """Matrix M (D, d) of a projection, column by column from the images of unit vectors."""
     return flattened(projection.forward(torch.eye(projection.dimension, dtype=dtype))).T
 
 

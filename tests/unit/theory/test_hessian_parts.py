@@ -92,7 +92,7 @@ def test_the_residual_part_vanishes_within_a_layer_and_its_biases(label):
 
 
 def layers(module):
-    """Offset and number of each layer's parameters, biases included."""
+    """Yield, for each layer with weights, the index of its first parameter and its number of parameters with biases."""
     start = 0
     for layer in module.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d):

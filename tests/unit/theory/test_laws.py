@@ -26,7 +26,7 @@ def full_hessian(network, theta, examples=None):
 
 
 def ratios_on_planes(hessian, kind, dimensions, name):
-    """κ_d on PLANES random planes of the full space, shape (dimensions, PLANES)."""
+    """κ of the projections of a `hessian` (D, D) onto PLANES random planes, (dimensions, PLANES)."""
     eta = np.ones(len(hessian))
     found = np.empty((len(dimensions), PLANES))
     for i in range(PLANES):
@@ -39,7 +39,7 @@ def ratios_on_planes(hessian, kind, dimensions, name):
 
 @pytest.fixture(scope="module")
 def large_network():
-    """D = 3,950, so that d/D stays near 1 % at d = 50."""
+    """Model with D = 3,950 parameters, so that d/D stays near 1 % at d = 50."""
     return model("fc-50x2-relu-nobias", inputs=24, classes=5, examples=100)
 
 

@@ -19,7 +19,10 @@ def uniform(n, classes):
 
 
 def samples(n, classes, weights, cluster, noise, count, name, outputs=None, labels="independent"):
-    """Independent samples of the model, at uniform p unless outputs are given."""
+    """Draw SAMPLES independent samples of the random model with `count` eigenvalues, at uniform p without `outputs`.
+
+    `name` is part of the names of their random streams.
+    """
     found = []
     for number in range(SAMPLES):
         random = stream("test of the random model", name, number)
@@ -31,13 +34,16 @@ def samples(n, classes, weights, cluster, noise, count, name, outputs=None, labe
 
 
 def holds(values, expected):
-    """Whether the mean of independent values agrees with the expected one within ERRORS standard errors."""
+    """Whether the mean of independent `values` lies within ERRORS standard errors of `expected`."""
     values = np.asarray(values)
     return abs(values.mean() - expected) < ERRORS * values.std(ddof=1) / np.sqrt(len(values))
 
 
 def explicit(draw):
-    """J (D, n · k), without its component along (1, …, 1), in a random orthonormal basis of the space of weights."""
+    """Jacobian J (D, n · k) of a draw as a dense array, without its component along (1, …, 1).
+
+    The space of weights has a random orthonormal basis.
+    """
     n, classes = draw.outputs.shape
     basis = np.linalg.qr(stream("a basis").standard_normal((draw.weights, draw.factor.shape[1])))[0]
     columns = (basis @ draw.factor.dense().T).reshape(draw.weights, n + 1, classes - 1)
@@ -237,7 +243,7 @@ def test_kappa_of_nearly_saturated_outputs():
 
 
 def explicit_products(p, weights, cluster, noise, number):
-    """JᵀJ of a draw by its definition."""
+    """Draw J at outputs p (n, k) by the definition of the model, and return JᵀJ (n · k, n · k)."""
     n, classes = p.shape
     random = stream("explicit products", number)
     j = noise * random.standard_normal((weights, n, classes)) + cluster * random.standard_normal((weights, 1, classes))

@@ -37,7 +37,10 @@ def test_kernels_at_their_ends_and_slopes():
 
 
 def layer_products(width, depth, x, y, seed):
-    """σ_l² times products of an output's derivatives by each layer's weights (n,), for one random network."""
+    """σ_l² times inner products of an output's derivatives by each layer's weights, at two inputs x and y.
+
+    Returns (`depth`, 2, 2), for all pairs of the two inputs. The weights are those of one random network.
+    """
     rng = np.random.default_rng(seed)
     sizes = [x.size, *[width] * (depth - 1), 1]
     weights = [rng.standard_normal((o, i)) * np.sqrt(2 / i) for i, o in itertools.pairwise(sizes)]

@@ -30,7 +30,11 @@ def problem(label="fc-9x2-relu"):
 
 
 def subset(kind, network, seed, scales=SCALES):
-    """The subset of one seed, in double precision."""
+    """Subset of parameter space in which three members with this seed are trained, in double precision.
+
+    `kind` is full, plane or sphere, and possibly a variant after a space. `scales` are factors of one initialisation,
+    one for each member, or of its norm on spheres.
+    """
     point = network.initialisation(seed, 1.0)
     points = scales[:, None] * point
     shapes = [parameter.shape for parameter in network.module.parameters()]
@@ -65,7 +69,10 @@ def run(trained, network, log_at=(0, 100, 200), **options):
 
 
 def alone(kind, network, seed, member, optimiser, steps=200, batch=16, momentum=0.9, loss=nn.functional.cross_entropy):
-    """One member in a plain PyTorch loop: explicit M, torch's optimiser at the member's own rate."""
+    """Coordinates of one member of an ensemble after training in a plain PyTorch loop.
+
+    The loop has a dense matrix M, and torch's optimiser at the member's own rate.
+    """
     part = subset(kind, network, seed)
     start = part.start[member]
     columns = [
@@ -199,7 +206,10 @@ STANDING = {"optimiser": "sgd", "batch": None, "rates": double(0.1, 1e200, 0.3)}
 
 
 def standing(network, **changed):
-    """Three members: one diverges, and one, whose bias-free layers are all zero, never moves."""
+    """Ensemble of three members of a network without biases: the first starts at zero and never moves.
+
+    The second one diverges. `changed` replaces options.
+    """
     return ensemble("full free", network, scales=double(0.0, 1.0, 1.0), **{**STANDING, **changed})
 
 

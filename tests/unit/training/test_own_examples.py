@@ -20,7 +20,7 @@ POINTS = torch.stack([NETWORK.initialisation(draw, 1.0) for draw in range(MEMBER
 
 
 def ensemble(members=range(MEMBERS), inputs=INPUTS, labels=LABELS, names=NAMES, **changed):
-    """Members trained together, each on its own examples."""
+    """Ensemble of these `members`, which are trained together, each on its own examples; `changed` replaces options."""
     chosen = list(members)
     shapes = [parameter.shape for parameter in NETWORK.module.parameters()]
     own = {"steps": 30, "batch": 5, "optimiser": "sgd", "momentum": 0.5, "own_examples": True, **changed}
@@ -35,7 +35,10 @@ def train(trained, log_at=(0, 30), checkpoint=None):
 
 
 def alone(member, keep_last, steps=30, batch=5):
-    """One member trained in a plain torch loop."""
+    """Parameters (D,) of one member after training in a plain torch loop.
+
+    `keep_last` says whether the last, smaller batch of an epoch is used.
+    """
     theta = nn.Parameter(POINTS[member].clone())
     optimiser = torch.optim.SGD([theta], lr=0.05, momentum=0.5)
     per_epoch = -(-N // batch) if keep_last else N // batch

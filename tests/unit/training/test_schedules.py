@@ -21,7 +21,7 @@ SHAPES = [parameter.shape for parameter in NETWORK.module.parameters()]
 
 
 class Heavier(SeparateLoss):
-    """Cross-entropy times a weight."""
+    """Cross-entropy times a constant `weight`, as a loss of the package."""
 
     name = "heavier"
 
@@ -41,7 +41,7 @@ def heavier(step):
 
 
 def fresh(step):
-    """Inputs (m, n, 6) and labels (m, n) of all members."""
+    """Inputs (m, n, 6) and labels (m, n) of all members, drawn anew for each training step."""
     random = stream("fresh", step)
     inputs, labels = random.standard_normal((MEMBERS, N, 6)), random.integers(0, 4, (MEMBERS, N))
     return torch.as_tensor(inputs), torch.as_tensor(labels)
@@ -61,7 +61,7 @@ def train(trained, log_at=(0, 10, 20, STEPS), checkpoint=None):
 
 
 def alone(member, steps=STEPS):
-    """Parameters after each step of one member in a plain torch loop."""
+    """Parameters (steps + 1, D) of one member at the start and after each step, in a plain torch loop."""
     theta, places = nn.Parameter(POINTS[member].clone()), [POINTS[member].clone()]
     for step in range(steps):
         optimiser = torch.optim.SGD([theta], lr=0.05 * decay(step))

@@ -14,14 +14,14 @@ RATE = 0.1
 
 @pytest.fixture(params=[False, True])
 def flushed(request):
-    """Whether the caller has subnormal numbers set to zero already."""
+    """Let the caller set subnormal numbers to zero, or not; returns which of the two."""
     torch.set_flush_denormal(request.param)
     yield request.param
     torch.set_flush_denormal(False)
 
 
 def ensemble():
-    """A member whose gradients are zero and subnormal, and one that learns."""
+    """Ensemble of two members: the gradients of the first are zero or subnormal numbers, and the second one learns."""
     weights = torch.tensor([[92.0, 0.0], [0.1, 0.0]])
     module = nn.Sequential(nn.Flatten(), nn.Linear(1, 2, bias=False))
     problem = Problem(module, torch.ones(4, 1), torch.zeros(4, dtype=torch.int64))

@@ -29,12 +29,12 @@ def _at_minimum(cell: Cell, minimum: str) -> Cell:
     """
     if "x" not in cell.coords:
         raise NotTested("the study's radii are not in units of r_X")
-    need(1, int((cell["minimum"] == minimum).sum()), f"minima {minimum}")
+    need(1, int((cell["minimum"] == minimum).sum()), f"minima called {minimum}")
     return cell.sel(minimum=minimum).isel(epoch=-1, scaling=0)
 
 
 def shares(cell: Cell, variable: str) -> np.ndarray:
-    """E (draw, radius), which is a `variable` of captured shares at the rank C − 1; NaN where missing.
+    """The curves E (draw, radius): the captured shares in `variable` at rank C − 1; NaN where missing.
 
     Raises NotTested if the run has no such variable or too few eigenvectors.
     """

@@ -36,7 +36,10 @@ def at_every_radius(cell: Cell, variable: str, dimension: int, window: Window) -
 
 
 def mean_over_radii(cell: Cell, variable: str, window: Window, dimension: int | None = None) -> list[Estimate]:
-    """A variable averaged over the window's radii, draw by draw."""
+    """Mean over draws of a variable averaged over the window's radii.
+
+    `dimension` is needed if the variable has this axis.
+    """
     selected = curves.in_x(cell, window)[variable]
     if "dimension" in selected.dims:
         selected = _selected(cell, dimension, window)[variable]
@@ -44,7 +47,10 @@ def mean_over_radii(cell: Cell, variable: str, window: Window, dimension: int | 
 
 
 def difference_over_dimensions(cell: Cell, variable: str, dimensions: Sequence[int], window: Window) -> list[Estimate]:
-    """A variable at the first of two dimensions minus at the second, paired over draws, at each radius."""
+    """Value of a variable at the first of two `dimensions` minus its value at the second, paired over draws.
+
+    There is one estimate for each radius of the window.
+    """
     pairs = zip(*(curves.by_radius(_selected(cell, d, window)[variable]) for d in dimensions))
     return [estimates.difference(*pair, _resolution(cell, variable, min(dimensions))) for pair in pairs]
 
@@ -57,7 +63,7 @@ def finite_dimension_error(cell: Cell, dimension: int, window: Window) -> list[E
     """
     here = _selected(cell, dimension, window)
     if "full_trace" not in here:
-        raise NotTested("the study has no full-space probes")
+        raise NotTested("the study has no random probes of the full space (its key probes is 0)")
     predicted = finite_dimension_law(here["full_trace"] / here["full_frobenius_norm"], dimension)
     return [estimates.mean((here["trace_over_norm"] / predicted - 1).mean("radius").values)]
 
@@ -78,7 +84,10 @@ def coefficient_of_variation(cell: Cell, variable: str, dimension: int, window: 
     here = _selected(cell, dimension, window)
     planes = int(here.attrs["planes"])
     if planes < 2:
-        raise NotTested("the study has one plane per initialisation: the parts cannot be told apart")
+        raise NotTested(
+            "the study has one plane per initialisation, and at least 2 are needed to tell the spread over planes from "
+            "that over initialisations"
+        )
     pairs = zip(*(curves.by_radius(here[name]) for name in (variable, f"{variable}_plane_variance")))
     return [estimates.coefficients_of_variation(*pair, planes)[part] for pair in pairs]
 
@@ -216,7 +225,10 @@ def collapse_gain(cell: Cell, variable: str, dimension: int, window: Window, ove
 
 
 def _left_out_error(places: np.ndarray, values: np.ndarray) -> float:
-    """Mean absolute error of predicting each curve (row) by the mean of the others, in the range that all cover."""
+    """Mean absolute error of predicting each curve by the mean of the others, in the range that all others cover.
+
+    `places` and `values`, both (curves, r), have one curve in each row.
+    """
     rows = range(len(values))
     errors = [curves.apart(places, values, i, [j for j in rows if j != i]) for i in rows]
     return float(np.abs(np.concatenate(errors)).mean())
@@ -259,9 +271,9 @@ def _share(values: np.ndarray, places: Sequence[np.ndarray]) -> float:
 
 
 def plateau_error(cell: Cell, dimension: int, window: Window) -> list[Estimate]:
-    """Relative error of κ_d, averaged over the window, against `finite_dimension_law` at κ = √(C − 1), C classes (by5).
+    """Mean κ_d over the window divided by its prediction, minus 1, draw by draw (by5).
 
-    The error is measured over predicted, minus 1.
+    The prediction is `finite_dimension_law` at κ = √(C − 1) for C classes.
     """
     here = _selected(cell, dimension, window)
     predicted = finite_dimension_law(np.sqrt(cell["class_count"].item() - 1), dimension)
@@ -277,7 +289,7 @@ def layer_trace_error(cell: Cell, window: Window, name: str) -> list[Estimate]:
     """
     here = curves.in_x(cell, window)
     if "layer_trace" not in here:
-        raise NotTested("the study has no layer-wise probes")
+        raise NotTested("the study has no random probes of single layers (its key layer_probes is 0)")
     functional, found = here["radial_derivative"] / _depth(cell), []
     for i in range(here.sizes["radius"]):
         traces = here["layer_trace"].isel(radius=i).dropna("layer", how="all").transpose("layer", "draw").values

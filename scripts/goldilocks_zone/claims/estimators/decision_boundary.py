@@ -59,7 +59,7 @@ class Reading:
     times: float = 1.0
 
     def of(self, cell: Cell) -> xr.DataArray:
-        """The values (draw, …), with an axis of all trained minima if `minimum` is "every".
+        """Values (draw, …) of the reading in a cell, with an axis of all trained minima if `minimum` is "every".
 
         Raises NotTested if the run lacks the variable or the place, or has several radii.
         """
@@ -133,7 +133,10 @@ def _whole(cell: Cell, *readings: Given) -> list[np.ndarray]:
 
 
 def _each(cell: Cell, of: Given) -> Iterator[Given]:
-    """Yield the reading `of`, once for each scaling but none, or for each trained minimum, if this field is "each"."""
+    """Yield the reading `of` or, if its scaling or minimum is "each", one reading for each label of this axis.
+
+    The labels "none" and "untrained" are left out. Raises NotTested if there is no other label.
+    """
     axis = next((name for name in ("scaling", "minimum") if of.get(name) == EACH), None)
     if axis is None:
         yield of
@@ -158,10 +161,10 @@ def boundary_value(cell: Cell, of: Given) -> list[Estimate]:
 
 
 def boundary_contrast(cell: Cell, of: Given, less: Given, against: Given | None = None) -> list[Estimate]:
-    """The reading `of` minus the same reading with the fields `less` in place of its own, draw by draw.
+    """The reading `of` minus the reading {**of, **less}, draw by draw.
 
-    With `against`, a second difference is subtracted from this one: that of the same two readings, with the fields
-    `against` in place of their own.
+    With `against`, a second difference is subtracted from this one: the reading {**of, **against} minus the reading
+    {**of, **less, **against}.
     """
     found = []
     for each in _each(cell, of):
@@ -174,7 +177,7 @@ def boundary_contrast(cell: Cell, of: Given, less: Given, against: Given | None 
 
 
 def largest_error(cell: Cell, of: Given) -> list[Estimate]:
-    """The largest error of an identity over draws and all values of the reading `of`."""
+    """Largest value of the reading `of`, the error of an identity, over draws and all remaining axes."""
     found = (_whole(cell, each)[0] for each in _each(cell, of))
     return [estimates.largest(each.reshape(-1, each.shape[-1]).max(0)) for each in found]
 
@@ -198,10 +201,10 @@ CORRELATIONS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {"kendall":
 def minima_order(
     cell: Cell, of: Given, with_: Given, rival: Given | None = None, absolute: bool = True, by: str = "kendall"
 ) -> list[Estimate]:
-    """Correlation of the readings `of` and `with_` over the trained minima of each draw; `by` "kendall" or "spearman".
+    """Correlation, over the trained minima of each draw, of the readings `of` and {**of, **with_}; mean over draws.
 
-    With a reading `rival`, the correlation of `rival` with `with_` is subtracted, or its absolute value if `absolute`
-    is True. `with_` and `rival` hold the fields that replace those of `of`. Raises NotTested with fewer than
+    `by` is the coefficient, "kendall" or "spearman". With `rival`, the correlation of the readings {**of, **rival} and
+    {**of, **with_} is subtracted, or its absolute value if `absolute` is True. Raises NotTested with fewer than
     LEAST_MINIMA minima, or if too few draws have varying values.
     """
     readings = [{**of, **each, "minimum": EVERY} for each in ({}, with_, *([rival] if rival else []))]
@@ -219,9 +222,9 @@ def minima_order(
 
 
 def pooled_correlation(cell: Cell, of: Given, with_: Given, name: str) -> list[Estimate]:
-    """Spearman correlation of the readings `of` and `with_`, pooled over all trained minima of all draws.
+    """Spearman correlation of the readings `of` and {**of, **with_}, pooled over all trained minima of all draws.
 
-    `with_` holds the fields that replace those of `of`. The bootstrap resamples draws; `name` names its random stream.
+    The bootstrap resamples draws; `name` names its random stream.
     """
     pair = np.stack(_whole(cell, *({**of, **each, "minimum": EVERY} for each in ({}, with_))))
     estimate = estimates.bootstrapped(lambda sample: spearman(*sample.reshape(2, -1)), pair, name)
@@ -231,9 +234,9 @@ def pooled_correlation(cell: Cell, of: Given, with_: Given, name: str) -> list[E
 def share_of_effect(cell: Cell, of: Given, less: Given, effect: Given) -> list[Estimate]:
     """Ratio of a contrast to an effect: the ratio of their means over draws, with Fieller's interval.
 
-    The contrast is the reading `of` minus the same reading with the fields `less` in place of its own. The effect is
-    the reading `of` at the scaling "none" with the fields `effect` in place of its own, minus the same reading at the
-    minimum "normal". Raises NotTested if the effect is not significantly different from 0.
+    The contrast is the reading `of` minus the reading {**of, **less}. The effect is the reading {**of, **effect}, with
+    the scaling "none" unless `effect` has another, minus the same reading at the minimum "normal". Raises NotTested if
+    the effect is not significantly different from 0.
 
     If the effect is positive, the interval of level 1 − 2p lies within ±s if and only if two one-sided tests of level p
     over draws both succeed: that contrast − s · effect is below 0, and that contrast + s · effect is above 0.
@@ -276,7 +279,8 @@ def rank_bound(cell: Cell) -> float:
     """
     network, dataset = parse_network(cell["network"].item()), planar_shapes.of(cell["dataset"].item())
     if dataset is None or network.activation != "relu" or network.depth != 3 or not network.biases:
-        raise NotTested("the bound on the rank holds only for ReLU networks of three weight layers in the plane")
+        kind = "ReLU networks with biases and three weight layers, on inputs in the plane"
+        raise NotTested(f"the bound on the rank holds only for {kind}")
     shapes = network.weight_shapes(dataset.shape.image, dataset.classes)
     sizes = [outputs * (inputs + 1) for outputs, inputs in shapes]
     examples = settings(cell).get("examples") or dataset.examples

@@ -84,7 +84,10 @@ def crossing_gap(cell: Cell, dimension: int, edge: str, norm: str = "spectral_no
 def scale_exponent(
     cell: Cell, variable: str, dimension: int, window: Window, factor: int, constant: int
 ) -> list[Estimate]:
-    """Slope of log10 of a variable over log10 α in the window, minus `factor` n + `constant` for n weight layers."""
+    """Slope of log10 of a variable over log10 α in the window, minus the expected slope (`factor` · n + `constant`).
+
+    n is the number of weight layers.
+    """
     here = curves.in_scale(cell.sel(dimension=dimension), window, least=3)
     values = np.log10(curves.by_radius(here[variable]))
     slopes = np.polyfit(np.log10(here["radius"].values), values, 1)[0]
@@ -98,7 +101,7 @@ def layer_block(cell: Cell) -> list[Estimate]:
     Raises NotTested without layer-wise probes.
     """
     if "layer_residual" not in cell:
-        raise NotTested("the study has no layer-wise probes")
+        raise NotTested("the study has no random probes of single layers (its key layer_probes is 0)")
     found = cell["layer_residual"]
     return [estimates.largest(found.max([axis for axis in found.dims if axis != "draw"]).values)]
 

@@ -20,7 +20,7 @@ SUCCESS = "success"
 
 
 def horizon_contrast(cell: Cell, of: Given, less: Given) -> list[Estimate]:
-    """A reading `of` R² minus the same reading with the fields `less` in place of its own; R² below 0 counts as 0.
+    """R² in the reading `of` minus R² in the reading {**of, **less}, draw by draw; R² below 0 counts as 0.
 
     R² is clipped because a decoder can always predict the mean, which has R² = 0. Otherwise divergent predictions would
     dominate the mean over draws.
@@ -41,7 +41,7 @@ def planner_advantage(cell: Cell, of: Given, rivals: list[str]) -> list[Estimate
         raise NotTested(f"this run has measured no {SUCCESS}")
     labels = cell["planner"].values.tolist()
     named = [label for label in labels if any(fnmatchcase(label, pattern) for pattern in rivals)]
-    need(2, len(named), f"planners to choose from, of {', '.join(rivals)}")
+    need(2, len(named), f"of the planners {', '.join(rivals)} to choose the best from")
     own = Reading.of({"variable": SUCCESS, **of}).values(cell)
     place = {axis: value for axis, value in of.items() if axis != "planner"}
     best = Reading.of({"variable": SUCCESS, **place, "best": ("planner",)}).values(cell.sel(planner=named))
@@ -49,7 +49,7 @@ def planner_advantage(cell: Cell, of: Given, rivals: list[str]) -> list[Estimate
 
 
 def planner_contrast(cell: Cell, of: Given, less: Given) -> list[Estimate]:
-    """Success rate in the reading `of` minus that with the fields `less` in place of its own, paired over draws."""
+    """Success rate in the reading `of` minus the success rate in {**of, **less}, paired over draws."""
     return [_difference(cell, *(Reading.of({"variable": SUCCESS, **of, **each}).values(cell) for each in ({}, less)))]
 
 
@@ -60,7 +60,10 @@ def planner_success(cell: Cell, of: Given) -> list[Estimate]:
 
 
 def _difference(cell: xr.Dataset, first: np.ndarray, second: np.ndarray) -> Estimate:
-    """Mean paired difference of success rates (shares of the starts), over draws in which both are known."""
+    """Mean of the paired differences `first` − `second` of success rates (draw,), over draws in which both are finite.
+
+    Success rates are shares of the cell's number of starts.
+    """
     return estimates.difference(*_known(first, second), 1 / _starts(cell))
 
 

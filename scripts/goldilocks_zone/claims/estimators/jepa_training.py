@@ -49,7 +49,7 @@ class Reading:
         return cls(**own, at={key: value for key, value in given.items() if key not in OWN})
 
     def values(self, cell: Cell) -> np.ndarray:
-        """The values (draw,), NaN where missing.
+        """Values (draw,) of the reading in a cell; NaN where missing.
 
         Raises NotTested if the study lacks the variable or place, or leaves several values of an axis.
         """
@@ -100,7 +100,7 @@ def _of_best(values: xr.DataArray, judged: xr.DataArray, axes: list[str]) -> np.
     if left := [axis for axis in judged.dims if axis not in (*axes, "draw")]:
         raise NotTested(f"the study has several values of {left[0]}, of which the claim names none")
     values, judged = (each.transpose(*axes, "draw").values.reshape(-1, each.sizes["draw"]) for each in (values, judged))
-    need(2, judged.shape[1], "draws, of which others choose the best place")
+    need(2, judged.shape[1], "draws (each draw's best place is chosen by the others)")
     others = np.stack([np.delete(judged, draw, 1).mean(1) for draw in range(judged.shape[1])], 1)
     return values[np.where(np.isfinite(others), others, -np.inf).argmax(0), np.arange(judged.shape[1])]
 
@@ -135,10 +135,10 @@ def embedding_value(cell: Cell, of: Given) -> list[Estimate]:
 
 
 def embedding_contrast(cell: Cell, of: Given, less: Given, against: Given | None = None) -> list[Estimate]:
-    """Difference of two readings, draw by draw: `of`, minus `of` with its fields replaced by those in `less`.
+    """The reading `of` minus the reading {**of, **less}, draw by draw.
 
-    A reading is a variable and the place in the study where it is read. With `against`, the same difference is taken
-    again with the fields of both readings replaced by those in `against`, and is subtracted from the first one.
+    A reading is a variable and the place in the study where it is read. With `against`, a second difference is
+    subtracted from this one: the reading {**of, **against} minus the reading {**of, **less, **against}.
     """
     first, second = _sides(cell, [of], less, against)
     return [estimates.difference(first[0], second[0], _resolution(of))]
@@ -165,7 +165,7 @@ def embedding_slope(
 
 
 def embedding_ratio(cell: Cell, of: Given, to: Given) -> list[Estimate]:
-    """The reading `of` divided by the same reading with the fields `to` in place of its own, draw by draw.
+    """The reading `of` divided by the reading {**of, **to}, draw by draw.
 
     Raises NotTested if a denominator is 0.
     """
@@ -176,7 +176,7 @@ def embedding_ratio(cell: Cell, of: Given, to: Given) -> list[Estimate]:
 
 
 def embedding_correlation(cell: Cell, of: Given, with_: Given, name: str) -> list[Estimate]:
-    """Spearman correlation over draws of the reading `of` and the same with the fields `with_` in place of its own.
+    """Spearman correlation over draws of the readings `of` and {**of, **with_}.
 
     The bootstrap resamples draws; `name` names its random stream. Raises NotTested with fewer than LEAST_CORRELATED
     draws, or if a reading is equal in every draw.
@@ -193,19 +193,17 @@ def embedding_correlation(cell: Cell, of: Given, with_: Given, name: str) -> lis
 def embedding_error(cell: Cell, of: Given, less: Given | None = None) -> list[Estimate]:
     """The largest absolute error of an identity over draws.
 
-    The error is the reading `of`. With `less`, it is the difference between this reading and the same with the fields
-    `less` in place of its own.
+    The error is the reading `of` or, with `less`, the reading `of` minus the reading {**of, **less}.
     """
     first, *second = _whole(cell, of, *([] if less is None else [{**of, **less}]))
     return [estimates.largest(np.abs(first - (second[0] if second else 0)))]
 
 
 def _sides(cell: Cell, places: list[Given], less: Given, against: Given | None) -> tuple[np.ndarray, np.ndarray]:
-    """Both sides of a contrast of readings, each (place, draw); the caller subtracts the second side from the first.
+    """Both sides of a contrast, each (place, draw), for each reading `of` in `places`; callers subtract the second.
 
-    Without `against`, the first side are the readings `places`, and the second side the same readings with the fields
-    `less` in place of their own. With `against`, the first side is the difference of these two, and the second side is
-    the same difference of readings with the fields `against` in place of their own.
+    Without `against`, the sides are the reading `of` and the reading {**of, **less}. With `against`, the first side is
+    the difference of these two, and the second side is {**of, **against} minus {**of, **less, **against}.
     """
     changes = [{}] if against is None else [{}, against]
     readings = [{**of, **each, **change} for of in places for change in changes for each in ({}, less)]
@@ -216,5 +214,5 @@ def _sides(cell: Cell, places: list[Given], less: Given, against: Given | None) 
 
 
 def _number(value: object) -> float:
-    """A number, or the number at the end of a name."""
+    """The given number, or the number at the end of a name, such as 8 for rings_8."""
     return float(re.search(r"[0-9.]+$", str(value))[0])

@@ -221,7 +221,7 @@ def residual_share(cell: Cell, stage: str) -> list[Estimate]:
 
 
 def shared_top_space(cell: Cell, stage: str) -> list[Estimate]:
-    """The smallest cosine between the spaces spanned by the top C − 1 eigenvectors of G and of the Hessian."""
+    """Cosine of the largest principal angle between the spans of the top C − 1 eigenvectors of G and of the Hessian."""
     return [estimates.mean(_stage(cell, stage, "top_space_cosine").values)]
 
 
@@ -265,9 +265,10 @@ PREDICTED: dict[str, tuple[str, Callable[[xr.Dataset, int], xr.DataArray]]] = {
 def predictions(cell: Cell, predicted: str, rung: str) -> dict[str, np.ndarray]:
     """Natural logarithms of a quantity in the random model and as measured, as {"model": …, "measured": …}.
 
-    `predicted` is a key of PREDICTED. `rung` is a choice of the model's inputs. The run may have a prediction by a
-    simpler formula, too, which is added as "formula". All arrays are (draw, step), at the steps at which all are known
-    in every draw. Raises NotTested with fewer than 3 such steps.
+    `predicted` is a key of PREDICTED. `rung` names the inputs that the model takes, RUNGS in
+    `measurements.local_geometry`. If the run also has the prediction of a simpler formula, it is added as "formula".
+    All arrays are (draw, step), at the steps at which all are known in every draw. Raises NotTested with fewer than 3
+    such steps.
     """
     run, (variable, measure) = _run(cell), PREDICTED[predicted]
     found = {"model": run[variable].sel(rung=rung, drop=True), "measured": measure(run, _classes(cell))}
@@ -306,7 +307,7 @@ def calibration_error(cell: Cell, predicted: str, rung: str, against: str = "") 
         errors = errors - error(found["formula"])
     elif against == "constant":
         if len(measured) < 2:
-            raise NotTested("a constant is taken from the other draws, and this run has one")
+            raise NotTested("the constant for a draw comes from the other draws, and this run has only one draw")
         others = np.array([np.delete(measured, i, 0).mean() for i in range(len(measured))])
         errors = errors - error(others[:, None])
     return [estimates.mean(errors)]

@@ -112,7 +112,10 @@ def accuracy_edge(cell: Cell, edge: str, name: str) -> list[Estimate]:
 
 
 def dimensions_of(cell: Cell) -> tuple[np.ndarray, xr.Dataset]:
-    """Dimensions of the planes or spheres of a study in ascending order, and the cell sorted accordingly."""
+    """Dimensions (m,) of a cell's planes or spheres, ascending, and the cell with these m subspaces in the same order.
+
+    Training in full space is left out.
+    """
     names = [name for name in cell["subspace"].values.tolist() if not name.startswith("full-")]
     found = sorted((parse_subspace(name).dimension, name) for name in names)
     return np.array([d for d, _ in found]), cell.sel(subspace=[name for _, name in found])
@@ -121,8 +124,8 @@ def dimensions_of(cell: Cell) -> tuple[np.ndarray, xr.Dataset]:
 def dimension_needed(dimensions: np.ndarray, accuracies: np.ndarray, level: float) -> np.ndarray:
     """Reading (3,) of log10 of the smallest dimension d that reaches the accuracy `level`, interpolated in log10 d.
 
-    It is censored above the largest of the `dimensions` if none of them reaches the level, and below the smallest if
-    that one does.
+    `accuracies` (m,) are those at the ascending `dimensions` (m,). The reading is censored above the largest dimension
+    if none reaches the level, and below the smallest one if that one does.
     """
     x = np.log10(dimensions)
     reached = np.flatnonzero(accuracies >= level)
@@ -164,7 +167,7 @@ def intrinsic_dimension(cell: Cell, share: float, published: int, name: str) -> 
     values = accuracy(ordered).isel(radius=0).transpose("subspace", "draw").values
     baseline = accuracy(cell.sel(subspace="full-free")).isel(radius=0).values
     if values[-1].mean() < share * baseline.mean():
-        raise NotTested("no dimension of this run reaches the share of the baseline")
+        raise NotTested(f"no dimension of this run reaches {share:g} of the accuracy in the whole space")
 
     def found(sample: np.ndarray) -> np.ndarray:
         means = sample.mean(1)
@@ -172,7 +175,8 @@ def intrinsic_dimension(cell: Cell, share: float, published: int, name: str) -> 
 
     samples = np.vstack([baseline, values])
     estimate = estimates.bootstrapped(lambda sample: found(sample)[1], samples, name)
-    reason = f"the dimension needed is censored: the smallest of this run, {dimensions[0]}, reaches the share"
+    reached = f"the smallest of this run, {dimensions[0]}, reaches {share:g} of the accuracy in the whole space"
+    reason = f"the dimension needed is censored: {reached}"
     return [estimates.read_off(estimate, found(samples), reason)]
 
 
@@ -231,7 +235,7 @@ def growth_exponent(cell: Cell, window: Window, steps: Sequence[int]) -> list[Es
     """
     inside = (cell["step"] >= steps[0]) & (cell["step"] <= steps[1])
     if inside.sum() < 3:
-        raise NotTested(f"this run logged {int(inside.sum())} steps from {steps[0]} to {steps[1]}")
+        raise NotTested(f"this run logged {int(inside.sum())} steps from {steps[0]} to {steps[1]}, 3 are needed")
     squares = np.square(curves.in_x(cell["norm"], window)).transpose("radius", "step", "draw")
     growth = (squares - squares.isel(step=0)).isel(step=inside.values).values
     logarithms = np.log10(cell["step"].values[inside.values])
@@ -269,10 +273,11 @@ def early_correlation(cell: Cell, variable: str, step: int, name: str, given: Se
 
 
 def best_of(count: int, scores: np.ndarray, outcomes: np.ndarray) -> float:
-    """Expected outcome of the best-scored of `count` randomly chosen initialisations, minus that of a random one.
+    """Expected outcome of the best-scored of `count` randomly chosen initialisations, minus the mean outcome.
 
-    Exact: the k-th smallest of n scores is the largest of a random subset with probability C(k−1, count−1)/C(n, count),
-    where C are binomial coefficients.
+    `scores` and `outcomes`, both (n,), have a value for each initialisation. The result is exact: the k-th smallest of
+    n scores is the largest of a random subset with probability C(k−1, count−1)/C(n, count), where C are binomial
+    coefficients.
     """
     order, n = np.argsort(scores, kind="stable"), len(scores)
     ranks, shares = np.arange(n), np.ones(n)
@@ -326,5 +331,5 @@ def map_difference(cell: Cell, window: Window) -> list[Estimate]:
             pair = xr.align(values.sel(radius=radius).dropna("draw"), there.dropna("draw"))
             found.append(estimates.difference(*(each.values for each in pair), resolution(cell)))
     if not found:
-        raise NotTested("no radius of this run but r_X is on its map of rate and temperature")
+        raise NotTested("the map of rate and temperature has no point for any radius of this run other than r_X")
     return [each for each in found if not each.open_end] or found
