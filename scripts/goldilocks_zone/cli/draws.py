@@ -74,8 +74,8 @@ def run(configfiles: list[Path]) -> None:
     path = Path("results", config.run, "claims.csv")
     if not path.exists():
         raise ValueError(
-            f"{path} is missing: the draws asked for are computed from the spreads in a finished run; build the run "
-            "first"
+            f"{path} is missing: the number of draws that a study needs follows from the intervals of a finished run; "
+            "build the run first"
         )
     with path.open(newline="", encoding="utf-8") as file:
         found = asked(definitions.load(CLAIMS), csv.DictReader(file))

@@ -29,7 +29,10 @@ class Block(NamedTuple):
 
 
 class ClaimsRecord(Section):
-    """Settings that claims depend on, besides the studies' results; `left_out`: datasets of each omitted study."""
+    """Settings that claims depend on, besides the studies' results.
+
+    `left_out` maps each study that the run omits to the datasets that it lacks.
+    """
 
     studies: list[str]
     left_out: dict[str, list[str]]

@@ -1,8 +1,8 @@
 """A run of the workflow: its configuration, its records of inputs, and its output files.
 
-Loading a run imports nothing heavy and writes nothing. All paths are relative to the working directory. The place of a
-record is its path without the hash in its name. Places that start with data/ are relative to results/, all others to
-the run's results.
+Loading a run imports nothing heavy and writes nothing. All paths are relative to the working directory. A record is a
+text file whose name has a hash of its text. Its place is its path without this hash, relative to results/ if it starts
+with data/, else relative to the folder of the run's results.
 """
 
 import base64
@@ -82,7 +82,7 @@ class Run:
 
     @property
     def archived_codes(self) -> list[str]:
-        """Places of the code fingerprints that the archive must match for the blocks taken from it."""
+        """Places of the code fingerprints (records) that must equal the archive's before its blocks are used."""
         kinds = {name.split("/")[0].removesuffix(".nc") for name in self.archived_blocks}
         return sorted(f"fingerprints/{kind}.txt" for kind in kinds)
 

@@ -54,7 +54,7 @@ class Directions:
         return self._entries(place)
 
     def weights(self, layer: Affine) -> Tensor:
-        """Tangents Ẇ (d, *shape) of a layer's weights of the given shape, along all directions."""
+        """Tangents Ẇ (d, *shape) of the weights of a `layer` along all directions; shape is that of the weights."""
         return self.part(layer.weight).unflatten(-1, layer.shape)
 
     def rows(self, start: int, stop: int) -> "Directions":

@@ -258,7 +258,7 @@ def _power(exponent: Number) -> Callable[..., Degree]:
 
 
 def _any_power(infer: _Inference, first: object, exponent: object) -> Degree:
-    """Degree of a power whose exponent is an argument. Raises _Inhomogeneous unless the exponent is a number."""
+    """Degree of the power `first` ** `exponent`. Raises _Inhomogeneous unless the exponent is a number."""
     if not isinstance(exponent, Number):
         raise _Inhomogeneous
     return scaled(infer.of(first), Fraction(exponent))

@@ -94,9 +94,9 @@ def layer_of(weights: Weights) -> Dense:
 
 
 class Rule(Protocol):
-    """Derivatives of one kind of operation f.
+    """Methods that compute the derivatives of one kind of operation f.
 
-    owns: whether the tangents of the result share no memory with other tangents, so that they may be overwritten.
+    owns: True if the tangents that `push` returns are in memory of their own, so that they may be overwritten.
     """
 
     owns: bool

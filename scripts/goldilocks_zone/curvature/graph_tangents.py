@@ -202,9 +202,10 @@ def _filled(inputs: Tensor, examples: int) -> Tensor:
 
 
 def plan(program: Program, scales: Sequence[float], memory_mib: float, cached: bool) -> int:
-    """Number of examples per chunk, at least one.
+    """Number of examples per chunk for a `program` that is evaluated at several `scales` of the parameters.
 
-    Chunks keep the working memory below `memory_mib` and, if `cached`, their arrays small enough for the CPU cache.
+    Chunks keep the working memory below `memory_mib` and, if `cached`, their arrays small enough for the CPU cache. A
+    chunk has one example even if that needs more.
     """
     graph, directions = program.graph, program.directions
     size, d = directions.dtype.itemsize, len(directions)

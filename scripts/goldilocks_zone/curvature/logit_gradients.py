@@ -71,9 +71,9 @@ class _Factors:
 
     @kernels.differentiating
     def combined(self, weights: Tensor) -> "_Factors":
-        """Factors of the gradients of Σ_k w_k z_k, one for each example, for `weights` w (n, k) of its logits z_k.
+        """Factors of the gradient of Σ_k w_k z_k of each example, with its logits z_k and `weights` w (n, k).
 
-        The combination counts as a single logit.
+        The result has one logit per example, this sum, in place of k.
         """
         return _Factors(torch.einsum("nk,nko->no", weights, self.adjoints)[:, None], self.inputs, self.bias)
 
@@ -151,9 +151,9 @@ class LogitGradients:
         return _products(self._layers, others._layers)
 
     def combined(self, weights: Tensor) -> "LogitGradients":
-        """Gradients of Σ_k w_k z_k, one for each example, for `weights` w (n, k) of its logits z_k.
+        """Gradient of Σ_k w_k z_k of each example, with its logits z_k and `weights` w (n, k).
 
-        The combination counts as a single logit.
+        The result has one logit per example, this sum, in place of k.
         """
         return LogitGradients([layer.combined(weights.to(layer.adjoints)) for layer in self._layers])
 
@@ -176,8 +176,8 @@ class LogitGradients:
             return self._layers
         if not self.layered:
             raise ValueError(
-                "the last layer cannot be left out, because this network is not a chain of torch's own layers, two or "
-                "more of them with weights: give one, such as a torch.nn.Sequential"
+                "the last layer cannot be left out of these gradients, because this network is not a chain of torch's "
+                "own layers of which two or more have weights: give such a chain, for instance a torch.nn.Sequential"
             )
         return self._layers[:-1]
 

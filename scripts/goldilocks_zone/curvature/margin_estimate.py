@@ -34,11 +34,12 @@ class Descent:
 def aligned_points(
     network: nn.Sequential, parameters: Tensor, eigenvectors: Tensor, starts: Tensor, descent: Descent = Descent()
 ) -> tuple[Tensor, Tensor]:
-    """Final points (s, t, d) of the descent from `starts` (s, t, d), and the alignment A (s, t) there.
+    """Move inputs by gradient descent to points where the alignment A is 1 or −1 (see `alignment`).
 
-    `network` gives the architecture, dense layers and elementwise activations. Each of the s networks has its row of
-    `parameters` (s, D) and its eigenvector v in `eigenvectors` (s, D). A point where all units are dead has A = 0 and
-    moves only by the decay.
+    `starts` (s, t, i) has t inputs for each of s networks. Returns the final inputs (s, t, i), and A (s, t) there. The
+    loss of the descent is (A² − 1)², with a decay of the inputs. `network` gives the architecture, dense layers and
+    elementwise activations. Each of the s networks has its row of `parameters` (s, D) and its eigenvector in
+    `eigenvectors` (s, D). A point where all units are dead has A = 0 and moves only by the decay.
     """
     points = starts.detach().clone()
     for step in range(descent.steps):
@@ -52,7 +53,7 @@ def aligned_points(
 
 
 def alignment(network: nn.Sequential, parameters: Tensor, eigenvectors: Tensor, points: Tensor) -> Tensor:
-    """Alignments A = ⟨g, v⟩/|g| (s, t) at `points` (s, t, d), differentiable with respect to the points.
+    """Alignments A = ⟨g, v⟩/|g| (s, t) at `points` (s, t, i), differentiable with respect to the points.
 
     g is the gradient of the loss at `parameters` (s, D) with the predicted class as label, v the row of `eigenvectors`
     (s, D). The points must require gradients. Let a be the inputs and δ the adjoints of a layer, and V and c the parts

@@ -128,9 +128,9 @@ class BoundaryStudy(Study, title="Study of the decision boundary"):
 
     @changes_no_number
     def operations(self, network: Network, shape: Shape, subspace: str, draws: int, radii: int) -> float:
-        """Estimated number of operations of a job, for training and for measuring all networks.
+        """Estimated number of operations of a job, which trains and measures several copies of the `network`.
 
-        They include overheads, which dominate for small networks.
+        The number includes overheads, which dominate for small networks.
         """
         examples, classes = self.examples or shape.training_examples, self.classes_of or shape.classes
         flops, parameters = network.forward_flops(shape.image, classes), network.count_parameters(shape.image, classes)

@@ -28,8 +28,8 @@ NOISY = "checkerboard_noisy"  # dataset whose minimum is the start of wide_margi
 class Data:
     """Training and test examples of each of s draws: inputs (s, n, …) and labels (s, n).
 
-    checksum: identifies the version of the data. borders: for each draw, the designed borders of its dataset in the
-    plane; None without a design.
+    checksum: identifies the version of the data. borders: for each draw, the true borders between the classes of a
+    dataset that is designed in the plane of two inputs; None for other datasets.
     """
 
     training: tuple[Tensor, Tensor]

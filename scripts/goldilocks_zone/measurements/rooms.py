@@ -89,7 +89,7 @@ def acted(
 
 
 def _seen(world: two_rooms.TwoRooms, places: np.ndarray, members: Sequence[int], *purpose: str | int) -> Tensor:
-    """Observations (m, …, p) at places (m, …, 2), with independent noise for each member.
+    """Observations (m, …, p), of p pixels, at the places (m, …, 2) of m members, with noise of each member's own.
 
     `purpose` and the numbers `members` name the random streams of the noise.
     """

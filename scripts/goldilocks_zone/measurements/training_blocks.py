@@ -86,7 +86,7 @@ class Logged(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """An ensemble at the end of training."""
+    """One of several ensembles, `trained`, at the end of its training."""
 
     trained: Ensembles
     ensemble: ensembles.Ensemble
@@ -317,7 +317,7 @@ def outputs(seen: Logged) -> dict[str, Tensor]:
     Variable("diverged", "1", "1 where training ended in values that are not finite, else 0"),
 )
 def test(seen: Ended) -> dict[str, np.ndarray]:
-    """Accuracy and mean loss (m,) on the test examples, and whether each member diverged, by name."""
+    """Arrays (m,), by name: accuracy and mean loss of each member on the test examples, and 1 if it diverged."""
     found = observations.classified(seen.ensemble, *seen.trained.work.on_device(seen.trained.splits.test))
     accuracy, loss = (found[name].cpu().numpy() for name in ("accuracy", "loss"))
     return {"test_accuracy": accuracy, "test_loss": loss, "diverged": (~np.isfinite(loss)).astype(float)}

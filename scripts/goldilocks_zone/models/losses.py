@@ -101,10 +101,11 @@ class Loss(ABC):
         return tangents - tangents.gather(1, classes.expand(len(tangents), 1, -1))
 
     def gauss_newton(self, outputs: Tensor, tangents: Tensor, classes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Gauss–Newton matrix G = Σ żᵀ S ż of the total (p, d, d) at p points, and each example's diagonal (p, n, d).
+        """Gauss–Newton matrix Σ żᵀ S ż of the total loss (p, d, d) at p points, and each example's diagonal (p, n, d).
 
-        S is the second derivative of the total at `outputs` (p, n, k). All points share the tangents ż (d, k, n), which
-        the caller has made `relative` to the likeliest `classes` (n,). The diagonals are NaN if examples are coupled.
+        S is the second derivative of the total loss at `outputs` (p, n, k). All points share the tangents ż (d, k, n);
+        the caller has passed them through `relative` with the likeliest `classes` (n,). The diagonals are NaN if
+        examples are coupled.
         """
         along, products, traces = tangents.double().transpose(1, 2), [], []
         for z in outputs:

@@ -157,8 +157,9 @@ def sparse_tensor(matrix: scipy.sparse.csr_array, like: Tensor) -> Tensor:
 class Fastfood(Projection):
     """M = η ⊙ H G Π H B in blocks of L rows, with L the smallest power of two ≥ d (Le et al. 2013, Li et al. 2018).
 
-    B are random signs, Π is a random permutation, G a Gaussian diagonal and H a Hadamard matrix. No matrix is formed:
-    M costs O(D log d) operations and O(D) memory. Columns have unit length up to fluctuations of order 1/√D.
+    `eta` is the metric η (D,), with an entry for each parameter. B are random signs, Π is a random permutation, G a
+    Gaussian diagonal and H a Hadamard matrix. No matrix is formed: M costs O(D log d) operations and O(D) memory.
+    Columns have unit length up to fluctuations of order 1/√D.
     """
 
     def __init__(self, dimension: int, shapes: Shapes, eta: np.ndarray, random: np.random.Generator, like: Tensor):

@@ -1,4 +1,4 @@
-"""Observations of an ensemble during training."""
+"""Records of each network of an ensemble during training: losses, accuracies, norms, angles."""
 
 import math
 

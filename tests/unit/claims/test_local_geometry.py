@@ -108,7 +108,7 @@ def test_the_primary_checkpoint_is_the_first_that_has_learnt():
 def test_outliers_of_too_few_effective_examples_are_not_counted():
     made = cell()
     made["trace_examples"] = made["trace_examples"] / 2
-    with pytest.raises(NotTested, match="effective examples: 10 classes need 300"):
+    with pytest.raises(NotTested, match="effective examples, but at least 300 are needed for 10 classes"):
         estimate("outliers", made, rule="edge", stage="end")
 
 

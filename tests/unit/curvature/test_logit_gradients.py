@@ -95,7 +95,7 @@ def test_the_last_layers_gradients_can_be_left_out(name):
 @pytest.mark.parametrize("name", ["no chain", "one layer"])
 def test_a_last_layer_that_cannot_be_left_out_is_refused(name):
     module, theta, inputs, labels = problem(name)
-    with pytest.raises(ValueError, match="the last layer cannot be left out, because this network is not a chain"):
+    with pytest.raises(ValueError, match="the last layer cannot be left out of these gradients"):
         logit_gradient_pairs.clustering(logit_gradients.of(Problem(module, inputs), theta), labels, without_last=True)
 
 

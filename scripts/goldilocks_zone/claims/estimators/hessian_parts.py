@@ -152,10 +152,11 @@ def rank_correlation(
 
 
 def mismatch_slope(cell: Cell, name: str) -> list[Estimate]:
-    """Slope of ‖∇L‖ over the prior mismatch across initialisations, divided by the mean of √D σ_C, minus 1.
+    """Relative deviation of the slope of ‖∇L‖ over the prior mismatch from its prediction, the mean of √D σ_C.
 
-    The prior mismatch is the distance between the class frequencies and the mean output. √D σ_C is the root mean square
-    over classes of the norm of the mean logit gradient.
+    The slope is fitted over initialisations; `name` names the bootstrap's random stream. The prior mismatch is the
+    distance between the class frequencies and the mean output. √D σ_C is the root mean square over classes of the norm
+    of the mean logit gradient.
     """
     here = cell.isel(radius=0)
     names = ("prior_mismatch", "gradient_norm", "class_gradient_norm")
@@ -176,8 +177,9 @@ def forced_share(cell: Cell) -> list[Estimate]:
 def outside_gap(cell: Cell, dimension: int) -> list[Estimate]:
     """Accuracy at the best radius inside the zone minus accuracy at the best radius outside, paired over draws.
 
-    A radius is inside if the mean κ over draws exceeds ZONE, and outside if it is below `null_bound`; κ is from the
-    study `beside`. The best radius has the highest mean accuracy. Raises NotTested without radii inside or outside.
+    A radius is inside if the mean κ over draws exceeds ZONE, and outside if it is below `null_bound`; κ is Tr(H)/‖H‖ on
+    planes of a `dimension`, from the study that the case names as `beside`. The best radius has the highest mean
+    accuracy. Raises NotTested without radii inside or outside.
     """
     values, kappa = curves.by_radius(accuracy(cell)), cell["kappa"].mean("draw").values
     zone, outside = kappa > ZONE, kappa < null_bound(dimension)

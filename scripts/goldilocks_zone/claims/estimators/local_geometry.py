@@ -85,7 +85,7 @@ def outlier_count(cell: Cell, rule: str, stage: str) -> xr.DataArray:
     effective, needed = _stage(cell, stage, "trace_examples"), EXAMPLES_PER_CLASS * classes
     if (effective < needed).any():
         rests = f"Tr(G) rests on {float(effective.min()):.0f} effective examples"
-        raise NotTested(f"{rests}: {classes} classes need {needed}")
+        raise NotTested(f"{rests}, but at least {needed} are needed for {classes} classes")
     if rule == "edge":
         above = values > _stage(cell, stage, "centred_edge")
         if above.all("rank").any():

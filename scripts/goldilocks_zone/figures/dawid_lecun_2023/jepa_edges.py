@@ -158,10 +158,10 @@ def draw_differences(
 
 
 def layers_of(study: xr.Dataset) -> dict[int, xr.Dataset]:
-    """Traces of layers relative to the last layer's trace, as {number of layers: dataset}.
+    """Traces of each layer's block of the Hessian relative to that of the last layer, as {number of layers: dataset}.
 
     {criterion}_mean, _low and _high (layer) are ratios of means over draws, with 95 % intervals, measured at the middle
-    radius. {criterion}_wide (layer) is the ratio that holds in wide networks.
+    one of the study's radii. {criterion}_wide (layer) is the ratio that theory predicts for wide networks.
     """
     found, middle = {}, study.sizes["radius"] // 2
     for network in study["network"].values.tolist():

@@ -56,8 +56,8 @@ def energies(study: xr.Dataset, axes: Mapping[str, int]) -> xr.Dataset:
     """Mean energies of compatible and of incompatible pairs, relative to the variance of the target.
 
     {kind}_mean, _low and _high are the mean over draws and its 95 % interval, for the kinds compatible and
-    incompatible. Their axes are the keys of `axes`. If the study neither varies nor sets the quantity along an axis,
-    the value in `axes` becomes the only label of this axis.
+    incompatible. Their axes are the keys of `axes`. An axis that the study lacks gets a single label: the value of the
+    study's setting of this name or, if there is none, the value in `axes`.
     """
     present = [axis for axis in axes if axis in study.dims]
     within = embeddings.values_of(study, "unexplained", *present, arm="full")
