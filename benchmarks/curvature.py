@@ -170,14 +170,14 @@ def _convolutional() -> nn.Sequential:
 
 
 def bench(cases: dict[str, Case], path_to_output: str) -> None:
-    """Print which libraries are not installed, and run `tools.bench` with the other methods."""
+    """Print which libraries are not installed, and measure `cases` by the other methods; see `tools.bench`."""
     if missing := sorted(set(methods.METHODS) - set(methods.installed())):
         print(f"not installed, and left out: {', '.join(missing)} (make bench installs them)", flush=True)
     tools.bench(measure_seconds, memory_and_flops, PRELOADED, cases, path_to_output)
 
 
 def measure_seconds(name: str, case: Case) -> dict[str, list[float]]:
-    """Seconds of all runs of each method, see `tools.seconds_in_turns`.
+    """Seconds of all runs of each method on the `case` with this `name`, in the form of `tools.seconds_in_turns`.
 
     Raises ValueError in one sentence if the H_d of a method differs from that of the engine by more than rounding.
     """
@@ -249,7 +249,7 @@ def _tolerances(problem: Problem) -> list[float]:
 
 
 def memory_and_flops(case: Case, method: str) -> tuple[float, int]:
-    """Peak memory in MiB of one run of a method, beyond that with its inputs, and the flops for all points.
+    """Peak memory in MiB that one run of a `method` adds to a process with its inputs, and the flops for all points.
 
     Only one point is run, and its flops are multiplied; `engine_sweep` runs all points at once.
     """

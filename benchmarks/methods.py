@@ -118,11 +118,11 @@ def engine_sweep(problem: Problem) -> Callable[[Tensor], list[PlaneCurvature]]:
 
 
 def matmul(problem: Problem) -> AtPoint:
-    """Function that computes only the engine's large products, in its chunks and by its functions, but no H_d.
+    """Function that only carries out the engine's large matrix products, in chunks of the same sizes; computes no H_d.
 
-    Tangents and the factor of G are random. The products are one forward and one backward pass in double precision; for
-    each layer the products of directions and activations, of weights and tangents, and of the adjoint, the tangents and
-    the directions; then G from its factor.
+    Tangents and the factor F of the projected Gauss–Newton matrix G = FFᵀ are random. The products are one forward and
+    one backward pass in double precision; for each layer the products of directions and activations, of weights and
+    tangents, and of the adjoint, the tangents and the directions; then FFᵀ.
     """
     chain, point = chains.of(problem.network), problem.parameters.double()
     directions = Directions(problem.directions, chain)
@@ -153,9 +153,10 @@ def matmul(problem: Problem) -> AtPoint:
 def _products(
     chain: tuple, point: Tensor, directions: Directions, inputs: Tensor
 ) -> tuple[Tensor, list[tuple[tangents.Step, Tensor | None]], Tensor]:
-    """Operands of `matmul` for one chunk of examples: the inputs, the layers with weights, and a random factor of G.
+    """Operands of `matmul` for one chunk of examples: the inputs, the layers with weights, and a random factor F of G.
 
     A layer is a pair of its linearised step and random tangents of its inputs, which are None for the first layer.
+    `chain` is the network as a sequence of layers, and `point` its parameters (D,).
     """
     outputs, kept = chains.forward(chain, point, inputs)
     _, kept = chains.backward(kept, point, torch.randn_like(outputs))
@@ -168,7 +169,10 @@ def _products(
 
 
 def functional_hessian(problem: Problem) -> AtPoint:
-    """H_d by torch.func.hessian of the loss over the plane's d coordinates, summed over chunks of examples."""
+    """Function from parameters (D,) to H_d, by torch.func.hessian of the loss over the plane's d coordinates.
+
+    The Hessians of chunks of examples are added up.
+    """
     n, step = len(problem.inputs), max(1, ENTRIES_PER_CHUNK // (_widest(problem) * len(problem.directions)))
     network, data = _converted(problem)
     chunks = zip(*(each.split(step) for each in data))
@@ -185,9 +189,9 @@ def functional_hessian(problem: Problem) -> AtPoint:
 
 
 def vmap_jvp_grad(problem: Problem, compiled: bool = False) -> AtPoint:
-    """H_d from Hessian-vector products by torch.func's jvp over grad, with vmap over chunks of directions.
+    """Function from parameters (D,) to H_d, from Hessian-vector products by torch.func's jvp over grad.
 
-    If `compiled`, the products are compiled by torch.compile.
+    Products are computed by vmap over chunks of directions, and compiled by torch.compile if `compiled`.
     """
     network, data = _converted(problem)
     loss = loss_of(network, *data)
@@ -222,7 +226,7 @@ def differentiable_attention() -> Iterator[None]:
 
 
 def double_backward_loop(problem: Problem) -> AtPoint:
-    """H_d from Hessian-vector products by double backward.
+    """Function from parameters (D,) to H_d, from Hessian-vector products by double backward.
 
     One gradient is computed with its graph, followed by one backward pass for each direction.
     """
@@ -241,9 +245,9 @@ def double_backward_loop(problem: Problem) -> AtPoint:
 
 
 def curvlinops(problem: Problem) -> AtPoint:
-    """H_d by curvlinops' HessianLinearOperator, applied to chunks of directions.
+    """Function from parameters (D,) to H_d, by curvlinops' HessianLinearOperator on chunks of directions.
 
-    Its check that the data are the same in every pass is switched off.
+    The operator's check that the data are the same in every pass is switched off.
     """
     from curvlinops import HessianLinearOperator
 
@@ -261,7 +265,10 @@ def curvlinops(problem: Problem) -> AtPoint:
 
 
 def pyhessian(problem: Problem) -> AtPoint:
-    """H_d by PyHessian: its class `hessian` prepares the gradient for a `hessian_vector_product` per direction."""
+    """Function from parameters (D,) to H_d, by PyHessian.
+
+    PyHessian's class `hessian` prepares the gradient for a `hessian_vector_product` for each direction.
+    """
     from pyhessian import hessian as PyHessian
     from pyhessian import hessian_vector_product
 
@@ -306,7 +313,10 @@ def installed() -> list[str]:
 
 
 def loss_of(network: nn.Module, inputs: Tensor, labels: Tensor) -> Callable[[Tensor], Tensor]:
-    """Function from parameters (D,), in the dtype of the inputs, to the mean cross-entropy on these examples."""
+    """Function from parameters (D,) of the `network` to its mean cross-entropy on the examples (`inputs`, `labels`).
+
+    The parameters must be in the dtype of the inputs.
+    """
     names, shapes = zip(*((name, tensor.shape) for name, tensor in network.named_parameters()))
     sizes = [shape.numel() for shape in shapes]
 
@@ -323,7 +333,7 @@ def _converted(problem: Problem) -> tuple[nn.Module, tuple[Tensor, Tensor]]:
 
 
 def _directions_per_chunk(problem: Problem) -> int:
-    """Number of directions per chunk, within ENTRIES_PER_CHUNK.
+    """Number of directions per chunk, so that a pass over all examples stays within ENTRIES_PER_CHUNK.
 
     All chunks have about the same size, because each new size is compiled again.
     """
@@ -332,7 +342,7 @@ def _directions_per_chunk(problem: Problem) -> int:
 
 
 def _widest(problem: Problem) -> int:
-    """Largest number of outputs per example of a linear or convolutional layer."""
+    """Largest number of outputs per example of any linear or convolutional layer of the problem's network."""
     widths, modules = [], [each for each in problem.network.modules() if isinstance(each, nn.Linear | nn.Conv2d)]
     hooks = [each.register_forward_hook(lambda *call: widths.append(call[2][0].numel())) for each in modules]
     with torch.no_grad():

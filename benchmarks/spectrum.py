@@ -57,12 +57,12 @@ def build_problem(case: Case) -> methods.Problem:
 
 
 def engine(problem: methods.Problem, count: int) -> np.ndarray:
-    """The `count` largest eigenvalues by this package's engine, descending."""
+    """The `count` largest eigenvalues of the Hessian, descending, by this package's engine."""
     return top_eigenvectors.top_eigenpairs(problem.ours, problem.parameters, count, Search(tolerance=TOLERANCE))[0]
 
 
 def double_backward(problem: methods.Problem, count: int) -> np.ndarray:
-    """The `count` largest eigenvalues by eigsh on reverse-over-reverse products, from the engine's starting vector."""
+    """Eigenvalues as from `engine`, by eigsh on reverse-over-reverse products, from the engine's starting vector."""
     point = problem.parameters.clone().requires_grad_()
     loss = methods.loss_of(problem.network, problem.inputs, problem.labels)(point)
     (gradient,) = torch.autograd.grad(loss, point, create_graph=True)
@@ -70,7 +70,7 @@ def double_backward(problem: methods.Problem, count: int) -> np.ndarray:
 
 
 def curvlinops(problem: methods.Problem, count: int) -> np.ndarray:
-    """The `count` largest eigenvalues by eigsh on curvlinops' HessianLinearOperator, from the engine's start."""
+    """Eigenvalues as from `engine`, by eigsh on curvlinops' HessianLinearOperator, from the engine's start vector."""
     from curvlinops import HessianLinearOperator
 
     data = [(problem.inputs, problem.labels)]
@@ -95,7 +95,10 @@ METHODS: dict[str, Callable] = {"engine": engine, "double backward": double_back
 
 
 def measure_seconds(name: str, case: Case) -> dict[str, list[float]]:
-    """Seconds of all runs of each method. Raises ValueError in one sentence if their eigenvalues differ."""
+    """Seconds of all runs of each method on the `case` with this `name`, in the form of `tools.seconds_in_turns`.
+
+    Raises ValueError in one sentence if the eigenvalues of the methods differ.
+    """
     problem = build_problem(case)
     left_out = set(methods.METHODS).difference(methods.installed()).union(case.left_out)
     runs = {
@@ -110,7 +113,7 @@ def measure_seconds(name: str, case: Case) -> dict[str, list[float]]:
 
 
 def memory_and_flops(case: Case, method: str) -> tuple[float, int]:
-    """Peak memory in MiB of one run of a method, beyond that with its inputs, and its flops."""
+    """Peak memory in MiB that one run of a `method` adds to a process with its inputs, and the flops of this run."""
     problem = build_problem(case)
     before = tools.peak_mib(anew=True, device=case.device)
     flops = methods.count_flops(functools.partial(METHODS[method], problem, case.count))

@@ -35,8 +35,8 @@ def main(
 ) -> None:
     """Parse the command line, and call `bench(cases, path_to_output)` on the cases that it names.
 
-    These are one of the `groups` of cases, or a single case of the group `all`. `name` is that of the CSV. A choice of
-    `devices` is offered if there are several.
+    These are one of the `groups` of cases, or a single case of the group `all`. By default, the output is the CSV file
+    `name` in results/benchmarks. A choice of `devices` is offered if there are several.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--cases", choices=[*groups, *groups["all"]], default="all", help="a group, or a single case")

@@ -41,7 +41,10 @@ PRELOADED = ["benchmarks.training", "torch._dynamo"]
 
 @dataclass(frozen=True)
 class Case:
-    """Training from several radii and seeds, on a plane with columns of a `kind`, or in the whole space if None."""
+    """Training from several radii and seeds, on a plane of a `dimension` or, if `kind` is None, in the whole space.
+
+    kind: whether the columns of the plane are dense or sparse.
+    """
 
     kind: str | None
     dimension: int = 0
@@ -120,7 +123,7 @@ def engine(problem: Problem, steps: int) -> Tensor:
 
 
 def plain_loop(problem: Problem, steps: int) -> Tensor:
-    """Coordinates like those of `engine`, from runs that are trained one after another."""
+    """Coordinates like those of `engine` after `steps` of training, from runs that are trained one after another."""
     found = []
     for seed, (subset, points) in enumerate(zip(problem.subsets, problem.points)):
         forward, backward = _products(subset.projection)
@@ -143,7 +146,7 @@ def plain_loop(problem: Problem, steps: int) -> Tensor:
 def _products(projection: projections.Projection | None) -> tuple[Callable, Callable]:
     """Two functions for the plain loop, from w (d,) to M w (D,) and from g (D,) to Mᵀ g (d,).
 
-    Both are None in the whole space.
+    M is the matrix (D, d) of the `projection`. Without one, in the whole space, both are None.
     """
     if isinstance(projection, projections.Dense):
         return lambda w: w @ projection.rows, lambda g: projection.rows @ g
@@ -157,7 +160,7 @@ def _products(projection: projections.Projection | None) -> tuple[Callable, Call
 
 
 def matmul(problem: Problem, steps: int) -> None:
-    """Compute only the matrix products of `steps` of the engine, on random numbers; returns no coordinates."""
+    """Compute only the matrix products of `steps` steps of the engine, on random numbers; returns no coordinates."""
     images = torch.randn(BATCH, WIDTHS[0])
     for ensemble in _ensembles(problem, steps):
         members, coordinates = len(ensemble.coordinates), ensemble.coordinates.clone()
@@ -180,7 +183,10 @@ METHODS = {"engine": engine, "plain loop": plain_loop, "matmul": matmul}
 
 
 def measure_seconds(name: str, case: Case) -> dict[str, list[float]]:
-    """Check the results of the methods with `compare`, and return the seconds of all runs of each method."""
+    """Check the methods' results on the `case` with this `name`, see `compare`, and measure the seconds of all runs.
+
+    Returns the seconds of each method in the form of `tools.seconds_in_turns`.
+    """
     problem = build_problem(case)
     compare(name, problem)
     runs = {method: functools.partial(run, problem, STEPS) for method, run in METHODS.items()}
@@ -202,7 +208,7 @@ def compare(name: str, problem: Problem) -> None:
 
 
 def memory_and_flops(case: Case, method: str) -> tuple[float, int]:
-    """Peak memory in MiB of one step of a method, beyond that with its inputs, and the flops of all STEPS steps."""
+    """Peak memory in MiB that one step of a `method` adds to a process with its inputs, and flops of STEPS steps."""
     METHODS[method](build_problem(replace(case, radii=1, seeds=1)), 1)
     problem = build_problem(case)
     before = tools.peak_mib(anew=True)

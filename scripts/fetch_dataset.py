@@ -15,7 +15,8 @@ def fetch_dataset(
     """Write a dataset file and its card, or restore them from the verified copy in results/data/verified.
 
     The copy is restored if it has the checksum in `official_shapes.CHECKSUMS`. For datasets without such a checksum, it
-    is restored if the same code wrote it, or if no source provides the dataset. Raises data.official.Unavailable if no
+    is restored if the same code wrote it, or if no source provides the dataset. `folder` is the configured folder of
+    the user's data, and the file `path_to_code` has the fingerprint of the code. Raises data.official.Unavailable if no
     source provides the dataset and no copy is restored.
     """
     start, code = time.monotonic(), Path(path_to_code).read_text().strip()

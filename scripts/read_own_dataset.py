@@ -17,9 +17,9 @@ def read_own_dataset(
     """Read a user's files and write them as a dataset file with its card, or restore both from the verified copy.
 
     The copy in results/data/verified is restored if the same code read it from the same files or, if the files no
-    longer exist, if any code did. `record` comes from `catalogue.own_records`. Raises FileNotFoundError if there are
-    neither files nor such a copy, data.image_folders.Refused for invalid data, and ValueError if files have changed
-    since the workflow started.
+    longer exist, if any code did. `record` comes from `catalogue.own_records`, and the file `path_to_code` has the
+    fingerprint of the code. Raises FileNotFoundError if there are neither files nor such a copy,
+    data.image_folders.Refused for invalid data, and ValueError if files have changed since the workflow started.
     """
     start, code = time.monotonic(), Path(path_to_code).read_text().strip()
     path, card = Path(path_to_output), Path(path_to_card)

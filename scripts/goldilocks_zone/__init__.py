@@ -1,7 +1,9 @@
 """Curvature of neural network losses on random subspaces, and the Goldilocks zone.
 
-Letters of array axes, used throughout: n examples, d directions of a subspace,
-D parameters, i inputs, o outputs of a layer, k classes, r radii.
+Letters of array axes, used throughout: n examples, d directions of a subspace, D parameters, i inputs, o outputs of a
+layer, k classes, r radii, m members of an ensemble or vectors of a batch, p points in parameter space, q adjoints; of
+images: c channels, h height, w width; of joint embeddings: e entries of an embedding, a of an action, p of an
+observation.
 Radii are L2 norms of the parameter vector; r_X is the norm under Glorot initialisation.
 Public names are imported at their first use: importing the package, or a room (a subpackage), imports none of its
 modules.

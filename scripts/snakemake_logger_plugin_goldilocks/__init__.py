@@ -104,5 +104,5 @@ class LogHandler(LogHandlerBase):
 
     @property
     def writes_to_stream(self) -> bool:
-        """Whether this replaces Snakemake's own messages on the screen."""
+        """Whether this handler replaces Snakemake's own messages on the screen."""
         return self._jobs is not None

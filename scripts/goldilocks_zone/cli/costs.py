@@ -50,11 +50,12 @@ class Costs:
         self._speeds = self._measured_speeds()
 
     def of(self, rule: str, wildcards: dict, benchmark: str | None) -> Cost:
-        """Estimated cost of a job of `rule`, given its wildcards and the path of its benchmark file.
+        """Estimated cost of a job of `rule`, given its `wildcards` and the path `benchmark` of its benchmark file.
 
-        The time is that of the same job in an earlier run, if there was one. For a block of known work, it is otherwise
-        an overhead plus the work divided by the speed of finished blocks or, without any, by the speed that its kind
-        of study assumes. For other jobs, it is the mean of earlier jobs of the rule or, without any, a constant.
+        The time is that of the same job in an earlier run, if there was one. Otherwise, for a block whose number of
+        floating-point operations is known, it is an overhead plus this number divided by the speed of finished blocks
+        or, without any, by the speed that its kind of study assumes. For other jobs, it is the mean of earlier jobs of
+        the rule or, without any, a constant.
         """
         if known := self._own.get(Path(benchmark or "")):
             return Cost(*known, MEASURED)

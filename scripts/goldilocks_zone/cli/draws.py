@@ -17,9 +17,9 @@ OUT_OF_REACH = 4  # largest multiple of the draws of the run that a case may nee
 
 
 class Asked(NamedTuple):
-    """Number of draws that a study needs.
+    """Number of draws that a study needs to decide the cases of its claims.
 
-    draws: the largest number that one of its cases needs, at least FEWEST. case: this case, or `none` if all are
+    draws: the largest number that one of the cases needs, at least FEWEST. case: this case, or `none` if all are
     undecided. undecided: cases that would need more than OUT_OF_REACH times the draws of the run; they do not count.
     """
 
@@ -56,7 +56,12 @@ def asked(claims: Mapping[str, dict], rows: Iterable[Mapping[str, str]]) -> dict
 
 
 def _half_width_over_distance(case: dict, row: Mapping[str, str]) -> float:
-    """Half-width of a row's interval over the distance from its estimate to the nearest margin; ∞ at zero distance."""
+    """Half the width of an interval, divided by the distance of its estimate from the nearest margin.
+
+    `row` of claims.csv has the interval, its estimate and the margin, and `case` the kind of test. For superiority,
+    there is one margin; for other tests, there are two, on both sides of the reference in `case` or of 0. ∞ if the
+    distance is zero.
+    """
     estimate, low, high, margin = (float(row[key]) for key in ("estimate", "low", "high", "margin"))
     if case["test"] == "superiority":
         distance = abs(estimate - margin)

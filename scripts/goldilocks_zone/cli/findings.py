@@ -101,7 +101,7 @@ def origin_of(config: models.Configuration, rows: Iterable[Row]) -> dict:
 def document(
     answers: Iterable[Answer], rows: Iterable[Row], compared: Iterable[Row], origin: Mapping[str, object]
 ) -> str:
-    """Text of docs/findings.md: a section for each question, agreement with published values, and the numbers' origin.
+    """Text of docs/findings.md: a section for each of `answers`, agreement with published values, the numbers' origin.
 
     `rows` are those of claims.csv, `compared` those of agreement.csv, and `origin` comes from `origin_of`.
     """

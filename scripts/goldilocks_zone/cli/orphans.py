@@ -41,7 +41,7 @@ def find_orphans(paths_to_configs: list[Path]) -> list[Path]:
 
 
 def _outputs(path_to_config: Path) -> set[Path]:
-    """Every file that the workflow produces for a configuration. Raises ValueError if Snakemake cannot list them."""
+    """Paths of the workflow's outputs for a configuration. Raises ValueError if Snakemake cannot list them."""
     command = [sys.executable, "-m", "snakemake", "--summary", "--configfile", str(path_to_config)]
     done = subprocess.run([*command, "--config", "missing_datasets=fail"], capture_output=True, text=True)
     if done.returncode:

@@ -70,7 +70,7 @@ def table_of(jobs: list[dict], costs: list[Cost]) -> list[tuple[str, ...]]:
 
 
 def _memory_of(job: dict, cost: Cost) -> float | None:
-    """Estimated memory of a job in MiB, or else its limit; None if neither is known."""
+    """Memory of a job in MiB: the estimate in `cost` or, without one, the limit in its resources; None without both."""
     return cost.mib if cost.mib is not None else job["resources"].get("mem_mib")
 
 

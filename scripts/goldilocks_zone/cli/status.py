@@ -33,7 +33,7 @@ def states_of(config: models.Configuration, study: str, alive: bool) -> dict[tup
 
 
 def matrix_of(cells: dict[tuple[str, str, str], Counter]) -> list[str]:
-    """Lines of a table of the counts from `states_of`: a row per dataset and network, a column per subspace."""
+    """Lines of a table of `cells`, the result of `states_of`: a row per dataset and network, a column per subspace."""
     columns, table = list(dict.fromkeys(cell[2] for cell in cells)), []
     for row in dict.fromkeys(cell[:2] for cell in cells):
         table.append((" ".join(row), *(_described(cells.get((*row, column), Counter())) for column in columns)))

@@ -44,7 +44,10 @@ def one_look() -> Iterator[None]:
 
 
 def data_folder(configured: str | None) -> str | None:
-    """Folder of the user's own data; the variable GOLDILOCKS_DATA overrides the configuration's data_folder."""
+    """Folder of the user's own data, with ~ expanded; None if none is set.
+
+    The environment variable GOLDILOCKS_DATA overrides `configured`, the configuration's key data_folder.
+    """
     folder = os.environ.get("GOLDILOCKS_DATA") or configured
     return os.path.expanduser(folder) if folder else None
 
@@ -58,11 +61,11 @@ def own_records(names: Iterable[str], entries: Entries, folder: str | None, plac
 
 
 def _own_record(name: str, entries: Entries, folder: str | None, place: Path) -> dict:
-    """Record of a user's own dataset: location, way of reading and `identity` of its files.
+    """Record of the user's own dataset `name`: location, way of reading and `identity` of its files.
 
-    `place` is the folder results/data. The identity depends only on the content of the files and on the keys `READING`.
-    If the files do not exist, the record has the identity of the last reading with the same configured path and keys,
-    or MISSING.
+    `entries`, `folder` and `place` are as in `own_records`. The identity depends only on the content of the files and
+    on the keys READING. If the files do not exist, it is that of the last reading, provided that this had the path and
+    the keys READING that are configured now; otherwise it is MISSING.
     """
     given, path = _given(name, entries, "path"), _path_of(name, entries, folder)
     reading = reading_of({key: _given(name, entries, key) for key in READING})
@@ -84,12 +87,12 @@ def _own_record(name: str, entries: Entries, folder: str | None, place: Path) ->
 
 
 def reading_of(known: Mapping) -> dict:
-    """Extract from a record, card or attributes how the files are read: the keys READING that are set, and values."""
+    """Extract the keys READING that are set, and their values, from `known`: a dataset's record, card or attributes."""
     return {key: known[key] for key in READING if known.get(key) is not None}
 
 
 def identity_read(known: Mapping) -> str:
-    """Identity of the files that a dataset was read from, as its card or attributes record it; empty if unknown."""
+    """Identity of the files that a dataset was read from, given `known`, its card or attributes; empty if unknown."""
     return known.get("identity") or known.get("stamp") or ""  # Release 0.1.0 recorded a stamp.
 
 
@@ -100,15 +103,18 @@ def identity_now(record: Mapping) -> str:
 
 
 def identity_record(record: Mapping) -> str:
-    """Text of results/data/own/{dataset}.{hash}.yaml: the identity of a dataset's files, and how they are read."""
+    """YAML text of the identity of a dataset's files and of how they are read, both taken from its `record`.
+
+    It is the content of results/data/own/{dataset}.{hash}.yaml.
+    """
     return yaml.safe_dump({"identity": record["identity"], **reading_of(record)})
 
 
 def renew_stamps(names: Iterable[str], entries: Entries, folder: str | None, place: Path) -> None:
     """Store the hash of each dataset's content with its stamp, so that loading the workflow need not read the files.
 
-    Applies to the user's own datasets in `names`, and to all others that have a card. No job depends on the stored
-    hashes.
+    Applies to the user's own datasets in `names`, and to all others that have a card. `entries`, `folder` and `place`
+    are as in `own_records`. No job depends on the stored hashes.
     """
     for name in {*names, *(path.stem for path in (place / CARDS).glob("*.yaml"))} - OFFICIAL.keys():
         if path := _path_of(name, entries, folder):
@@ -117,7 +123,7 @@ def renew_stamps(names: Iterable[str], entries: Entries, folder: str | None, pla
 
 
 def keep_datasets(place: Path) -> None:
-    """Keep a copy of each dataset file that has none.
+    """Keep a copy of each dataset file in `place`, the folder results/data, that has none yet; see `keep`.
 
     Copies are needed because Snakemake deletes the outputs of a job before the job starts.
     """
@@ -127,7 +133,7 @@ def keep_datasets(place: Path) -> None:
 
 
 def keep(path: Path, path_to_card: Path) -> None:
-    """Keep copies of a dataset file and its card in the folder `verified`, as hard links where possible."""
+    """Keep copies of a dataset file and its card in the folder `verified` beside it, as hard links if possible."""
     for each in (path, path_to_card):
         if each.exists():
             files.link(each, path.parent / VERIFIED / each.name)
@@ -149,7 +155,10 @@ def _given(name: str, entries: Entries, key: str) -> Any:
 
 
 def _path_of(name: str, entries: Entries, folder: str | None) -> Path | None:
-    """Path of a user's own dataset: its `path`, or its name in the data folder; None if nothing is there."""
+    """Path of the user's own dataset `name`; None if nothing is there.
+
+    The path is that in the dataset's entry in `entries` or, without one, the name with any of the SUFFIXES in `folder`.
+    """
     if given := _given(name, entries, "path"):
         path = Path(os.path.expanduser(given))
         return path if path.exists() else None
@@ -158,10 +167,10 @@ def _path_of(name: str, entries: Entries, folder: str | None) -> Path | None:
 
 
 def known_shapes(entries: Entries, folder: str | None, cards: Sequence[Path]) -> dict[str, Shape | None]:
-    """Shapes of all known datasets by name: official, in `entries`, in the data folder, or read before.
+    """Shapes of all known datasets by name: official, in `entries`, in the data `folder`, or read before.
 
-    The shape is None if a dataset was never read, or if its files have changed since it was read. Later folders of
-    `cards` override earlier ones. Raises ValueError if a card is damaged, OSError if it cannot be read.
+    The shape is None if a dataset was never read, or if its files have changed since it was read. `cards` are folders
+    of cards; later ones override earlier ones. Raises ValueError if a card is damaged, OSError if it cannot be read.
     """
     shapes: dict[str, Shape | None] = {**dict.fromkeys(_names_in(folder)), **dict.fromkeys(entries)}
     # Copies of cards survive failed jobs.
@@ -193,7 +202,8 @@ def _identity(content: str, reading: dict) -> str:
 def _content(name: str, path: Path, place: Path, stamp: str | None = None) -> str:
     """Hash of the content of the files of the dataset `name` at `path`.
 
-    The hash that `renew_stamps` stored below `place` is used if the stamp of the files has not changed.
+    The hash that `renew_stamps` stored below `place` is used if the files still have the stamp that is stored with it.
+    `stamp` is their present stamp, which is computed if it is None.
     """
     stamp, memory = stamp or _stamp(path), place / OWN / f"{name}.content"
     remembered = memory.read_text(encoding="utf-8").split() if memory.exists() else []
@@ -235,7 +245,11 @@ def _stamp(path: Path) -> str:
 
 
 def _files_read(path: Path) -> list[tuple[str, Path]]:
-    """Names and paths of a dataset's files, sorted by name: a single file, or the content of the splits' folders."""
+    """Names and paths of the files of the dataset at `path`, sorted by name.
+
+    For a single file, the name is empty. For a folder, these are the files and folders that belong to a split, and
+    names are paths relative to the folder.
+    """
     if path.is_file():
         return [("", path)]
     walk = folders.walk(path)

@@ -42,7 +42,10 @@ class Splits:
 def as_dataset(
     name: str, training: Arrays, test: Arrays, classes: int, source: str, licence: str, class_names: Sequence[str] = ()
 ) -> xr.Dataset:
-    """Content of a dataset file, from images (n, c, h, w), uint8, and labels (n,) of the training and the test set."""
+    """Content of a dataset file, from the pairs `training` and `test` of images (n, c, h, w), uint8, and labels (n,).
+
+    `classes` is the number of classes. Names, `source` and `licence` become attributes of the file.
+    """
     images, labels = (np.concatenate(parts) for parts in zip(training, test))
     if labels.dtype != np.uint8:
         labels = labels.astype(np.min_scalar_type(classes - 1))
@@ -103,8 +106,8 @@ def load(
     """Load `count` training examples of a dataset file, in class-balanced random order.
 
     `validation` examples are held out first. Of the others, `example_set` 0 has the first `count`, 1 the next `count`,
-    and so on. `classes` restricts training and validation examples to the first classes; preprocessing takes its
-    statistics from the whole training set.
+    and so on. `seed` and `dataset` name the random streams. `classes` restricts training and validation examples to
+    the first classes; preprocessing takes its statistics from the whole training set.
     `inputs`: `standardised` by the global mean and standard deviation, `unit_interval` (pixels / 255),
     `minus_one_to_one` (rescaled to [-1, 1]), `mean_image_removed` (mean image subtracted, then divided by the remaining
     global deviation), or `gaussian` (as standardised, with each image replaced by a draw from the Gaussian with the
@@ -192,11 +195,12 @@ def load_splits(
 def load_draws(
     path: str | Path, dataset: str, draws: Sequence[int], count: int, seed: int, only: Sequence[int] = (), test: int = 0
 ) -> tuple[list[Examples], Examples]:
-    """Load `count` standardised training examples for each draw, and the first `test` test examples.
+    """Load `count` standardised training examples for each of the `draws`, and the first `test` test examples.
 
-    Each draw has its own class-balanced random order, so examples of different draws may coincide. `only` selects
-    classes (by default all), which are renumbered in the order of `only`. Raises ValueError if the dataset lacks one of
-    these classes, has fewer than `count` training examples of them, or no test examples of them.
+    A draw is a number that names, with `seed` and `dataset`, the random stream of a class-balanced order, so examples
+    of different draws may coincide. `only` selects classes (by default all), which are renumbered in the order of
+    `only`. Raises ValueError if the dataset lacks one of these classes, has fewer than `count` training examples of
+    them, or no test examples of them.
     """
     images, targets, available, checksum = _read(path, TRAIN)
     classes = list(only) or list(range(available))

@@ -7,6 +7,6 @@ NAMES = (*planar_shapes.PLANAR, *world_shapes.WORLDS)  # further names contain n
 
 
 def shape_of(name: str) -> Shape | None:
-    """Shape of a dataset of points in the plane, or of a world; None for datasets with a file."""
+    """Shape of the dataset `name` if it has points in the plane or observations of a world; None for all others."""
     known = planar_shapes.of(name) or world_shapes.of(name)
     return known.shape if known else None

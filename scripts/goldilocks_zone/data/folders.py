@@ -21,7 +21,7 @@ _LEFT_BEHIND_END = ":zone.identifier"
 
 
 class Place(NamedTuple):
-    """Parts of a path: the folders above the split's folder, this folder as spelled, and the rest (class and image)."""
+    """Path divided at its split's folder: names above this folder, its own name as spelled, and names below it."""
 
     around: tuple[str, ...]
     split: str
@@ -35,9 +35,9 @@ def is_left_behind(name: str) -> bool:
 
 
 def place_of(member: str) -> Place | None:
-    """Divide the path of a file or folder, relative to the dataset's folder, at the folder of its split.
+    """Divide `member`, the path of a file or folder relative to the dataset's folder, at the folder of its split.
 
-    None if the file lies in no split or should be ignored.
+    None if the file or folder lies in no split or should be ignored.
     """
     parts = parts_of(member)
     split = next((i for i, part in enumerate(parts) if part.casefold() in SPLITS), None)

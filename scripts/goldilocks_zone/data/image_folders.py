@@ -43,10 +43,11 @@ _UTF_8_FLAG = 1 << 11
 
 
 def read(path: Path, limit: int) -> tuple[np.ndarray, np.ndarray, list[str], list[str]]:
-    """Read images (n, c, h, w), uint8, class numbers (n,), names of the splits (n,), and names of the classes.
+    """Read the folder or archive of images at `path`.
 
-    Classes are sorted by name, or by value if all names are numbers. Raises Refused for invalid data, and before
-    unpacking more than `limit` bytes.
+    Returns images (n, c, h, w), uint8, class numbers (n,), the split of each image (train, val or test), and the names
+    of the classes. Classes are sorted by name, or by value if all names are numbers. Raises Refused for invalid data,
+    and before unpacking more than `limit` bytes.
     """
     found: dict[Key, np.ndarray] = {}
     classes: set[str] = set()
@@ -106,7 +107,7 @@ def _placed(members: Iterator[Member]) -> Iterator[tuple[Key, str, Callable[[], 
 
 
 def _decoded(path: Path, member: str, content: bytes, expected: tuple[int, int] | None, limit: int) -> np.ndarray:
-    """Decode the bytes of an image to an array (1 or 3, h, w), rotated as its EXIF metadata say.
+    """Decode `content`, the bytes of an image, to an array (1 or 3, h, w), rotated as its EXIF metadata say.
 
     Raises Refused for a size other than `expected` (h, w), for unsupported formats, and, before decoding, for an image
     that takes more than `limit` bytes. The message names `member`, the image, and `path`, its dataset.
@@ -143,7 +144,7 @@ def _levels(path: Path, member: str, image: Image.Image) -> np.ndarray:
     """Grey levels (1, h, w) or colours (3, h, w) of an image, from 0 to 255.
 
     Black-and-white images get the levels 0 and 255, and palette indices become colours. Raises Refused for images that
-    are transparent anywhere.
+    are transparent anywhere; the message names `member`, the image, and `path`, its dataset.
     """
     has_palette = image.mode == "P"
     if image.has_transparency_data:
@@ -159,7 +160,10 @@ def _levels(path: Path, member: str, image: Image.Image) -> np.ndarray:
 
 
 def _converted(path: Path, member: str, change: str) -> str:
-    """Advice with a shell command that applies the code `change` in place to all images with this member's suffix."""
+    """Advice for an error message, with a shell command that applies the Python code `change` to images in place.
+
+    The images are all those of the dataset at `path` that have the suffix of the image `member`.
+    """
     folder = str(path) if path.is_dir() else "."
     place = "for example with" if path.is_dir() else "for example, in the folder that you unpack it to, with"
     return f"{place}: {_CONVERSION.format(change=change, folder=folder, suffix=Path(member).suffix)}"

@@ -1,6 +1,6 @@
 """Worlds whose frames are images of digits, for joint embeddings: two panes side by side, or views of one digit.
 
-The images and their labels (N,) come from a dataset file; `small` prepares the images.
+N images and their labels (N,) come from a dataset file; `small` prepares the images.
 """
 
 from dataclasses import dataclass, field

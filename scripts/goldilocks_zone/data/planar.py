@@ -32,7 +32,10 @@ class Borders:
 
 
 def borders(name: str, seed: int, draw: int) -> Borders | None:
-    """The designed borders of a draw of a dataset; None for datasets without a design."""
+    """Designed borders of the dataset `name`; None if it has no design.
+
+    `seed` and the number `draw` name the random stream that orders the gaps between stripes.
+    """
     known = planar_shapes.of(name)
     if not known.sections:
         return None
@@ -48,9 +51,9 @@ def borders(name: str, seed: int, draw: int) -> Borders | None:
 def drawn(name: str, seed: int, purpose: str, draw: int, count: int | None = None) -> Points:
     """Draw `count` points (n, 2) of a dataset and their labels (n,), by default as many as its training set has.
 
-    `purpose`, such as training, and `draw` name the random streams. Designed borders are the same for all purposes of a
-    draw. Without a design, class counts differ by at most one, except in the published draw of `gauss`. In a design,
-    points fall into all sections with equal probability.
+    `seed`, `purpose`, such as training, and the number `draw` name the random streams. Designed borders are the same
+    for all purposes of a draw. Without a design, class counts differ by at most one, except in the published draw of
+    `gauss`. In a design, points fall into all sections with equal probability.
     """
     known = planar_shapes.of(name)
     count = count or known.examples
@@ -82,7 +85,7 @@ def _blobs(centres, counts: np.ndarray, random: np.random.Generator, borders: Bo
     """Draw points (n, 2) from Gaussian blobs, and their labels (n,); `counts` has the number of points of each class.
 
     `centres` lists the (mean, deviation) of each blob, pairs of numbers for x and y. All classes have the same number
-    of blobs, which are listed class by class and are equally likely within a class.
+    of blobs, which are listed class by class and are equally likely within a class. `borders` are ignored.
     """
     labels = np.repeat(np.arange(len(counts)), counts)
     of_class = len(centres) // len(counts)
@@ -95,7 +98,7 @@ def _around(curve: Callable, noise: float, counts: np.ndarray, random: np.random
     """Draw points (n, 2) on the curve of each class and their labels (n,); `counts` has the points of each class.
 
     `curve` maps uniformly random parameters in [0, 1] and labels to points. `noise` is the standard deviation of
-    Gaussian noise that is added to them.
+    Gaussian noise that is added to the points. `borders` are ignored.
     """
     labels = np.repeat(np.arange(len(counts)), counts)
     points = curve(random.random(len(labels)), labels)
@@ -113,13 +116,13 @@ def _moons(t: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _noisy(centres, counts: np.ndarray, random: np.random.Generator, borders: Borders | None) -> Points:
-    """Draw points from Gaussian blobs, and move each along both axes by uniformly random steps in [−0.5, 0.5]."""
+    """Draw points and labels as `_blobs` does, and move each point by uniform steps in [−0.5, 0.5] along both axes."""
     points, labels = _blobs(centres, counts, random, borders)
     return points + random.uniform(-0.5, 0.5, points.shape), labels
 
 
 def _published(counts: np.ndarray, random: np.random.Generator, borders: Borders | None) -> Points:
-    """The published draw if its number of points, 150, is requested; otherwise fresh points of the same blobs."""
+    """Points and labels of `published_gauss` if `counts` add up to 150; otherwise fresh ones of the same blobs."""
     return published_gauss() if counts.sum() == 150 else _blobs(GAUSS, counts, random, borders)
 
 

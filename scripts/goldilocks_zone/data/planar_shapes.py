@@ -60,6 +60,6 @@ def of(name: str) -> Planar | None:
 
 
 def sections(name: str) -> int:
-    """Number of designed borders between classes of a dataset in the plane; 0 for any other dataset."""
+    """Number of designed borders in the dataset `name`; 0 if it has no design or is not in the plane."""
     known = of(name)
     return known.sections if known else 0

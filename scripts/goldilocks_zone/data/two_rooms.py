@@ -89,7 +89,10 @@ def moved(places: np.ndarray, steps: np.ndarray) -> np.ndarray:
 
 
 def tasks(random: np.random.Generator, count: int, same_room: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Draw uniform starts (n, 2) in the left room, and goals (n, 2) in the right or, if `same_room`, the left room."""
+    """Draw `count` uniformly random starts (n, 2) in the left room, and as many goals (n, 2).
+
+    Goals are in the right room or, if `same_room`, in the left one.
+    """
     uniform = random.random((2, count, 2))
     boxes = np.array([LEFT, LEFT if same_room else RIGHT])[:, None]
     places = boxes[..., 0] + (boxes[..., 1] - boxes[..., 0]) * uniform
@@ -98,7 +101,7 @@ def tasks(random: np.random.Generator, count: int, same_room: bool = False) -> t
 
 @functools.cache
 def _moments(width: float) -> tuple[float, float]:
-    """Mean and standard deviation of the bump over all pixels and uniformly distributed places.
+    """Mean and standard deviation of a bump of this `width` over all pixels and uniformly distributed places.
 
     They are computed from integrals along one axis.
     """

@@ -148,7 +148,7 @@ def _joined(archive: zipfile.ZipFile, parts: list[tuple[str, str, str]], limit: 
 
 
 def _array(archive: zipfile.ZipFile, key: str, limit: int, most_names: int | None = None) -> np.ndarray:
-    """Read the array `key` of an .npz file. If `most_names` is given, it must be a list of at most that many texts.
+    """Read the array `key` of an .npz file; with `most_names`, the array must be a list of at most that many texts.
 
     Raises Refused, before unpacking the array, if its header is invalid or the array exceeds `limit` bytes.
     """
@@ -174,11 +174,12 @@ def _array(archive: zipfile.ZipFile, key: str, limit: int, most_names: int | Non
 
 
 def _channels_first(images: np.ndarray, channels: str | None) -> np.ndarray:
-    """Images in the order (n, c, h, w), from (n, h, w) or four axes.
+    """Images in the order (n, c, h, w), from `images` of shape (n, h, w), (n, c, h, w) or (n, h, w, c).
 
-    `channels` (first, last) tells where the axis of channels is. By default, the shape (n, a, b, c) does: the last axis
-    holds the channels if c is 1, 3 or 4 and a is not, or if a = b ≠ c. Axis 1 holds the channels if a is 1, 3 or 4 and
-    c is not, or if a ≠ b = c. Raises Refused if neither or both are possible, and for other numbers of axes.
+    `channels`, first or last, says which of an image's three axes holds the channels. If it is None, their lengths do:
+    the last axis holds the channels if its length is 1, 3 or 4 and that of the first is not, or if only the lengths of
+    the first and the middle axis are equal. For the first axis, the same holds with first and last exchanged. Raises
+    Refused if this names neither or both axes, and for other numbers of axes or empty ones.
     """
     if images.ndim not in (3, 4) or 0 in images.shape:
         expected = "(n, height, width), (n, channels, height, width) or (n, height, width, channels)"
@@ -229,7 +230,10 @@ def _refuse_any(wrong: np.ndarray, images: np.ndarray, reason: str) -> None:
 
 
 def _labels(array: np.ndarray, key: str, length: int) -> np.ndarray:
-    """Class numbers (n,), from shapes (n,) and (n, 1), or from one-hot rows (n, k). Raises Refused for other arrays."""
+    """Class numbers (n,) from the `array` of labels, of shape (n,) or (n, 1), or of one-hot rows (n, k).
+
+    Raises Refused for other arrays, or if n is not `length`. The message names the array by its `key` in the file.
+    """
     if array.ndim == 2 and array.shape[1] > 1 and array.dtype.kind in "biuf":
         if not (np.isin(array, (0, 1)).all() and (array.sum(axis=1) == 1).all()):
             raise Refused(

@@ -48,8 +48,8 @@ class World(Protocol):
 class Batch:
     """Pairs of frames: observations x and y (m, n, p), and features (m, n, a) of the `action` that follows x.
 
-    truth: arrays (m, n, …) by name. A state of x has its plain name, and the same state of y the name <name>_next;
-    variables between frames, directly after x, have their plain names.
+    truth: arrays (m, n, …) by name. States of x have their own names, and states of y the names <name>_next; variables
+    between frames are those directly after x.
     """
 
     x: np.ndarray
@@ -177,7 +177,7 @@ class Ring:
         return np.stack([np.sin(between["action"]), np.cos(between["action"]) - 1], -1)
 
     def turned(self, batch: Batch, by: float, purpose: str = "hard pairs") -> np.ndarray:
-        """Observations (m, n, p) of the states of y in a batch, but with the angle θ changed by ±`by` radians.
+        """Observations (m, n, p) of the frames y of a `batch`, but with the angle θ changed by ±`by` radians.
 
         They are incompatible with x. Signs are random, and `purpose` names their random stream.
         """
@@ -293,9 +293,9 @@ def _rotation(seed: int, world: str, size: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=16)
 def _ring_pixels(seed: int, slow: bool, amplitude: float) -> tuple[np.ndarray, np.ndarray]:
-    """Matrix (2 · 24 + 8, 72) from bumps and u to observations, and the offset (72,) to subtract from them.
+    """Matrix (2 · 24 + 8, 72) from a `Ring`'s bumps and u to observations, and the offset (72,) to subtract from them.
 
-    The offset is the contribution of the bumps' mean.
+    The offset is the contribution of the bumps' mean. `seed`, `slow` and `amplitude` are those of the `Ring`.
     """
     ring = world_shapes.RING
     rotation = _rotation(seed, "ring", 3 * ring)

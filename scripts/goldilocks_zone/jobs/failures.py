@@ -36,7 +36,7 @@ def one_sentence() -> Iterator[None]:
 
 
 def report(sentence: str) -> None:
-    """Write a failure's message to the file that GOLDILOCKS_FAILURE names, whose text `make` prints last.
+    """Write `sentence`, a failure's message, to the file that GOLDILOCKS_FAILURE names, whose text `make` prints last.
 
     Writes nothing if the variable is not set, or if an earlier failure has written to the file.
     """

@@ -21,9 +21,10 @@ def job_log(path: str | Path, inputs: Iterable[str] = (), *modules: str) -> Iter
     """Run the with statement as a job: log to the file `path`, and end the process afterwards.
 
     An exception is logged with its traceback, printed as one sentence, and gives exit status 1. The job fails at once
-    if a record among Snakemake's `inputs` has changed since the run's start, or if the input `code` does not match the
-    running script and the `modules` that it loads. Invalid input (ValueError) is not retried: a second attempt in the
-    same run fails at once with the same message. The process also ends when its parent dies.
+    if a record among Snakemake's `inputs` has changed since the run's start, or if the fingerprint in the input `code`
+    is not that of the running script and the `modules` that it loads by name. Invalid input (ValueError) is not
+    retried: a second attempt in the same run fails at once with the same message. The process also ends when its parent
+    dies.
     """
     logging.raiseExceptions = False  # On a full disk, only lines of the log are lost.
     lifecycle.end_with_run()

@@ -99,7 +99,7 @@ def code_fingerprint(script: Path, requirements: Path, read: Reader | None = Non
 def imported_modules(script: Path, read: Reader | None = None, modules: Iterable[str] = ()) -> set[str]:
     """Names of the package's modules that `script` and `modules` import, directly or indirectly, and of `modules`.
 
-    Imports in EXCLUDED, and `modules` that are given by a path, are left out.
+    Imports in EXCLUDED, and `modules` that are given by a path, are left out. `read` is as in `code_fingerprint`.
     """
     read, waiting = read or _read, [script, *map(module_path, modules)]
     found = {name for name in modules if not _is_path(name)}
