@@ -122,10 +122,11 @@ def _refuse_missing(result: xr.Dataset, known: dict[str, dict]) -> None:
 
 
 def _with_coordinates(result: xr.Dataset, study: Study, signatures: dict[tuple[str, ...], dict]) -> xr.Dataset:
-    """Add the coordinate `classes` along the datasets, and the coordinate `x` = log10(r²/r_X²) along the radii.
+    """Add to `result` the coordinate `classes` along the datasets, and `x` = log10(r²/r_X²) along the radii.
 
-    x is added only if radii are in units of r_X, or if they are norms and all cells have the same r_X. `signatures`
-    maps each cell to the attributes of one of its blocks.
+    `classes` holds the number of classes of each dataset. `x` is added only if radii are in units of r_X, or if they
+    are norms and all cells have the same r_X. `signatures` maps each cell (dataset, network, subspace) to the
+    attributes of one of its blocks.
     """
     classes = {cell[0]: each["classes"] for cell, each in signatures.items()}
     values = [classes[name] for name in result["dataset"].values]
@@ -139,7 +140,7 @@ def _with_coordinates(result: xr.Dataset, study: Study, signatures: dict[tuple[s
 
 
 def _ordered(dims: Sequence[str], last: Collection[str]) -> list[str]:
-    """Sort dimensions: those of CELL, then varied keys and all others, then those of POINTS, then those in `last`."""
+    """Sort `dims`: those of CELL, then varied keys and all others, then those of POINTS, then those in `last`."""
     between = [dim for dim in dims if dim not in (*CELL, *POINTS, *last)]
     groups = (CELL, between, POINTS, [dim for dim in dims if dim in last])
     return [dim for group in groups for dim in group if dim in dims]

@@ -56,7 +56,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Work:
-    """A started job: its block, code fingerprint, user's network (if any), device and start time."""
+    """A started job: its block, and what all its measurements need.
+
+    code: fingerprint of the code. own: the user's own network, or None for a built-in one. started: time of the start
+    on the monotonic clock, in seconds.
+    """
 
     job: Job
     block: records.Block
@@ -76,25 +80,29 @@ class Work:
         return {**studies.varied(self.block.study), "radius": self.block.radii, "draw": self.block.draws}
 
     def stream_name(self, purpose: str, *more: str | int) -> tuple:
-        """Name of a random stream: seed, purpose, dataset, network and `more`, such as the draw or kind of a plane."""
+        """Name of a random stream: seed, `purpose`, dataset, network and `more`.
+
+        `purpose` says what is drawn, such as initialisation, and `more` which one, such as the draw.
+        """
         return (self.block.seed, purpose, self.job.dataset, self.job.network, *more)
 
     def stream(self, purpose: str, *more: str | int) -> np.random.Generator:
-        """Random generator of the stream that `stream_name` names for the same arguments.
+        """Random generator of the stream for a `purpose`, named as `stream_name` says.
 
         The name does not contain the study, so that studies of curvature and of training share initialisations.
         """
         return stream(*self.stream_name(purpose, *more))
 
     def initialisation(self, parameters: Sequence[Parameter], kind: str, draw: int) -> np.ndarray:
-        """Initialisation θ (D,) of a draw before it is rescaled to a radius."""
+        """Initialisation θ (D,) of a draw, not yet rescaled to a radius, of a `kind` such as glorot."""
         return initialise(parameters, kind, self.stream("initialisation", draw))
 
     def weights(self, study: Study, module: nn.Module) -> np.ndarray | None:
-        """Read the trained weights θ (D,) of a `study` whose varied keys are fixed; None if it uses initialisations.
+        """Read the trained weights θ (D,) of a `study` whose varied keys are fixed.
 
-        Buffers in the file of weights are copied into the module. Raises ValueError, which names the file and the
-        tensor, if the weights do not fit the network.
+        The result is None if this study uses initialisations instead of weights. Buffers in the file of weights are
+        copied into the `module`. Raises ValueError, which names the file and the tensor, if the weights do not fit the
+        network.
         """
         (chosen,) = study.weights or [None]
         if chosen is None or not chosen.fingerprint:
@@ -104,15 +112,15 @@ class Work:
         return weights.put(module, weights.read(file, chosen.fingerprint), name).numpy()
 
     def on_device(self, examples: Examples) -> tuple[Tensor, Tensor]:
-        """Inputs and labels as tensors on the device of the job."""
+        """Inputs (n, …) and labels (n,) of `examples`, as tensors on the device of the job."""
         return tuple(torch.as_tensor(each, device=self.device) for each in (examples.inputs, examples.labels))
 
     def network(self, examples: Examples) -> nn.Module:
-        """Build the network for these examples, in double precision."""
+        """Build the job's network for inputs and classes as in `examples`, in double precision."""
         return self.network_of(examples.inputs.shape[1:], examples.classes)
 
     def network_of(self, image: tuple[int, ...], classes: int) -> nn.Module:
-        """Build the network for images of shape (channels, height, width), in double precision."""
+        """Build the job's network for images of shape `image` (channels, height, width), in double precision."""
         return user_networks.build_named(self.job.network, self.own, image, classes)
 
 
@@ -191,7 +199,10 @@ def fill(block: xr.Dataset, place: Mapping[str, Any], values: Mapping[str, Any])
 
 
 def sign(block: xr.Dataset, work: Work, examples: Examples, module: nn.Module, **more) -> xr.Dataset:
-    """Set the attributes of a block to its provenance and to `more`, and return the block."""
+    """Set the attributes of a block to its provenance and to `more`, and return the block.
+
+    The provenance follows from the job `work`, the `examples` it measured, and its network `module`.
+    """
     job, own = work.job, work.own
     seeds = f"streams named {work.block.seed}, purpose, {job.dataset}, {job.network}, {job.subspace}, draw, plane"
     known = {"data_checksum": examples.checksum, "classes": examples.classes, "seeds": seeds}

@@ -1,4 +1,4 @@
-"""Studies of the decision boundary at minima of several kinds, and of the alignment of curvature with it.
+"""Studies of decision boundaries at minima of several kinds, and of the alignment of curvature with the boundary.
 
 Imports nothing heavy.
 """
@@ -122,15 +122,16 @@ class BoundaryStudy(Study, title="Study of the decision boundary"):
         return len(self.only_classes) or None
 
     def steps(self, examples: int) -> list[int]:
-        """For each number of `epochs`, ascending, the number of training steps it takes with a number of `examples`."""
+        """Numbers of training steps in each of the study's `epochs`, ascending, for `examples` training examples."""
         per_epoch = 1 if self.batch == "all" else math.ceil(examples / self.batch)
         return [per_epoch * epoch for epoch in sorted(self.epochs)]
 
     @changes_no_number
     def operations(self, network: Network, shape: Shape, subspace: str, draws: int, radii: int) -> float:
-        """Estimated number of operations of a job, which trains and measures several copies of the `network`.
+        """Estimated number of operations of a job with these numbers of `draws` and `radii`.
 
-        The number includes overheads, which dominate for small networks.
+        The job trains and measures several copies of the `network` on a dataset of this `shape`. The number includes
+        overheads, which dominate for small networks.
         """
         examples, classes = self.examples or shape.training_examples, self.classes_of or shape.classes
         flops, parameters = network.forward_flops(shape.image, classes), network.count_parameters(shape.image, classes)
@@ -150,7 +151,11 @@ class BoundaryStudy(Study, title="Study of the decision boundary"):
 
     @changes_no_number
     def check(self, path: str, shapes: Shapes, networks: Networks) -> None:
-        """Raise ConfigurationError for settings that exclude one another or do not fit the datasets."""
+        """Raise ConfigurationError for settings that exclude one another or do not fit the datasets.
+
+        `path` is the study's key in the configuration, for the message. `shapes` and `networks` describe the datasets
+        and networks by name.
+        """
         if self.classes or "classes" in self.vary:
             checks.refuse(
                 f"{path}.classes: this kind of study has no such key; name classes of images, as only_classes: [0, 1]"

@@ -1,9 +1,10 @@
-"""Axes of studies of the decision boundary, and observables of the eigenvectors of G.
+"""Axes of studies of the decision boundary, and observables of the eigenvectors of the Gauss–Newton matrix G.
 
-G is weighted by the softmax outputs p that a label of the study's key `softmax` names. The alignment A_i is the scalar
-product of a unit vector in parameter space with eigenvector i of G. The vectors are normals of the decision boundary,
-or gradients of the predicted label's loss, which is the loss with the predicted class as label. d_b is the number of
-principal directions that hold 90 % of the normals.
+G is the Gauss–Newton part of the training loss's Hessian, weighted by the softmax outputs p that a label of the study's
+key `softmax` names. The alignment A_i is the scalar product of a unit vector in parameter space with eigenvector i of
+G. The vectors are normals of the decision boundary (differences of the gradients of two logits that tie), or gradients
+of the predicted label's loss, which is the loss with the predicted class as label. d_b is the number of principal
+directions that hold 90 % of the normals' squared norm.
 """
 
 import functools
@@ -68,9 +69,11 @@ ranked = functools.partial(Variable, axes=(*POINT, SOFTMAX, RANK), may_be_missin
     of_softmax("outliers_by_gap", "1", "number of eigenvalues of G above the largest gap of the first 12 logarithms"),
 )
 def spectrum(seen: Weighted) -> dict:
-    """Temperature of the softmax, and eigenvalues, trace and numbers of outliers of G.
+    """Temperature of the softmax, and eigenvalues, trace and numbers of outliers of G, by name.
 
-    All but the temperature are missing if G vanishes, or if no temperature gives the entropy that the label asks for.
+    Outliers are the largest eigenvalues: those that hold 90 % of the trace, or those above the largest gap between
+    logarithms. All but the temperature are missing if G vanishes, or if no temperature gives the entropy that the label
+    asks for.
     """
     found = {"temperature": seen.temperature}
     if seen.dual is None or not len(values := seen.eigenvalues):
@@ -92,7 +95,7 @@ def spectrum(seen: Weighted) -> dict:
     of_softmax("specificity_index", "1", "specificity between random rotations (0) and varimax (1)"),
 )
 def alignment(seen: Weighted) -> dict:
-    """Measures of the alignment of the boundary's normals with eigenvectors of G.
+    """Measures, by name, of the alignment of the boundary's normals with eigenvectors of G.
 
     They are missing if there is no boundary, and if G has fewer than d_b eigenvectors. captured_elsewhere, a control
     away from the boundary, is measured only in the plane.
@@ -154,9 +157,10 @@ def encoding(seen: Weighted) -> dict:
     ),
 )
 def sections(seen: Weighted) -> dict:
-    """For each designed border, the mean rank of the first d_b eigenvectors of G, weighted by their A² there.
+    """Mean rank, weighted by A², of the first d_b eigenvectors of G at each designed border, as an array (borders,).
 
-    A² is summed over the boundary points to which the border is the nearest. NaN if there are none.
+    The weight A² of an eigenvector is summed over the boundary points to which the border is the nearest; NaN if there
+    are none. The result is empty without designed borders, and if d_b is 0 or exceeds the number of eigenvectors.
     """
     network, d = seen.network, seen.network.dimension
     if network.borders is None or seen.alignments is None or not 1 <= d <= seen.alignments.shape[1]:
@@ -179,7 +183,11 @@ kept = functools.partial(Variable, may_be_missing=True, aggregated=True)
     key="map",
 )
 def maps(seen: Weighted) -> dict:
-    """Maps of A_i for the predicted label's loss on a grid over the box in the plane, (ranks i, nodes, nodes)."""
+    """Maps (ranks i, nodes in x, nodes in y) of A_i for the predicted label's loss.
+
+    The nodes are a grid over the box around a dataset in the plane. The result is empty for images, and if no
+    temperature gives the entropy that the label asks for.
+    """
     if seen.dual is None or seen.network.plane is None:
         return {}
     points, nodes = seen.network.nodes(seen.network.study.map), seen.network.study.map
@@ -198,8 +206,8 @@ def maps(seen: Weighted) -> dict:
 def random_maps(seen: Network) -> dict:
     """Maps of the predicted class and, as a control, of alignments with a random direction in parameter space.
 
-    The gradients that are aligned are those of the predicted label's loss, and in map_random_fixed those of the loss
-    with label 0 throughout.
+    Each map is (nodes in x, nodes in y). The gradients that are aligned are those of the predicted label's loss, and in
+    map_random_fixed those of the loss with label 0 at all nodes. The result is empty for images.
     """
     if seen.plane is None:
         return {}

@@ -1,7 +1,7 @@
 """Measurement of the decision boundary, in blocks of draws.
 
-Minima of several kinds are trained, and the curvature at each is compared with its decision boundary. Alignments A_i
-and the dimension d_b of the boundary are those of `boundary_alignments`.
+Minima of several kinds are trained, and the curvature at each is compared with its decision boundary. The Gauss–Newton
+matrix G, alignments A_i and the dimension d_b of the boundary are those of `boundary_alignments`.
 """
 
 import functools
@@ -93,9 +93,10 @@ def _rescaled(study: BoundaryStudy, module: nn.Module, point: Tensor, radius: fl
 
 
 def _scaled(module: nn.Module, point: Tensor, scaling: str) -> Tensor:
-    """Scale parameters (D,): each weight layer by its factor, and biases by the product of factors up to their layer.
+    """Scale parameters, `point` (D,), by the factors of a `scaling` such as 0.2-5-1; none leaves them unchanged.
 
-    Raises ValueError unless there is one factor for each weight layer.
+    Each weight layer is multiplied by its factor, and a bias by the product of the factors up to its layer. Raises
+    ValueError unless there is one factor for each weight layer.
     """
     if scaling == "none":
         return point
@@ -114,7 +115,7 @@ def _scaled(module: nn.Module, point: Tensor, scaling: str) -> Tensor:
 def _measure(block: xr.Dataset, place: dict, network: Network) -> None:
     """Measure a network, once and for each label of the study's key `softmax`, and write the values into a block.
 
-    They belong at `place` {axis: label}. A network that has diverged is only marked as such.
+    The place of the network in the block is `place` {axis: label}. A network that has diverged is only marked as such.
     """
     study = network.study
     if not torch.isfinite(network.point).all():
@@ -170,7 +171,7 @@ def network(seen: Network) -> dict:
     of_network("logits_error", "1", "largest change of a logit by the scaling of layers, over the largest logit"),
 )
 def identities(seen: Network) -> dict:
-    """Errors of two identities of loss gradients at the boundary, and changes of logits by the scaling of layers.
+    """Errors, by name, of two identities of loss gradients at the boundary, and of logits after the scaling of layers.
 
     The identities of gradients, see `boundary_networks.identities`, are tested along a random direction and, if the
     study has the softmax temperature-1, along the first k eigenvectors of G.
@@ -205,8 +206,9 @@ def identities(seen: Network) -> dict:
 def decision(seen: Network) -> dict:
     """Number of points, dimension, length and margins of the decision boundary, by name.
 
-    None of these depends on the softmax temperature. Dimension and captured_at_most are missing if there is no
-    boundary; length and true margin are measured only in the plane.
+    None of these depends on the softmax temperature. captured_at_most is the largest share of the normals' squared norm
+    that a space of 1, 2, … dimensions can hold. It is missing, like the dimension, if there is no boundary. Length and
+    true margin are measured only in the plane.
     """
     margins = boundary.linearised_margins(seen.logits, seen.inputs)
     found = {
@@ -225,7 +227,7 @@ def decision(seen: Network) -> dict:
 
 
 def finite(value: Tensor) -> float:
-    """Convert a distance to a float; NaN if it is infinite, for example because there is no boundary."""
+    """Convert a distance `value` to a float; NaN if it is infinite, for example because there is no boundary."""
     return float(value) if torch.isfinite(value) else math.nan
 
 
@@ -250,8 +252,8 @@ of_precision = functools.partial(Variable, axes=(*POINT, PRECISION), may_be_miss
 def explicit(seen: Network) -> dict:
     """The published measure of generalisation, G_θ (a), in each precision of the study's key `explicit`.
 
-    It is the share of all eigenvectors of the Hessian whose largest |A_i| over the training examples exceeds
-    PUBLISHED_EPSILON.
+    G_θ (a), of Sabanayagam et al. (2023), is the share of all eigenvectors of the Hessian whose largest |A_i| over the
+    training examples exceeds PUBLISHED_EPSILON.
     """
     rows, size = [], len(seen.point)
     entropies = [float(label.split("-")[1]) for label in seen.study.softmax if label.startswith("entropy")]
@@ -292,8 +294,9 @@ def explicit(seen: Network) -> dict:
     key="hessian_eigenvectors",
 )
 def hessian_part(seen: Network) -> dict:
-    """Top eigenvalues of the Hessian and of G, shares of the normals along them, ‖H′‖₂, and effective examples.
+    """Top eigenvalues of the Hessian H and of G, shares of the normals, ‖H − G‖₂, and effective examples, by name.
 
+    The shares are those of the squared norm of the boundary's normals in the span of the first eigenvectors of H or G.
     Eigenpairs are found by Lanczos iteration. All values are missing if G vanishes. If an iteration fails, the values
     that come after it are missing.
     """
@@ -350,8 +353,9 @@ of_start = functools.partial(Variable, axes=(*POINT, START), may_be_missing=True
     key="estimate_steps",
 )
 def margin_estimates(seen: Together) -> dict:
-    """Margin estimate of Sabanayagam et al. (2023) for the networks of all draws at once.
+    """Margin estimate of Sabanayagam et al. (2023) for the networks of all draws at once, by name.
 
+    Arrays are (networks, STARTS), with coordinates as a last axis for aligned_point; margin_of_extremes is (networks,).
     NaN for networks that have diverged and for networks whose G vanishes.
     """
     networks, study = seen.networks, seen.networks[0].study

@@ -1,4 +1,9 @@
-"""Trained networks and their decision boundary, with quantities that several observables share."""
+"""Trained networks and their decision boundary, with quantities that several observables share.
+
+At a point of the decision boundary, the two largest logits tie. G is the Gauss–Newton matrix of the training loss.
+
+Letters: b points of the boundary, n training examples, k classes, m eigenvectors, D parameters.
+"""
 
 import functools
 import math
@@ -51,19 +56,19 @@ class Network:
         return self._weighted[label]
 
     def problem_at(self, points: Tensor) -> Problem:
-        """Problem of the network, without labels, at other inputs: `points` (n, 2) of the plane, or (n, …)."""
+        """The network's `Problem`, without labels, at other inputs: `points` (n, 2) of the plane, or images (n, …)."""
         return Problem(self.module, points.view(len(points), *self.inputs.shape[1:]))
 
     def predicted_loss_at(self, points: Tensor) -> logit_gradients.LogitGradients:
-        """Unit gradients, at other inputs, of the loss with the predicted class as label.
+        """Unit parameter gradients of the loss at n other inputs, with their predicted classes as labels.
 
-        `points` are as for `problem_at`.
+        The inputs are `points`, as for `problem_at`.
         """
         gradients = logit_gradients.of(self.problem_at(points), self.point)
         return decision_boundary.predicted_loss(gradients, self.logits(points).detach())
 
     def nodes(self, count: int) -> Tensor:
-        """Nodes (count², 2) of a grid over the box in the plane; y varies fastest."""
+        """Nodes (count², 2) of a grid over the box in the plane, `count` along each axis; y varies fastest."""
         axes = [torch.linspace(*ends, count).to(self.point) for ends in self.plane.box]
         return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, 1)
 
@@ -88,7 +93,7 @@ class Network:
 
     @functools.cached_property
     def gradients(self) -> logit_gradients.LogitGradients:
-        """Logit gradients of the training examples."""
+        """Gradients of all logits with respect to the parameters, at the training examples."""
         return logit_gradients.of(self.problem, self.point)
 
     @functools.cached_property
@@ -105,7 +110,7 @@ class Network:
 
     @functools.cached_property
     def crossings(self) -> boundary.Crossings:
-        """Points of the boundary, on a grid in the plane or between pairs of training images."""
+        """Points of the boundary: its crossings of a grid in the plane, or points between pairs of training images."""
         if self.plane is None:
             return boundary.between_pairs(self.logits, self.inputs, self.study.grid, stream("pairs of images"))
         found = boundary.on_grid(self.logits, self.plane.box, self.study.grid, self.point)
@@ -113,7 +118,10 @@ class Network:
 
     @functools.cached_property
     def normals(self) -> logit_gradients.LogitGradients | None:
-        """Unit normals of the boundary in parameter space; None if there is no boundary."""
+        """Unit normals of the boundary in parameter space; None if there is no boundary.
+
+        The normal at each of the b `crossings` lies along the difference of the gradients of the two logits that tie.
+        """
         return (
             decision_boundary.normals(self.problem, self.point, self.crossings) if len(self.crossings.points) else None
         )
@@ -132,7 +140,7 @@ class Network:
 
     @functools.cached_property
     def dimension(self) -> int:
-        """Number d_b of principal directions that hold 90 % of the boundary's normals; 0 if there is no boundary."""
+        """Number d_b of principal directions that hold 90 % of the normals' squared norm; 0 if there is no boundary."""
         if self.normals is None:
             return 0
         return alignments.dimension(self.normals.products(self.normals)[:, 0, :, 0].cpu().numpy())
@@ -140,10 +148,10 @@ class Network:
 
 @dataclass
 class Weighted:
-    """A network whose G is weighted by given softmax outputs p.
+    """A network whose Gauss–Newton matrix G is weighted by given softmax outputs p.
 
-    temperature: that of p. dual: the eigenpairs of G. If no temperature gives the entropy that the label asks for, the
-    temperature is NaN and `dual` is None.
+    temperature: that of p. dual: the eigenpairs of G with non-zero eigenvalues, these multiplied by the squared
+    temperature. If no temperature gives the entropy that the label asks for, the temperature is NaN and `dual` is None.
     """
 
     network: Network
@@ -152,7 +160,7 @@ class Weighted:
 
     @functools.cached_property
     def predicted_loss(self) -> logit_gradients.LogitGradients:
-        """Unit gradients of the loss at the training examples, with the predicted class of each as its label.
+        """Unit parameter gradients of the loss at each training example, with its predicted class as label.
 
         The softmax has the temperature of p, or 1 if that is NaN.
         """
@@ -204,7 +212,7 @@ def _permuted(classes: Tensor) -> Tensor:
 
 
 def identities(network: Network, vectors: Tensor) -> dict[str, float]:
-    """Largest errors of two identities of loss gradients, over boundary points and `vectors` v (m, D).
+    """Largest errors, by name, of two identities of loss gradients, over boundary points and `vectors` v (m, D).
 
     Logits k and l tie at a point. J_j is the gradient of logit j, and g(ŷ=k) the gradient of the loss with label k.
     flip_error: error of g(ŷ=k) + g(ŷ=l) = 2 Σ_j p_j (J_j − (J_k + J_l)/2), where j runs over the other classes, along v

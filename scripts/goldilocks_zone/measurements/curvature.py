@@ -85,7 +85,11 @@ class CurvatureStudy(Study, title="Study of curvature"):
 
     @changes_no_number
     def check(self, path: str, shapes: Shapes, networks: Networks) -> None:
-        """Raise ConfigurationError for too many examples, classes or dimensions, and for networks that do not fit."""
+        """Raise ConfigurationError for too many examples, classes or dimensions, and for networks that do not fit.
+
+        `path` is the study's key in the configuration, for the message. `shapes` and `networks` describe the datasets
+        and networks by name.
+        """
         for name, shape in shapes.items():
             checks.refuse_examples(path, max(self.examples), self.validation, name, shape)
         for label in self.subspaces:
@@ -109,9 +113,10 @@ class CurvatureStudy(Study, title="Study of curvature"):
 
     @changes_no_number
     def operations(self, network: Network, shape: Shape, subspace: str, draws: int, radii: int) -> float:
-        """Estimated number of operations of a job, for tangents along planes and for products of tangents.
+        """Estimated number of operations of a job with these numbers of `draws` and `radii`.
 
-        All points of a sweep share the tangents if activations are homogeneous and there are no residual connections.
+        It counts tangents along planes and products of tangents, for a `network` on a dataset of this `shape`. All
+        points of a sweep share the tangents if activations are homogeneous and there are no residual connections.
         """
         dimension = subspace_labels.parse_plane(subspace).dimension
         sizes = {key: len(values) for key, values in self.variations.items()}

@@ -1,4 +1,8 @@
-"""Measurement of curvature, in blocks of draws and radii: observables of the loss Hessian on random planes."""
+"""Measurement of curvature, in blocks of draws and radii: observables of the loss Hessian on random planes.
+
+H is the Hessian of the mean loss, G its Gauss–Newton part, and H′ = H − G the rest. H_d is the matrix (d, d) of H over
+d orthonormal directions of a plane. θ are the parameters, and p the softmax outputs.
+"""
 
 import functools
 import logging
@@ -71,9 +75,9 @@ def measure_block(job: blocks.Job) -> xr.Dataset:
 
 
 def _refuse_large_planes(job: blocks.Job, module: nn.Module, biases: bool) -> None:
-    """Raise ValueError if the plane has more dimensions than the network has weights (and biases, if `biases`).
+    """Raise ValueError if the job's plane has more dimensions than `module` has weights (and biases, if `biases`).
 
-    It is checked here because the sizes of dataset and network may be unknown when the settings are checked.
+    This is checked here because the sizes of dataset and network may be unknown when the settings are checked.
     """
     dimension = subspace_labels.parse_plane(job.subspace).dimension
     available = sum(p.size for p in initialisation.parameters_of(module) if biases or not p.is_bias)
@@ -87,7 +91,7 @@ def _refuse_large_planes(job: blocks.Job, module: nn.Module, biases: bool) -> No
     Variable("overflow", "1", "1 where logits or the Hessian are not finite on a plane, whose values are missing"),
 )
 def overflow(seen: Attempt) -> dict:
-    """The variable overflow: whether the logits or the Hessian overflow at a point."""
+    """The variable overflow: True if the logits or the Hessian overflow at a point, on any of its planes."""
     return {"overflow": seen.overflow}
 
 
@@ -97,7 +101,7 @@ def overflow(seen: Attempt) -> dict:
     key="weights",
 )
 def own_radius(seen: Attempt) -> dict:
-    """Norm of θ over r_X before θ is rescaled, for comparison with the radii of the study."""
+    """Norm of the parameters θ before they are rescaled, divided by r_X, to compare with the radii of the study."""
     return {"own_radius": seen.sweep.own_radius}
 
 
@@ -141,7 +145,7 @@ def spectra(seen: OnPlane) -> dict:
 def parts(seen: OnPlane) -> dict:
     """Traces and norms of the parts G and H′ of the Hessian on nested planes, and effective numbers of examples.
 
-    Each has one value for each dimension of the planes.
+    The result maps each name to a list with one value for each dimension of the planes.
     """
     dimensions = seen.sweep.study.dimensions
     found = {"effective_examples": [seen.measured.effective_examples[d - 1] for d in dimensions]}
@@ -166,7 +170,10 @@ def parts(seen: OnPlane) -> dict:
     Variable("example_gradient", "1", "σ_E, deviation of the examples' logit gradients from their mean", (PLANE,)),
 )
 def outputs(seen: OnPlane) -> dict:
-    """Loss, statistics of logits and softmax outputs at a point, and sizes of logit gradients on a plane, by name."""
+    """Loss, statistics of logits and softmax outputs at a point, and sizes of logit gradients on a plane, by name.
+
+    They are single numbers, as `PlaneCurvature` defines them.
+    """
     names = ("loss", "logits_std", "radial_derivative", "zero_logits", "entropy", "prior_mismatch", "softmax_ratio")
     return {name: getattr(seen.measured, name) for name in (*names, "class_gradient", "example_gradient")}
 
@@ -212,8 +219,8 @@ def counterfactuals(seen: OnPlane) -> dict:
 def layers(seen: InLayers) -> dict:
     """For each layer l, the trace σ_l² Tr(H_ll), and the largest |vᵀH′v|/‖PH′v‖ over random v in the layer.
 
-    H_ll is the layer's diagonal block of the Hessian, and σ_l² the variance of its weights. P projects on the span of
-    the probes v of all layers. The trace is estimated from these probes.
+    H_ll is the diagonal block of the Hessian for layer l, and σ_l² the variance of the weights of this layer. P
+    projects on the span of the probes v of all layers. The trace is estimated from these probes.
     """
     sizes, deviations = seen.sweep.layers
     means = np.diag(seen.measured.hessian).reshape(len(sizes), -1).mean(1)
@@ -271,7 +278,10 @@ def full_gradients(seen: InFullSpace) -> dict:
     key="eigenvectors",
 )
 def eigenvectors(seen: InFullSpace) -> dict:
-    """Largest eigenvalues of the Hessian in full space, and the first layer's part of each eigenvector as an image."""
+    """Largest eigenvalues of the Hessian in full space, and the first layer's part of each eigenvector as an image.
+
+    Eigenvalues are (m,) and images (m, h, w), for the m = `eigenvectors` of the study.
+    """
     count, memory_mib = seen.sweep.study.eigenvectors, seen.sweep.work.memory_mib
     values, vectors = top_eigenvectors.top_eigenpairs(*seen.problem, count, memory_mib=memory_mib)
     images = top_eigenvectors.first_layer_images(seen.sweep.module, vectors, seen.problem[0].inputs.shape[1:])

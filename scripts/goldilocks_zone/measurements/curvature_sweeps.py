@@ -160,7 +160,7 @@ class Sweep:
         return dispatch.path_of(Problem(self.module, self.inputs), self.theta, count)
 
     def _points(self, theta: np.ndarray, r_x: float) -> list[Point]:
-        """Points of the sweep: every radius with every value of the varied keys SWEPT."""
+        """Points on the ray through `theta` (D,): every radius with every value of the varied keys SWEPT."""
         study, points = self.study, []
         for radius, variant in itertools.product(self.work.block.radii, studies.split(study, SWEPT)[1]):
             here = study.model_copy(update=variant)
@@ -175,9 +175,10 @@ class Sweep:
         return points
 
     def _curvature(self, directions, points: list[Point]) -> list[tuple[Point, int, PlaneCurvature | None]]:
-        """Triples of a point, a number of examples, and the curvature along raw `directions` (d, D), sparse or dense.
+        """Measure the curvature along raw `directions` (d, D), sparse or dense, at `points`.
 
-        The curvature is None if it overflows. Without directions, the list is empty.
+        Returns triples of a point, a number of examples, and the curvature of the mean loss over these, which is None
+        if it overflows. Without directions, the list is empty.
         """
         if not directions.shape[0]:
             return []

@@ -34,7 +34,7 @@ def world_of(study: PlanningStudy, dataset: str, seed: int) -> worlds.World:
 
 
 def summed(world: worlds.World, between: worlds.Arrays) -> np.ndarray:
-    """Features (…, a) of the sum over t successive actions.
+    """Features (…, a) in a `world` of the sum of t successive actions.
 
     `between` maps names to variables between frames: `action` (…, t), which is an angle, or `step` (…, t, 2).
     """
@@ -74,7 +74,8 @@ class Hierarchy:
 class Trainer:
     """Trains all levels for a block's draws at one radius, with a checkpoint for each level.
 
-    `number` is the index of the trainer within its job, from which the numbers of its checkpoints follow.
+    `radius` is a factor on the initialisation of level 1. `number` is the index of the trainer within its job, from
+    which the numbers of its checkpoints follow.
     """
 
     def __init__(self, work: blocks.Work, study: PlanningStudy, radius: float, number: int):
@@ -109,8 +110,8 @@ class Trainer:
     def windows(self, first: Members, step: int) -> Tensor:
         """Packed inputs (m, n, 2e + a) of level 2 at a training step.
 
-        They are the pooled embeddings, on level 1, of two windows of frames that are a span apart, and the features of
-        the sum of a span of actions.
+        They are the pooled embeddings of two windows of frames that are a span apart, by the encoders `first` of level
+        1, and the features of the sum of a span of actions.
         """
         drawn = self._drawn(step, POOLED + self.study.span, "level 2")
         seen = np.stack([drawn.seen[:, :, :POOLED], drawn.seen[:, :, -POOLED:]], 2)
@@ -119,7 +120,8 @@ class Trainer:
     def apart(self, first: Members, step: int) -> Tensor:
         """Packed inputs (m, n, 2e + a) of the direct predictor at a training step.
 
-        They are the embeddings of two frames that are a span apart, and the features of the sum of the actions between.
+        They are the embeddings of two frames that are a span apart, by the encoders `first` of level 1, and the
+        features of the sum of the actions between.
         """
         drawn = self._drawn(step, 1 + self.study.span, "direct")
         seen = np.stack([drawn.seen[:, :, 0], drawn.seen[:, :, -1]], 2)

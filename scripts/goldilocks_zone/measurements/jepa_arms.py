@@ -1,6 +1,7 @@
 """Training of joint embeddings, in ensembles of arms, draws, radii and rates.
 
-Members of one draw train on the same pairs, which are permuted in the arm `shuffled`.
+An arm is one way to train, see `jepa_training.Arm`. Members of one draw train on the same pairs, which are permuted in
+the arm `shuffled`. The VICReg loss is λ I + μ V + ν C, of invariance, variance and covariance, see `embedding_losses`.
 Letters: m members, s draws, n pairs, p dimensions of an observation, a of an action, D parameters.
 """
 
@@ -46,7 +47,8 @@ class Member(NamedTuple):
 class Ensemble:
     """Joint embeddings that are trained together, in one variant of a study, with the same head and kind of loss.
 
-    pairs: source of the pairs on which they are trained. module: their network. members: one entry for each.
+    pairs: source of the pairs on which they are trained. module: the network that all of them have. members: the
+    training run of each.
     """
 
     work: blocks.Work
@@ -71,7 +73,7 @@ class Ensemble:
         return torch.tensor([self.draws.index(member.draw) for member in self.members])
 
     def starts(self) -> tuple[Tensor, Tensor]:
-        """Initial parameters (m, D) of the members in double precision, and their rates (m,)."""
+        """Initial parameters (m, D) of the members in double precision, and their learning rates (m,)."""
         study, r_x = self.study, initialisation.glorot_radius(initialisation.parameters_of(self.module))
         drawn = {
             draw: jepa.initial(self.module, study.initialisation, self.work.stream("initialisation", draw))
@@ -100,7 +102,7 @@ class Ensemble:
         return (deviation / found) ** (1 / self.depth)
 
     def loss(self, sharpness: float | None = None) -> Loss:
-        """Loss of all members: with the minimum over codes or, if β = `sharpness` is given, the soft minimum."""
+        """Loss of all members: with the minimum over latent codes or, if β = `sharpness` is given, the soft minimum."""
         study, arm = self.study, self.arm
         if arm.criterion == "info_nce":
             return InfoNce(study.embedding, study.temperature, study.similarity, group=study.group)
@@ -133,7 +135,10 @@ class Ensemble:
         return weights, torch.tensor([each.epsilon for each in self.criteria], **like)
 
     def trained(self, checkpoint: loop.Checkpoint | None) -> Tensor:
-        """Train the members; return their parameters (m, D) in double precision, initial ones in the arm `random`."""
+        """Train the members, with a `checkpoint` to resume from; return their parameters (m, D) in double precision.
+
+        In the arm `random`, these are the initial parameters.
+        """
         starts, rates = self.starts()
         if self.arm.criterion == "untrained":
             return starts
@@ -158,7 +163,10 @@ class Ensemble:
         return torch.as_tensor(found["x"][0]).double()
 
     def _fresh(self, dtype: torch.dtype) -> Callable[[int], tuple[Tensor, Tensor]]:
-        """Function that maps a step to fresh pairs (m, n, 2p + a) and empty labels; members of one draw share pairs."""
+        """Function that maps a step to fresh packed pairs (m, n, 2p + a), of precision `dtype`, and empty labels.
+
+        Members of one draw share pairs.
+        """
         numbers, p = self.numbers, self.pairs.observation
         alike = numbers.tolist() == list(range(len(self.draws)))
         apart = torch.tensor([ARMS[member.arm].shuffled for member in self.members]).nonzero()[:, 0]
@@ -195,7 +203,7 @@ def decay(steps: int, share: float) -> Callable[[int], float] | None:
 
 
 def criteria_of(study: JepaTrainingStudy, arm: str, depth: int) -> Criteria:
-    """Weights λ, μ and ν, ε and hinge of the loss in an `arm`, for an encoder with `depth` weight layers.
+    """Weights λ, μ and ν, ε and hinge of the VICReg loss in an `arm`, for an encoder with `depth` weight layers.
 
     Terms that the arm does not use have weight 0. If the study sets `over_threshold`, the weight μ is this multiple of
     the threshold below which collapse is a minimum. The criteria are rescaled for the study's `gauge`.
@@ -214,7 +222,7 @@ def ensembles_of(
     """Split all members of a block into ensembles, each with as many members as memory allows.
 
     There is a member for each draw, radius, value of the keys OF_MEMBERS and arm. All `arms` must have the same head
-    and criterion. Members are ordered by draw, so that each ensemble needs pairs of few draws.
+    and criterion. Members are ordered by draw, so that each ensemble needs `pairs` of few draws only.
     """
     _, together = studies.split(study, OF_MEMBERS)
     points = itertools.product(work.block.draws, work.block.radii, together, arms)
@@ -226,7 +234,7 @@ def ensembles_of(
 
 
 def module_of(work: blocks.Work, study: JepaTrainingStudy, pairs: jepa_worlds.Pairs, arm: Arm) -> jepa.JointEmbedding:
-    """Build the network of an arm, in double precision."""
+    """Build the network of an arm, in double precision, for observations and actions of the sizes in `pairs`."""
     latent = jepa.Latent(study.codes, study.columns, study.free, study.penalty)
     head = "siamese" if arm.head == "predictor" and not study.predictor else arm.head
     return jepa.build(labels.parse_network(work.job.network), pairs.sizes(study.embedding), head, latent)

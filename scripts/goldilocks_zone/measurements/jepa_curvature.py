@@ -85,7 +85,11 @@ class JepaCurvatureStudy(Study, title="Study of the curvature of joint embedding
 
     @changes_no_number
     def check(self, path: str, shapes: Shapes, networks: Networks) -> None:
-        """Raise ConfigurationError for networks, planes, images or losses that do not fit the study."""
+        """Raise ConfigurationError for networks, planes, images or losses that do not fit the study.
+
+        `path` is the study's key in the configuration, for the message. `shapes` and `networks` describe the datasets
+        and networks by name.
+        """
         for name, shape in shapes.items():
             if shape.image not in (IMAGE, (1, 2 * IMAGE[1], 2 * IMAGE[2])):
                 size = "14 × 14 or 28 × 28 pixels and one channel"
@@ -120,7 +124,11 @@ class JepaCurvatureStudy(Study, title="Study of the curvature of joint embedding
 
     @changes_no_number
     def operations(self, network: Network, shape: Shape, subspace: str, draws: int, radii: int) -> float:
-        """Estimated operations of a job for tangents and second derivatives along the plane, and for the losses."""
+        """Estimated number of operations of a job with these numbers of `draws` and `radii`.
+
+        It counts tangents and second derivatives of the `network` along the plane of the label `subspace`, and the
+        losses.
+        """
         d, counts = subspace_labels.parse_plane(subspace).dimension, self.examples
         n, e = sum(counts), self.embedding
         shapes, flops = network.weight_shapes(IMAGE, e), network.forward_flops(IMAGE, e)

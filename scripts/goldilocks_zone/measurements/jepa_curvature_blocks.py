@@ -1,7 +1,8 @@
 """Measurement of the curvature of joint embeddings, in blocks of draws.
 
 Each observable is a function of a ray, which is one encoder's initialisation at several radii. Losses are functions of
-the embeddings of pairs of views.
+the embeddings of pairs of views; VICReg has the terms I (invariance), V (variance) and C (covariance). H is the Hessian
+of the mean loss, G its Gauss–Newton part, and H′ = H − G; H_d is H on the plane of d directions.
 """
 
 import functools
@@ -86,7 +87,7 @@ def _ray(work: blocks.Work, study, pairs: views.Pairs, classes: int, place: dict
 
 
 def _finite(parts: Parts) -> np.ndarray:
-    """Mask (p,) of the radii at which loss and Hessian are finite."""
+    """Mask (p,) of the p radii at which loss and Hessian, both from `parts`, are finite."""
     return np.isfinite(parts.loss.numpy()) & np.isfinite(parts.hessian.numpy()).all((1, 2))
 
 
@@ -115,7 +116,7 @@ def curves(ray: Ray) -> dict:
 
 
 def _summaries(parts: Parts) -> list[dict[str, float]]:
-    """Variables of `curves` by name for one criterion, a dictionary for each radius.
+    """Variables of `curves` by name, from the `parts` of the Hessian of one loss: a dictionary for each radius.
 
     Where loss or Hessian are not finite, the dictionary contains overflow only.
     """
@@ -154,7 +155,10 @@ def _summary(parts: Parts, number: int) -> dict[str, float]:
     Variable("dead_dimensions", "1", "share of dimensions of both branches that do not vary", (RADIUS,)),
 )
 def batch(ray: Ray) -> dict:
-    """Standard deviation of the embeddings, share of active hinges and share of dead dimensions, as arrays (radii,)."""
+    """Standard deviation of the embeddings, share of active hinges and share of dead dimensions, as arrays (radii,).
+
+    A hinge of V is active if √(v + ε) < 1 for the variance v of a dimension; the dimension is dead if v = 0.
+    """
     v = ray.spread
     return {
         "deviation": np.sqrt(v.mean(1)),
@@ -177,8 +181,8 @@ def batch(ray: Ray) -> dict:
 def edges(ray: Ray) -> dict:
     """Edges x = log10(r²/r_X²), where the trace on a plane changes its sign, measured and by the formula, by name.
 
-    There is one x for each loss in the study's `edges`. Also x of the minimum of the loss along the ray, and the
-    weights of I and V in the formula for wide networks.
+    There is one x for each loss in the study's `edges`. The formula is that of `jepa_rays.formula`, for wide networks.
+    Also x of the minimum of the loss along the ray, and the weights of I and V in the formula.
     """
     wanted, weights = ray.study.edges, ray.layer_weights
     found = {
@@ -206,8 +210,9 @@ def edges(ray: Ray) -> dict:
     key="layer_probes",
 )
 def layers(ray: Ray) -> dict:
-    """Traces σ_l² Tr(H_ll) of the layers' blocks of the Hessian, and their ratios R_l in wide networks.
+    """Traces σ_l² Tr(H_ll) of the layers' blocks of the Hessian, and ratios R_l of these traces in wide networks.
 
+    H_ll is the block of layer l, and σ_l the standard deviation of the initial weights of this layer at each radius.
     R_l is the trace for layer l divided by the trace for the last layer. The traces are those of G, because H′
     contributes nothing to them.
     """
@@ -241,8 +246,8 @@ def layers(ray: Ray) -> dict:
 def collapse(ray: Ray) -> dict:
     """Compare the last layer's Hessian with its closed form, at weights W_n = 0 of this layer; return values by name.
 
-    Also the Hessian's eigenvalues along one row of W_n, and the threshold of collapse. Errors and eigenvalues are NaN
-    for losses without a closed form.
+    Also the Hessian's eigenvalues along one row of W_n, and the threshold of μ/λ below which W_n = 0 is a minimum.
+    Errors and eigenvalues are NaN for losses without a closed form.
     """
     shape = ray.weights(ray.theta)[-1].shape
     theta = ray.theta.clone()
@@ -270,9 +275,10 @@ def collapse(ray: Ray) -> dict:
 
 
 def _closed_form(ray: Ray, label: str, first: np.ndarray, second: np.ndarray) -> np.ndarray | None:
-    """Closed form (u, u) of the Hessian along one row of W_n at W_n = 0; None for losses without a closed form.
+    """Closed form (u, u) of the Hessian of the loss `label` along one row of the last layer's weights W_n, at W_n = 0.
 
-    `first` and `second` are the features (n, u) of the two views.
+    `first` and `second` are the features (n, u) of the two views, the inputs of the last layer. The result is None for
+    losses without a closed form.
     """
     if criteria := jepa_rays.criteria_of(ray.study, label):
         return wide_networks.collapse_hessian(criteria, first, second, ray.study.embedding)
@@ -280,9 +286,10 @@ def _closed_form(ray: Ray, label: str, first: np.ndarray, second: np.ndarray) ->
 
 
 def _largest_correlation(first: np.ndarray, second: np.ndarray) -> float:
-    """Largest ρ_w = 1 − wᵀ⟨ΔΔᵀ⟩w/wᵀ(Σ + Σ′)w over w, for features (n, u) of both views; NaN if none vary.
+    """Largest ρ_w = 1 − wᵀ⟨ΔΔᵀ⟩w/wᵀ(Σ + Σ′)w over vectors w (u,); NaN if no feature varies.
 
-    Δ is the difference of both views' features, Σ and Σ′ are their covariances.
+    `first` and `second` are the features (n, u) of the two views. Δ is their difference for an example, and Σ and Σ′
+    are their covariances.
     """
     spread = np.cov(first, rowvar=False) + np.cov(second, rowvar=False)
     variances, axes = np.linalg.eigh(spread)
@@ -306,9 +313,10 @@ def _largest_correlation(first: np.ndarray, second: np.ndarray) -> float:
     key="checked_directions",
 )
 def checked(ray: Ray) -> dict:
-    """Errors of the Hessian from jets against automatic differentiation, and errors of power laws of I and C.
+    """Errors of the Hessian from jets against automatic differentiation, and errors of power laws of I and C, by name.
 
-    The Hessians are on the first `checked_directions` of the plane. The power laws are in the radius, see DEGREES.
+    Jets are second-order expansions of the outputs, see `curvature.jets`. The Hessians are on the first
+    `checked_directions` of the plane. The power laws are in the radius, see DEGREES.
     """
     count, criteria = ray.study.checked_directions, ray.study.criteria
     losses, one = [ray.loss(label) for label in criteria], torch.ones(1, dtype=torch.float64)
@@ -324,9 +332,10 @@ def checked(ray: Ray) -> dict:
 
 
 def _degree_error(ray: Ray, label: str, hessians: list[np.ndarray]) -> float:
-    """Largest relative error of the power law that the Hessian of a loss should follow over the radius.
+    """Largest error of the power law that the Hessian of the loss `label` should follow over the radii of a ray.
 
-    `hessians` are those at all radii. NaN for losses without a power law, see DEGREES.
+    `hessians` has the Hessian (d, d) at each radius. Each is divided by its power of the radius and compared with the
+    first; the error is relative to the norm of the first. NaN for losses without a power law, see DEGREES.
     """
     if label not in DEGREES:
         return math.nan

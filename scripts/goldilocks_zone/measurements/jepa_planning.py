@@ -93,7 +93,10 @@ class PlanningStudy(Study, title="Study of prediction and planning on two levels
 
     @changes_no_number
     def operations(self, network: Network, shape: Shape, subspace: str, draws: int, radii: int) -> float:
-        """Estimated number of operations of a job, for training, predictions and plans."""
+        """Estimated number of operations of a job with these numbers of `draws` and `radii`.
+
+        It counts training, predictions and plans, for an encoder `network` in a world of this `shape`.
+        """
         encoder = network.forward_flops(shape.image, self.embedding)
         predictor = _flops(self.embedding + 2, self.embedding)
         above = _flops(self.embedding, self.upper_embedding) + _flops(self.upper_embedding + 2, self.upper_embedding)
@@ -118,7 +121,10 @@ class PlanningStudy(Study, title="Study of prediction and planning on two levels
 
     @changes_no_number
     def check(self, path: str, shapes: Shapes, networks: Networks) -> None:
-        """Raise ConfigurationError for settings that exclude one another or do not fit the networks and worlds."""
+        """Raise ConfigurationError for settings that exclude one another or do not fit the networks and worlds.
+
+        `path` is the study's key in the configuration, for the message. `networks` describes the networks by name.
+        """
         for label in self.networks:
             if not isinstance(networks.get(label), FullyConnected):
                 checks.refuse(f"{path}.networks: {label} is impossible; use an encoder fc-<widths>-<activation>")

@@ -1,7 +1,7 @@
 """Measurement of prediction and planning on two levels, in blocks of draws and radii.
 
 Accuracy of predictions is measured by horizon, and success of plans by planner. Letters: m members, n examples, e
-dimensions of an embedding, h steps, a dimensions of an action.
+dimensions of an embedding, h steps, a dimensions of an action, t entries of a target that is decoded from embeddings.
 """
 
 import functools
@@ -105,11 +105,11 @@ def _measure(block: xr.Dataset, place: dict, trainer: hierarchies.Trainer, train
 
 
 def predictions(world: worlds.World, study: PlanningStudy, trained: hierarchies.Hierarchy, member: int) -> Predictions:
-    """Predict on fresh sequences with the models of one member, and observe the embeddings and targets there.
+    """Predict embeddings on fresh sequences, and observe the embeddings and targets at the study's horizons.
 
     Level 1 starts from the last of the first POOLED frames, level 2 from the window of all of them. Level 2 and the
-    direct predictor only reach horizons that are multiples of the span. `trained` holds this member alone, and `member`
-    is its draw.
+    direct predictor only reach horizons that are multiples of the span. `trained` holds the models of a single member,
+    and `member` is the draw of this member. `world` generates the sequences.
     """
     horizons, span = sorted(study.horizons), study.span
     far = [each for each in horizons if each % span == 0]
@@ -142,7 +142,7 @@ def predictions(world: worlds.World, study: PlanningStudy, trained: hierarchies.
 
 
 def _ahead(members: Members, start: Tensor, actions: Tensor, horizons: Sequence[int], span: int) -> dict:
-    """Predictions (m, n, e) by horizon, in steps, from embeddings `start` (m, n, e).
+    """Predictions (m, n, e) of all `members` by horizon, in steps, from embeddings `start` (m, n, e).
 
     Each prediction is made from the one before with the next of the `actions` (m, n, h, a), and reaches `span` steps
     further. `horizons` are ascending multiples of the span.
@@ -164,9 +164,9 @@ def _plain(found: dict) -> dict:
 
 
 def _targets(states: worlds.Arrays, frame: int) -> dict[str, np.ndarray]:
-    """Values (n, t) that decoders predict from a `frame`, by name: cos and sin of angles, or places.
+    """Values (n, t) of the targets at the frame with index `frame`, by name: cos and sin of angles, or places.
 
-    `states` are arrays (1, n, frames, …) by name.
+    Decoders predict them from embeddings. `states` are arrays (1, n, frames, …) by name.
     """
     if "place" in states:
         return {"place": states["place"][0, :, frame]}
@@ -175,7 +175,7 @@ def _targets(states: worlds.Arrays, frame: int) -> dict[str, np.ndarray]:
 
 
 def _over(seen: Predictions, shape: tuple[int, ...], measure: Callable[[str, int], object]) -> np.ndarray:
-    """Values of `measure(level, horizon)`, as an array (levels, *shape, horizons).
+    """Values of `measure(level, horizon)`, each of this `shape`, as an array (levels, *shape, horizons).
 
     NaN where there are no predictions, or some are not finite.
     """
@@ -209,7 +209,7 @@ def predicted(seen: Predictions) -> dict:
     """R² of decoded targets, errors of predictions, and deviation and dimensions in use of embeddings, by name.
 
     Decoders are fitted on predicted or on observed embeddings. Deviation and dimensions in use are those of the
-    embeddings from which predictions start.
+    embeddings from which predictions start; dimensions in use are directions of variance above .25.
     """
     names = TARGETS[seen.study.datasets[0]]
 
@@ -257,7 +257,10 @@ def r_squared(fitted: np.ndarray, given: np.ndarray, targets: np.ndarray) -> flo
 
 
 def episodes(trainer: hierarchies.Trainer, trained: hierarchies.Hierarchy) -> dict[tuple[str, str], rooms.Episodes]:
-    """Run the episodes of all planners of a study for all members; return them by planner and room of the goals."""
+    """Run the episodes of all planners of a study for all members, with the models `trained`.
+
+    Returns them by label of the planner and room of the goals, which is other or same, relative to the starts.
+    """
     study, world, draws = trainer.study, trainer.world, trainer.work.block.draws
     steps = (functools.partial(hierarchy.predicted, members) for members in (trained.first, trained.second))
     knowledge = rooms.Knowledge(trained.below, trained.above, *steps)
@@ -284,7 +287,10 @@ of_planner = Variable("", "1", "", (PLANNER, GOAL), may_be_missing=True)
     key="planners",
 )
 def planned(seen: Plans) -> dict:
-    """Success, nearest distance, steps to the goal and calls, each (planners, rooms); NaN without episodes."""
+    """Success, nearest distance and steps to the goal, and evaluations of the dynamics, by name.
+
+    Each is an array (planners, rooms), with NaN where there are no episodes.
+    """
     shape = len(seen.study.planners), len(ROOMS)
     found = {name: np.full(shape, math.nan) for name in ("success", "nearest", "steps_to_goal", "calls")}
     for (label, room), each in seen.episodes.items():

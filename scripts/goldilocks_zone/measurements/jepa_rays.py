@@ -1,7 +1,9 @@
 """Rays through the initialisation of an encoder, with quantities that observables share, computed on first use.
 
 The points of a ray are αθ, for an initialisation θ and factors α. The encoder is applied to pairs of views. Jets are
-second-order expansions of its outputs, see `curvature.jets`.
+second-order expansions of its outputs, see `curvature.jets`. VICReg has the terms I (invariance), V (variance) and C
+(covariance). R_l is the layer ratio σ_l² Tr(H_ll) of layer l over its value for the last layer, where H_ll is the block
+of the Hessian for layer l, and σ_l the standard deviation of its initial weights.
 
 Letters: n pairs, e outputs of an encoder, d directions, D parameters, p radii, u units of the last hidden layer.
 """
@@ -31,13 +33,16 @@ TERMS = {"invariance": (1.0, 0.0, 0.0), "variance": (0.0, 1.0, 0.0), "covariance
 
 
 def network_of(study: JepaCurvatureStudy, label: str) -> nn.Module:
-    """Joint embedding with the encoder that a `label` names, in double precision; Siamese without a predictor."""
+    """Joint embedding with the encoder that a `label` names, in double precision.
+
+    It is Siamese unless the study has a predictor.
+    """
     sizes = jepa.Sizes(math.prod(IMAGE), 0, study.embedding)
     return jepa.build(labels.parse_network(label), sizes, "predictor" if study.predictor else "siamese")
 
 
 def criteria_of(study: JepaCurvatureStudy, label: str) -> Criteria | None:
-    """Weights and ε of the loss that a `label` names; None for losses other than vicreg, vicreg-<μ/λ> and its terms."""
+    """Weights and ε of the loss that a `label` names: vicreg, vicreg-<μ/λ> or a term of VICReg; None for any other."""
     weights = study.invariance, study.variance, study.covariance
     kind, _, ratio = label.partition("-")
     if label in TERMS:
@@ -60,7 +65,10 @@ def loss_of(study: JepaCurvatureStudy, label: str, classes: int) -> Loss:
 
 
 class Ray:
-    """Initialisation θ (D,) of one draw at the radius r_X, with pairs of views, a plane, and radii in units of r_X."""
+    """Initialisation θ (D,) of one draw at the radius r_X, with pairs of views, a plane, and radii in units of r_X.
+
+    `classes` is the number of classes of the images, for cross_entropy.
+    """
 
     def __init__(self, work: blocks.Work, study: JepaCurvatureStudy, pairs: Pairs, classes: int, draw: int):
         self.study, self.classes, self.radii = study, classes, work.block.radii
@@ -91,14 +99,14 @@ class Ray:
         return loss_of(self.study, label, self.classes)
 
     def weights(self, theta: Tensor) -> list[Tensor]:
-        """Weight matrices of the network, from its parameters (D,)."""
+        """Weight matrices of the network, cut from its parameters `theta` (D,)."""
         shapes = [each.shape for each in self.module.parameters()]
         return [part.view(shape) for part, shape in zip(theta.split(self.sizes), shapes)]
 
     def outputs(self, theta: Tensor) -> Tensor:
         """Outputs (n, w) of the network at parameters `theta` (D,).
 
-        They are both embeddings, w = 2e, and, with a predictor, also its residuals, w = 3e.
+        They are the two embeddings of a pair, w = 2e, followed by the predictor's residuals if there is one, w = 3e.
         """
         return networks.outputs_function(self.module)(theta, self.inputs.flatten(1))
 
@@ -247,7 +255,7 @@ def edges(ray: Ray, here: Jets, measure: Callable, wanted: Sequence[str]) -> dic
         invariance, covariance = (measure(here, ray.loss(name), one) for name in ("invariance", "covariance"))
 
         def values(scales: Tensor) -> Tensor:
-            """Values (p, 3) of the three terms; the values of I and C are powers of the scale."""
+            """Values (p, 3) of `measure` for I, V and C at `scales` (p,); for I and C, they are powers of the scale."""
             first, second = (scales ** float(factor * ray.depth - less) for factor in (2, 4))
             return torch.stack(
                 [first * invariance, measure(here, ray.loss("variance"), scales), second * covariance], 1
@@ -263,14 +271,18 @@ def edges(ray: Ray, here: Jets, measure: Callable, wanted: Sequence[str]) -> dic
 
 
 def trace(here: Jets, loss: Loss, scales: Tensor, labels: Tensor | None = None) -> Tensor:
-    """Trace (p,) of the Hessian at `scales` (p,) times the parameters of the jets."""
+    """Trace (p,) of the Hessian of a `loss`, over the directions of the jets `here`.
+
+    The p points are `scales` (p,) times the parameters of the jets.
+    """
     return sum(jets.traces(here, loss, scales, labels))
 
 
 def formula(ray: Ray, label: str, weights: LayerWeights) -> float:
-    """Edge x of the loss `label` by the formula for wide networks, with I, C and variances of this θ.
+    """Edge x = log10(r²/r_X²) of the loss `label` by the formula `wide_networks.edge`.
 
-    NaN if the formula has no edge, and for labels other than vicreg or vicreg-<μ/λ>.
+    It takes I, C and the variances at the ray's θ, and the means `weights` of R_l over layers. NaN if the formula has
+    no edge, and for labels other than vicreg or vicreg-<μ/λ>.
     """
     if not label.startswith("vicreg"):
         return math.nan

@@ -1,5 +1,6 @@
 """Curvature of the loss at the initialisation of joint embeddings.
 
+H_d is the Hessian (d, d) of the loss on a plane of d orthonormal directions.
 Letters: m members, n pairs, d directions, D parameters.
 """
 
@@ -20,7 +21,7 @@ from goldilocks_zone.subspaces import planes
 
 @dataclasses.dataclass(frozen=True)
 class Started:
-    """An ensemble of joint embeddings at its initialisation, as an object of observables."""
+    """An ensemble of joint embeddings at its initialisation, which observables measure."""
 
     ensemble: Ensemble
 
@@ -30,7 +31,7 @@ class Started:
         return self.ensemble.module.head is None and self.ensemble.arm.criterion == "vicreg"
 
     def kappas(self) -> np.ndarray:
-        """Tr(H_d)/‖H_d‖_F (m,) of the members' losses, on one plane for each draw; NaN where H vanishes."""
+        """Tr(H_d)/‖H_d‖_F (m,) of the members' losses, on one plane for each draw; NaN where H_d vanishes."""
         ensemble, found = self.ensemble, np.full(len(self.ensemble.members), np.nan)
         starts, _ = ensemble.starts()
         for draw in ensemble.draws:

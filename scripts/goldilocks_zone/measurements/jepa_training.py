@@ -20,8 +20,8 @@ from goldilocks_zone.subspaces.labels import parse_plane
 class Arm(NamedTuple):
     """An arm of a study, which is one way to train: a head and a criterion (the kind of loss).
 
-    terms: 1 for each of the terms I, V and C of VICReg that the arm uses, else 0. shuffled: train on pairs whose y are
-    permuted among the pairs of a batch.
+    terms: 1 for each of the terms I, V and C of VICReg (invariance, variance, covariance) that the arm uses, else 0.
+    shuffled: train on pairs whose y are permuted among the pairs of a batch.
     """
 
     head: str
@@ -158,9 +158,10 @@ class JepaTrainingStudy(Study, title="Study of the training of joint embeddings"
 
     @changes_no_number
     def operations(self, network: Network, shape: Shape, subspace: str, draws: int, radii: int) -> float:
-        """Estimated number of operations of a job, for steps and measurements of all members and for fresh data.
+        """Estimated number of operations of a job with these numbers of `draws` and `radii`.
 
-        Arms with the same head and criterion share the data.
+        It counts steps and measurements of all members, and fresh data of this `shape`, for an encoder `network`. Arms
+        with the same head and criterion share the data.
         """
         apart, together = studies.split(self, OF_MEMBERS)
         found = 0.0
@@ -181,7 +182,10 @@ class JepaTrainingStudy(Study, title="Study of the training of joint embeddings"
         return found
 
     def _of_curvature(self, network: Network, observation: int) -> float:
-        """Estimated operations for the Hessian on the plane at the start of one draw; 0 if it is not measured."""
+        """Estimated operations for the Hessian on the plane at the start of one draw; 0 if it is not measured.
+
+        `observation` is the number of entries of an observation.
+        """
         if not self.curvature_examples:
             return 0.0
         d, shapes = parse_plane(self.curvature_plane).dimension, network.weight_shapes((observation,), self.embedding)
@@ -196,7 +200,10 @@ class JepaTrainingStudy(Study, title="Study of the training of joint embeddings"
         return channels * height * width
 
     def _of_pair(self, network: Network, observation: int, arm: Arm) -> tuple[float, float]:
-        """Estimated operations of the encoder, and of the head, for one pair in a training step."""
+        """Estimated operations of the encoder, and of the head, for one pair in a training step of an `arm`.
+
+        `observation` is the number of entries of an observation.
+        """
         flops = network.forward_flops((1, 1, observation), self.embedding)
         # Forward and backward passes of both branches; pixel losses backpropagate through the branch of x alone.
         encoder = (4 if "pixel" in arm.head else 6) * flops
@@ -207,7 +214,11 @@ class JepaTrainingStudy(Study, title="Study of the training of joint embeddings"
 
     @changes_no_number
     def check(self, path: str, shapes: Shapes, networks: Networks) -> None:
-        """Raise ConfigurationError for settings that exclude one another or do not fit the networks and datasets."""
+        """Raise ConfigurationError for settings that exclude one another or do not fit the networks and datasets.
+
+        `path` is the study's key in the configuration, for the message. `shapes` and `networks` describe the datasets
+        and networks by name.
+        """
         for label in self.networks:
             if not isinstance(networks.get(label), FullyConnected):
                 checks.refuse(f"{path}.networks: {label} is impossible; use an encoder fc-<widths>-<activation>")
@@ -284,7 +295,7 @@ class JepaTrainingStudy(Study, title="Study of the training of joint embeddings"
 
 
 def groups(study: JepaTrainingStudy) -> list[list[str]]:
-    """Groups of a study's arms that train in one ensemble, because they have the same head and criterion."""
+    """Lists of a study's arms that train in one ensemble, because they have the same head and criterion."""
     found: dict[tuple, list[str]] = {}
     for arm in study.arms:
         found.setdefault((ARMS[arm].head, ARMS[arm].criterion), []).append(arm)

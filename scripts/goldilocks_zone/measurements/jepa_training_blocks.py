@@ -1,6 +1,7 @@
 """Measurement of the training of joint embeddings, in blocks of draws and radii.
 
-All arms are trained in all variants of a study, and their embeddings are probed.
+All arms are trained in all variants of a study, and their embeddings are probed. The energy of a pair (x, y) is the
+squared error of the prediction from x, with the best latent code, see `jepa.Members.energies`.
 Letters: m members, n pairs, p dimensions of an observation, a of an action, e of an embedding.
 """
 
@@ -76,19 +77,22 @@ class Trained:
 
     @functools.cached_property
     def incompatible(self) -> np.ndarray | None:
-        """Energies (m, n) of x and the y of another pair."""
+        """Energies (m, n) of x and the y of another pair; None for an autoencoder."""
         return self._energies(self.s_y.roll(1, 1), np.roll(self.batch.y, 1, 1))
 
     @functools.cached_property
     def hard(self) -> np.ndarray | None:
-        """Energies (m, n) of x and of y with its fast angle turned; None in worlds without a fast angle."""
+        """Energies (m, n) of x and of y with the fast angle turned.
+
+        None in worlds without a fast angle, and for an autoencoder.
+        """
         if self.turned is None:
             return None
         return self._energies(self.model.encode(torch.as_tensor(self.turned)), self.turned)
 
     @functools.cached_property
     def targets(self) -> np.ndarray:
-        """Prediction targets (m, n, …): y itself for pixel prediction, otherwise its embeddings."""
+        """Prediction targets (m, n, …): y itself for pixel prediction, otherwise the embeddings of y."""
         return self.batch.y if self.arm.head == "pixel_prediction" else self.s_y.numpy()
 
     def told(self) -> np.ndarray:
@@ -142,7 +146,10 @@ def started(study: JepaTrainingStudy, ensemble: Ensemble) -> Iterator[dict]:
 
 
 def trained(ensemble: Ensemble, points: Tensor) -> Iterator[Trained]:
-    """Yield the members at trained parameters, `points` (m, D), with fresh pairs of their draws, AT_ONCE at a time."""
+    """Yield members of the `ensemble`, AT_ONCE at a time, at trained parameters, with fresh pairs of their draws.
+
+    `points` (m, D) are the trained parameters of all members.
+    """
     study, pairs = ensemble.study, ensemble.pairs
     for start in range(0, len(points), AT_ONCE):
         members, criteria = (each[start : start + AT_ONCE] for each in (ensemble.members, ensemble.criteria))
@@ -166,7 +173,8 @@ def trained(ensemble: Ensemble, points: Tensor) -> Iterator[Trained]:
 def size(seen: Trained) -> dict:
     """Deviation and dimensions in use of embeddings, norm of parameters, and divergence, each (m,), by name.
 
-    For gaussian_pairs, also the deviation that theory predicts for the end of training.
+    Dimensions in use are directions along which the embeddings' variance is above 0.25. For gaussian_pairs, also the
+    deviation that theory predicts for the end of training.
     """
     s_x, points = seen.s_x.numpy(), seen.model.parameters
     found = {
@@ -196,9 +204,9 @@ def size(seen: Trained) -> dict:
     of_arm("auc_hard", "1", "the same of y whose fast angle is turned by ±π/8"),
 )
 def energies(seen: Trained) -> dict:
-    """Mean energies of compatible and incompatible pairs and measures of their separation, each (m,), by name.
+    """Mean energies of compatible and incompatible pairs, and how well energies tell these apart, each (m,), by name.
 
-    The result is empty for an autoencoder.
+    An incompatible pair has the y of another pair. The result is empty for an autoencoder.
     """
     here, other = seen.compatible, seen.incompatible
     if here is None:
@@ -254,10 +262,10 @@ def probes(seen: Trained) -> dict:
     of_arm("codes_in_use", "1", "effective number of codes in use, exp of the entropy of the best codes"),
 )
 def information(seen: Trained) -> dict:
-    """Effective number of codes in use, and their information about the hidden cause, each (m,), by name.
+    """Effective number of codes in use, and the information of codes about the hidden cause, each (m,), by name.
 
-    The result is empty for a single code and for an autoencoder. The information is left out if there is no hidden
-    cause.
+    The information is divided by the entropy of the cause. The result is empty for a single code and for an
+    autoencoder. The information is left out if there is no hidden cause.
     """
     if seen.study.codes == 1 or seen.compatible is None:
         return {}
@@ -282,6 +290,6 @@ def information(seen: Trained) -> dict:
 def curvature(seen: Started) -> dict:
     """Excess positive curvature Tr(H_d)/‖H_d‖_F (m,) of the loss on a plane at the start of training.
 
-    It is measured only if the network is Siamese and the loss VICReg.
+    H_d is the Hessian on the plane. The result is empty unless the network is Siamese and the loss VICReg.
     """
     return {"start_trace_over_norm": seen.kappas()} if seen.is_known else {}

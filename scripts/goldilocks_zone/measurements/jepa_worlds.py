@@ -21,7 +21,7 @@ HARD = np.pi / 8  # turn of the fast angle in hard pairs, in radians
 class Pairs:
     """Source of fresh pairs of observations: a world for training, and one for measurements at the end.
 
-    They differ for views of images only, which show training images or test images.
+    The two worlds differ for views of images only, which show training images or test images.
     observation: dimension p of an observation. action: number a of an action's features. classes: number of classes of
     the images' labels, 1 for worlds. checksum: checksum of the images, empty for worlds.
     """
@@ -63,8 +63,9 @@ def pack(batch: worlds.Batch) -> np.ndarray:
 
 
 def of(study: JepaTrainingStudy, dataset: str, path: str, seed: int) -> Pairs:
-    """Source of pairs for a study whose varied keys have one value each; `path` is the file of a dataset of images.
+    """Source of pairs from `dataset` for a study whose varied keys have one value each.
 
+    `path` is the file of a dataset of images, and `seed` that of the run, which names the random streams.
     Raises ValueError if such a dataset has no training or no test images.
     """
     known = world_shapes.of(dataset)
@@ -90,7 +91,7 @@ def _world(study: JepaTrainingStudy, dataset: str, seed: int) -> worlds.World:
 
 @functools.lru_cache(maxsize=2)
 def _images(path: str, split: int) -> tuple[np.ndarray, np.ndarray, int, str]:
-    """Small images and labels of a split of a dataset file, its number of classes, and its checksum.
+    """Small images (n, height, width) and labels (n,) of a split of a dataset file, number of classes, and checksum.
 
     Raises ValueError if the split has no images.
     """

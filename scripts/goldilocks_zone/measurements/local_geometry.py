@@ -1,5 +1,8 @@
 """Local geometry of a loss in full space, at one point of training (Fort & Ganguli 2019).
 
+H is the Hessian of the mean loss, G its Gauss–Newton part, and H′ = H − G. p are the softmax outputs. σ_c, σ_E and σ_z
+are the standard deviations of mean logit gradients, of examples' logit gradients around this mean, and of logits.
+
 Letters: n examples, k classes, D parameters, m eigenvalues.
 """
 
@@ -155,8 +158,9 @@ def outputs(network: nn.Module, parameters: Tensor, inputs: Tensor) -> Tensor:
 def modelled(outputs: np.ndarray, one_hot: np.ndarray, size: int, count: int, measured: dict) -> dict[str, np.ndarray]:
     """Predictions of `theory.random_model`, by name: arrays (RUNGS,), and model_eigenvalue (RUNGS, count).
 
-    outputs, one_hot: softmax outputs and labels (n, k). size: D. measured: values of σ_c, σ_E, σ_z and the mixing by
-    name. NaN if outliers do not separate from the bulk, or no Gaussian logits give the measured mixing.
+    outputs, one_hot: softmax outputs and labels (n, k). size: D. count: number of eigenvalues. measured: values of σ_c,
+    σ_E, σ_z and the mixing by the names of VARIABLES. RUNGS are the kinds of input of the random model. NaN if outliers
+    do not separate from the bulk, or no Gaussian logits give the measured mixing.
     """
     n, classes = outputs.shape
     cluster, noise = measured["cluster_deviation"], measured["noise_deviation"]
@@ -204,7 +208,7 @@ def _entropy(logits: Tensor) -> float:
 
 
 def _input_cosines(examples: Examples) -> np.ndarray:
-    """Mean cosine between different inputs, for each of INPUT_PAIRS: pairs within a class, and all pairs.
+    """Mean cosine between the inputs of different `examples`, for INPUT_PAIRS: pairs within a class, and all pairs.
 
     The first is a mean over classes of two or more examples.
     """
@@ -264,10 +268,11 @@ def _powers(
 
 
 def _deviations(gradients: logit_gradients.LogitGradients, size: int) -> dict[str, float]:
-    """σ_c and σ_E of the random model, by the names cluster_deviation and noise_deviation; `size` is D.
+    """σ_c and σ_E of the random model, by the names cluster_deviation and noise_deviation, from logit gradients.
 
-    σ_c is the standard deviation of the entries of the mean logit gradients over n examples. σ_E is the standard
-    deviation of the entries of examples' logit gradients around this mean. Both are root mean squares over classes.
+    `size` is D. σ_c is the standard deviation of the entries of the mean logit gradients over n examples. σ_E is the
+    standard deviation of the entries of examples' logit gradients around this mean. Both are root mean squares over
+    classes.
     """
     n, classes = gradients.examples, gradients.classes
     averages = torch.eye(classes, dtype=gradients.dtype, device=gradients.device)[:, None].expand(-1, n, -1) / n
@@ -285,8 +290,9 @@ def _hessian(
 ) -> dict[str, np.ndarray]:
     """Top eigenvalues, trace and norm of the Hessian, and top_space_cosine with the eigenvectors of G, by name.
 
-    With `options.residual`, also the extreme eigenvalues of H′. top: eigenpairs of G, near which the search for those
-    of the Hessian starts. classes: number of classes.
+    top_space_cosine compares the spaces of the C − 1 top eigenvectors of G and of the Hessian, for C = `classes`. With
+    `options.residual`, also the extreme eigenvalues of H′. `top` are the eigenpairs of G, near which the search for
+    eigenpairs of the Hessian starts.
     """
     # The eigenvectors of G are near those of H, so they are good starting vectors.
     known = logit_gradients.pulled(problem, parameters, top.cotangents).double().cpu().numpy()

@@ -48,9 +48,10 @@ SECOND = along("second", "plane_steps", "direction 1")
 
 @dataclasses.dataclass(frozen=True)
 class Slices:
-    """A point (D,) through which slices of the loss are measured, and orthogonal directions (d, D) of the same norm.
+    """A point (D,) through which slices of the loss are measured, and orthogonal directions (d, D).
 
-    The loss is that of the `problem`; `settings` say how far the slices extend.
+    Each direction has the norm of the point. The loss is that of the `problem`; `settings` say how far the slices
+    extend.
     """
 
     problem: Problem
@@ -68,7 +69,8 @@ class Slices:
 def slices(seen: Slices) -> dict[str, np.ndarray]:
     """Mean losses at the point, on a line along each direction, and on the plane of the first two directions, by name.
 
-    Lines are (directions, displacements); the plane is (second, first). Displacements are in units of the radius.
+    line_loss is (directions, displacements). plane_loss has displacements along the second direction as its first axis,
+    and along the first direction as its second. Displacements are in units of the radius.
     """
     cuts, count = seen.settings, len(seen.directions)
     line, grid = (loss_slices.displacements(cuts.extent, steps) for steps in (cuts.steps, cuts.plane_steps))

@@ -56,7 +56,7 @@ class Minima:
 
 
 def data_of(work: blocks.Work, study: BoundaryStudy, like: Tensor) -> Data:
-    """Load or sample the training and test examples of all draws of a job's block.
+    """Load or sample the training and test examples of a `study` for all draws of a job's block.
 
     Inputs have the precision of `like`; all tensors are on its device.
     """
@@ -75,7 +75,7 @@ def data_of(work: blocks.Work, study: BoundaryStudy, like: Tensor) -> Data:
 
 
 def in_the_plane(study: BoundaryStudy, name: str, seed: int, draws: Sequence[int], like: Tensor) -> Data:
-    """Sample the dataset `name`, points in the plane, for each of the `draws`.
+    """Sample the dataset `name`, points in the plane, for each of the `draws` of a run with this `seed`.
 
     Inputs are (s, n, 1, 1, 2), in the precision of `like`; all tensors are on its device.
     """
@@ -111,7 +111,7 @@ class Phase:
 class Trainer:
     """Trains the minima of all kinds in a study, for all `draws` at once.
 
-    Each phase of training has its own checkpoint. `data` are those of the draws, in the same order.
+    Each phase of training has its own checkpoint. `data` holds the examples of the draws, in the order of `draws`.
     """
 
     def __init__(self, work: blocks.Work, study: BoundaryStudy, module: nn.Module, data: Data, draws: Sequence[int]):
@@ -154,7 +154,7 @@ class Trainer:
         return {label: found[label] for label in labels}
 
     def fresh(self, purpose: str = "initialisation") -> Tensor:
-        """Initialisations (s, D) of all draws; `purpose` names their random streams."""
+        """Initialisations (s, D) of all draws; `purpose` names the random streams from which they are drawn."""
         parameters = initialisation.parameters_of(self.module)
         streams = (self.work.stream(purpose, draw) for draw in self.draws)
         points = [initialisation.initialise(parameters, self.study.initialisation, each) for each in streams]
@@ -163,7 +163,8 @@ class Trainer:
     def _undecided(self, point: Tensor, inputs: Tensor) -> Tensor:
         """Shift the last layer's bias in `point` (D,), so that all logits have the same mean over the inputs.
 
-        If the last layer has no bias, the point is returned unchanged.
+        The inputs (n, …) are those of the training examples of one draw. If the last layer has no bias, the point is
+        returned unchanged.
         """
         mean = networks.logits_function(self.module)(point, inputs).mean(0)
         if list(self.module.parameters())[-1].ndim != 1:

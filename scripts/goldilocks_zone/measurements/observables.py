@@ -117,6 +117,6 @@ class Observables(list):
         return decorate
 
     def measure(self, study: Any, seen: Any) -> dict[str, Any]:
-        """Values, by name, of all variables that the study measures of objects of the class of `seen`."""
+        """Measure the object `seen`: values, by name, of all variables that a `study` measures of its class."""
         chosen = [each for each in self if isinstance(seen, each.of) and each.wanted(study)]
         return {name: value for each in chosen for name, value in each.measure(seen).items()}

@@ -24,8 +24,9 @@ Encode = Callable[[Tensor], Tensor]
 class Knowledge:
     """Learnt models of a planner for m members: encoders and predictors of both levels.
 
-    encode: from observations (m, …, p) to embeddings (m, …, e). above: from windows of embeddings (m, …, POOLED, e)
-    to embeddings of level 2. first, second: predictors, from states (m, n, e) and actions (m, n, a).
+    encode: from observations (m, …, p) to embeddings (m, …, e). above: from windows of embeddings (m, …, POOLED, e) to
+    embeddings of level 2. first, second: predictors of levels 1 and 2, from states (m, n, e) and actions (m, n, a) to
+    the next states.
     """
 
     encode: Encode
@@ -59,7 +60,7 @@ def acted(
     tasks: tuple[np.ndarray, np.ndarray],
     members: Sequence[int],
 ) -> Episodes:
-    """Run the episodes of a planner, from all starts of all members.
+    """Run the episodes of a planner in a `world`, from all starts of all members, with the models `knowledge`.
 
     `tasks` are the starts and the goals, (m, n, 2) each. `members` are numbers that name the members' own random
     streams. The first plan uses POOLED frames that are observed at rest at the start; later plans use the last POOLED
@@ -89,9 +90,9 @@ def acted(
 
 
 def _seen(world: two_rooms.TwoRooms, places: np.ndarray, members: Sequence[int], *purpose: str | int) -> Tensor:
-    """Observations (m, …, p), of p pixels, at the places (m, …, 2) of m members, with noise of each member's own.
+    """Noisy observations (m, …, p), of p pixels, at `places` (m, …, 2) of m members in a `world`.
 
-    `purpose` and the numbers `members` name the random streams of the noise.
+    `purpose` and the numbers `members` name the random streams of the noise, one for each member.
     """
     found = (world.at(own, *purpose, member) for own, member in zip(places, members))
     return torch.as_tensor(np.stack(list(found)))
@@ -100,10 +101,10 @@ def _seen(world: two_rooms.TwoRooms, places: np.ndarray, members: Sequence[int],
 def _place(
     planner: Flat | Hierarchical, knowledge: Knowledge, places: np.ndarray, frames: Tensor, at_rest: bool = False
 ) -> planners.Place:
-    """Represent a place (m, n, 2) by the embeddings of its frames (m, n, POOLED, p).
+    """Represent `places` (m, n, 2), starts or goals, by embeddings of `frames` (m, n, POOLED, p) that are seen there.
 
-    On level 1, this is the embedding of the last frame or, if `at_rest`, the mean over all frames. The state is the
-    place itself if the planner knows the true dynamics, else this embedding.
+    The encoders of `knowledge` embed the frames. The embedding of level 1 is that of the last frame or, if `at_rest`,
+    the mean over all frames. The state is the place itself if the planner knows the true dynamics, else this embedding.
     """
     seen = knowledge.encode(frames)
     first = seen.mean(2) if at_rest else seen[:, :, -1]
@@ -112,9 +113,10 @@ def _place(
 
 
 def _levels(planner: Flat | Hierarchical, world: two_rooms.TwoRooms, knowledge: Knowledge) -> planners.Levels:
-    """Models for a planner: true dynamics with observations free of noise if `planner.true`, else the learnt models.
+    """Models for a planner: true dynamics of the `world` if `planner.true`, else the learnt models in `knowledge`.
 
-    Both have the learnt models of level 2.
+    With true dynamics, the learnt encoder of level 1 embeds observations free of noise. Models of level 2 are always
+    the learnt ones.
     """
     if not planner.true:
         return planners.Levels(knowledge.first, knowledge.second, lambda path: path, knowledge.above)

@@ -95,7 +95,10 @@ class TrainingStudy(Study, title="Study of training"):
 
     @changes_no_number
     def operations(self, network: Network, shape: Shape, subspace: str, draws: int, radii: int) -> float:
-        """Estimated number of operations of a job, for training steps, logging, and spectra in full space."""
+        """Estimated number of operations of a job with these numbers of `draws` and `radii`.
+
+        It counts training steps, logging, and spectra in full space, for a `network` on a dataset of this `shape`.
+        """
         # sharpness_passes, geometry_passes: costs of sharpness and geometry, in forward passes over their examples.
         # step: cost of an optimiser's step in the whole space, in examples. share: relative cost of an example; it is
         # less on sparse planes, where weights of the first layer are not formed.
@@ -112,7 +115,9 @@ class TrainingStudy(Study, title="Study of training"):
     def check(self, path: str, shapes: Shapes, networks: Networks) -> None:
         """Raise ConfigurationError for too many examples or dimensions, and for unsuitable logging or geometry.
 
-        The last logged step must be the last step of training, and a study with curvature_examples needs planes.
+        The last logged step must be the last step of training, and a study with curvature_examples needs planes. `path`
+        is the study's key in the configuration, for the message. `shapes` and `networks` describe the datasets and
+        networks by name.
         """
         last = max(self.logged_steps)
         reason = f"training ends after {self.steps} steps, so log none later"
@@ -131,7 +136,7 @@ class TrainingStudy(Study, title="Study of training"):
         """Raise ConfigurationError for settings that do not fit the geometry, such as geometry steps without logging.
 
         The geometry needs the cross-entropy and a temperature of 1 at all radii. The error is also raised if
-        outputs_examples is set and the number of classes varies.
+        outputs_examples is set and the number of classes varies. `path` is the study's key, as for `check`.
         """
         steps = {"geometry_steps": ("logged steps", self.logged_steps)}
         steps["residual_steps"] = ("geometry_steps", self.geometry_steps)
@@ -155,9 +160,9 @@ class TrainingStudy(Study, title="Study of training"):
 
     @changes_no_number
     def _check_numbers(self, path: str, name: str, shape: Shape) -> None:
-        """Raise ConfigurationError if the study needs more examples than the dataset `name` has.
+        """Raise ConfigurationError if the study needs more examples than the dataset `name`, of this `shape`, has.
 
-        All varied keys must have one value each.
+        All varied keys must have one value each. `path` is the study's key, as for `check`.
         """
         checks.refuse_examples(path, self.examples or 0, self.validation, name, shape)
         most = self.examples or shape.training_examples - self.validation

@@ -60,7 +60,7 @@ class Member(NamedTuple):
 class Ensembles:
     """Job, study, network, subspace and examples, which all ensembles of one variant of a study share.
 
-    where: the subspace. training, held_out: inputs and labels on the job's device.
+    where: the subspace. splits: the examples as arrays. training, held_out: inputs and labels on the job's device.
     """
 
     def __init__(self, work: blocks.Work, study: TrainingStudy, module: nn.Module, splits: datasets.Splits):
@@ -72,7 +72,8 @@ class Ensembles:
 class Logged(NamedTuple):
     """Ensemble `state` of the members that are still in training after a step.
 
-    Observables of this class return arrays with one row for each of these members.
+    `trained` is what this ensemble shares with others. Observables of this class return arrays with one row for each of
+    these members.
     """
 
     trained: Ensembles
@@ -81,12 +82,12 @@ class Logged(NamedTuple):
 
     @property
     def points(self) -> Tensor:
-        """Parameters of each member (m, D)."""
+        """Parameters (m, D) of the members."""
         return torch.cat([each.flatten(1) for each in self.state.parameters()], 1)
 
 
 class Ended(NamedTuple):
-    """One of several ensembles, `trained`, at the end of its training."""
+    """An `ensemble` at the end of its training, and `trained`, what it shares with the other ensembles."""
 
     trained: Ensembles
     ensemble: ensembles.Ensemble
@@ -130,8 +131,8 @@ def measure_block(job: blocks.Job) -> xr.Dataset:
 def _groups(members: list[Member], trained: Ensembles) -> list[list[Member]]:
     """Group members by draw on planes and spheres; in the whole space, form groups that fit into the cache of a CPU.
 
-    A member takes the memory of its parameters or of its widest activations, whichever is larger. On a GPU, all members
-    in the whole space form one group.
+    `trained` tells the subspace, the network and the batch size. A member takes the memory of its parameters or of its
+    widest activations, whichever is larger. On a GPU, all members in the whole space form one group.
     """
     if not isinstance(trained.where, subspace_labels.FullSpace):
         return [list(group) for _, group in itertools.groupby(members, lambda member: member.draw)]
@@ -145,7 +146,10 @@ def _groups(members: list[Member], trained: Ensembles) -> list[list[Member]]:
 
 
 def _train(trained: Ensembles, members: list[Member], checkpoint: loop.Checkpoint) -> dict[str, np.ndarray]:
-    """Train `members` as one ensemble; return all measured values by name, as arrays (m, …)."""
+    """Train `members` as one ensemble; return all measured values by name, as arrays (m, …).
+
+    `trained` is what the members share. An interrupted run resumes from the `checkpoint`.
+    """
     study, work = trained.study, trained.work
     parameters = initialisation.parameters_of(trained.module)
     r_x, depth = initialisation.glorot_radius(parameters), labels.depth(work.job.network)
@@ -184,7 +188,7 @@ def _rate_and_temperature(study: TrainingStudy, depth: int | None, ratio: float)
 
 
 def _subset(trained: Ensembles, draw: int, points: list[np.ndarray]) -> constraints.Subset:
-    """Subset of parameter space for members that start at `points`, each (D,).
+    """Subset of parameter space to which training is confined, for members that start at `points`, each (D,).
 
     On planes and spheres, all members must belong to `draw`, which determines the plane.
     """
@@ -221,7 +225,10 @@ def _subset(trained: Ensembles, draw: int, points: list[np.ndarray]) -> constrai
     logged("step_cosine", "1", "mean cosine of the angle between successive steps so far"),
 )
 def snapshot(seen: Logged) -> dict[str, Tensor]:
-    """Accuracy and loss on the first training examples, with norms and angles, see `observations.snapshot`."""
+    """Accuracy and loss on the first training examples, with norms and angles, each (m,) or (m, tensors), by name.
+
+    See `observations.snapshot` for the definitions.
+    """
     examples = tuple(each[: seen.trained.study.evaluated] for each in seen.trained.training)
     return observations.snapshot(seen.state, training=examples)
 
@@ -242,7 +249,7 @@ def held_out(seen: Logged) -> dict[str, Tensor]:
     Logged, logged("sharpness", "loss", "largest eigenvalue of the Hessian in full space"), key="sharpness_examples"
 )
 def sharpness(seen: Logged) -> dict[str, Tensor]:
-    """Largest eigenvalue of the Hessian at each member's parameters; NaN for diverged members."""
+    """Largest eigenvalue (m,) of the Hessian in full space at each member's parameters; NaN for diverged members."""
     trained, points = seen.trained, seen.points
     found = torch.full((len(points),), torch.nan, dtype=torch.float64)
     examples = [each[: trained.study.sharpness_examples] for each in trained.training]
@@ -258,9 +265,9 @@ def sharpness(seen: Logged) -> dict[str, Tensor]:
     key="geometry_examples",
 )
 def geometry(seen: Logged) -> dict[str, Tensor]:
-    """The local geometry of each member at geometry_steps, and NaN at other logged steps.
+    """Values (m, …) of `local_geometry.VARIABLES` of all members at geometry_steps, by name; NaN at other logged steps.
 
-    It is also NaN for diverged members and for saturated softmaxes.
+    They are also NaN for diverged members and for saturated softmaxes.
     """
     trained, study, members = seen.trained, seen.trained.study, len(seen.state.coordinates)
     shape = Shape(study, trained.module, trained.training[0].shape[1:], trained.splits.training.classes)
@@ -283,7 +290,7 @@ def geometry(seen: Logged) -> dict[str, Tensor]:
 
 
 def _sets(trained: Ensembles, count: int) -> local_geometry.Sets:
-    """Two disjoint sets of `count` training examples, and one of `count` held-out examples.
+    """Two disjoint sets of `count` training examples, and one of `count` held-out examples, from those in `trained`.
 
     Raises ValueError if there are too few examples.
     """

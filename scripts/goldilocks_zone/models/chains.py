@@ -22,12 +22,12 @@ EXAMPLES_COMPARED = 6
 
 
 def laid_out(a: Tensor) -> Tensor:
-    """Lay activations or adjoints (n, …) out as tangents are: transpose vectors to (o, n), leave images unchanged."""
+    """Lay activations or adjoints `a` out as tangents are: transpose vectors (n, o) to (o, n), do not change images."""
     return a.T.contiguous() if a.ndim == 2 else a
 
 
 def of(module: nn.Module) -> tuple | None:
-    """Chain of layers of a module; None if it has unknown layers or no layer with parameters.
+    """Tuple of a module's layers, its chain; None if a layer is unknown or no layer has parameters.
 
     Slices of the layers refer to parameters θ (D,) in the order of `module.parameters()`.
     """
@@ -44,11 +44,11 @@ def of(module: nn.Module) -> tuple | None:
 
 @kernels.differentiating
 def matching(network: nn.Module | networks.Logits, points: Iterable[Tensor], inputs: Tensor) -> tuple | None:
-    """Chain of a network if it reproduces the network's logits and their gradient; None otherwise.
+    """Chain of a network, as from `of`, if it reproduces the network's logits and their gradient; None otherwise.
 
-    A module's forward pass may differ from the one that its layers suggest. Logits and the gradient of a combination of
-    them are therefore compared at each of the `points` (D,), on a few of the `inputs` (n, …). The result is also None
-    if a dense layer takes more than one vector per example.
+    A module's forward pass may differ from the one that its layers suggest. Logits and the gradient of one linear
+    combination of the logits are therefore compared at each of the `points` (D,), on a few of the `inputs` (n, …). The
+    result is also None if a dense layer takes more than one vector per example.
     """
     chain = of(network) if isinstance(network, nn.Module) else None
     if chain is None:
@@ -79,7 +79,7 @@ def _agrees(chain: tuple, logits: networks.Logits, theta: Tensor, inputs: Tensor
 class _Unknown(Exception):
     """Raised for a module that no chain describes.
 
-    It has an unknown layer or hooks, or a layer with tied or frozen parameters.
+    Such a module has an unknown layer or hooks, or a layer with tied or frozen parameters.
     """
 
 
@@ -166,9 +166,9 @@ def _slope_of_sigmoid(z: Tensor) -> Tensor:
 
 
 def _softplus(function: Callable[[Tensor], Tensor], beta: float, threshold: float) -> layers.Activation:
-    """Activation for softplus(βz)/β plus a constant, as `function` computes it.
+    """Layer with the activation softplus(βz)/β plus a constant, which `function` computes; β is `beta`.
 
-    Torch makes it linear where βz exceeds `threshold`.
+    Where βz exceeds `threshold`, torch computes z instead of softplus(βz)/β.
     """
 
     def slope(z):
@@ -182,17 +182,17 @@ def _softplus(function: Callable[[Tensor], Tensor], beta: float, threshold: floa
 
 
 def affine_layers(chain: tuple) -> Iterator[layers.Affine]:
-    """Layers with parameters, first to last, including those inside residual blocks."""
+    """Iterate over the layers of a `chain` that have parameters, first to last, also inside residual blocks."""
     return (layer for layer in layers.flat(chain) if isinstance(layer, layers.Affine))
 
 
 def is_smooth(chain: tuple) -> bool:
-    """Return whether some activation has a non-zero second derivative; piecewise linear ones, as ReLU, have none."""
+    """Return whether some activation of a chain has a second derivative that is not zero, unlike ReLU's."""
     return any(getattr(layer, "bend", None) is not None for layer in layers.flat(chain))
 
 
 def forward(chain: tuple, theta: Tensor, a: Tensor) -> tuple[Tensor, Memory]:
-    """Outputs of the chain at parameters θ (D,) for inputs (n, …), and a `layers.Kept` for each layer."""
+    """Outputs of a chain at parameters θ (D,) for inputs `a` (n, …), and a record, `layers.Kept`, of each layer."""
     kept = []
     for layer in chain:
         if isinstance(layer, layers.Residual):
@@ -206,11 +206,11 @@ def forward(chain: tuple, theta: Tensor, a: Tensor) -> tuple[Tensor, Memory]:
 
 
 def backward(kept: Memory, theta: Tensor, delta: Tensor, to_inputs: bool = True) -> tuple[Tensor | None, Memory]:
-    """Propagate the adjoint `delta` (n, …) of a chain's outputs back to the output of each layer.
+    """Propagate the adjoint `delta` (n, …) of a chain's outputs back to the output of each layer, at parameters θ (D,).
 
-    Returns the adjoint of the chain's inputs, and a copy of `kept` with the adjoint of each layer's output. If
-    `to_inputs` is false, adjoints are not propagated below the first layer that has parameters or is a residual block,
-    and are None there.
+    `kept` holds the records of the layers, as `forward` returns them. Returns the adjoint of the chain's inputs, and a
+    copy of `kept` to which the adjoint of each layer's output is added. If `to_inputs` is false, adjoints are not
+    propagated below the first layer that has parameters or is a residual block, and are None there.
     """
     moving = [isinstance(each.layer, layers.Affine | layers.Residual) for each in kept]
     first, result = moving.index(True) if any(moving) else 0, []
@@ -227,9 +227,9 @@ def backward(kept: Memory, theta: Tensor, delta: Tensor, to_inputs: bool = True)
 
 
 def radial_derivative(kept: Memory) -> float:
-    """Radial derivative ⟨∇L, θ⟩ = Σ_l ⟨δ_l, z_l⟩, summed over layers l with parameters.
+    """Radial derivative ⟨∇L, θ⟩ = Σ_l ⟨δ_l, z_l⟩ of a loss L, summed over layers l with parameters.
 
-    The outputs z_l and the adjoints δ_l of L are those in `kept`, after `backward`.
+    The layers' outputs z_l and adjoints δ_l = ∂L/∂z_l are read from `kept`, the records that `backward` returns.
     """
     total = 0.0
     for each in kept:
@@ -241,7 +241,7 @@ def radial_derivative(kept: Memory) -> float:
 
 
 def gradient(kept: Memory, theta: Tensor) -> Tensor:
-    """Gradient (D,) with respect to θ, summed over examples, from the adjoints that `backward` stored in `kept`."""
+    """Gradient (D,) with respect to θ, summed over examples, from `kept`, the records that `backward` returns."""
     found = torch.zeros_like(theta)
     for each in layers.flat(kept):
         layer = each.layer

@@ -19,7 +19,7 @@ Criterion = Callable[[Tensor, Tensor], Tensor]
 
 
 class OfEachOutput(SeparateLoss):
-    """Mean of an element-wise loss ℓ(z, y) over all outputs z, with a label y for each, in the same shape (n, …)."""
+    """Mean of an element-wise loss ℓ(z, y) over all outputs z of all examples; labels (n, …) hold one y for each z."""
 
     classifies = False
 
@@ -28,7 +28,7 @@ class OfEachOutput(SeparateLoss):
         return labels.numel()
 
     def fitted(self, shape: Sequence[int], labels: Tensor | None) -> Loss:
-        """Return this loss. Raises ValueError unless each example has one label for each output."""
+        """Return this loss. Raises ValueError unless examples have one label for each output of the given `shape`."""
         if labels is not None and labels.shape[1:].numel() != torch.Size(shape).numel():
             raise ValueError(
                 f"labels of shape {tuple(labels.shape[1:])} and outputs of shape {tuple(shape)} were given for each "
@@ -38,14 +38,14 @@ class OfEachOutput(SeparateLoss):
 
     @abstractmethod
     def each(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return ℓ and its first and second derivatives with respect to z, each in the shape of z."""
+        """Return ℓ(z, y) and its first and second derivatives with respect to the outputs z, each in the shape of z."""
 
     def values(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Loss Σ_k ℓ of each example, shape (…, n)."""
+        """Loss Σ_k ℓ of each example, shape (…, n): the sum over the example's outputs."""
         return self.each(outputs, _like(labels, outputs))[0].sum(-1)
 
     def gradient(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Derivative ∂ℓ/∂z of the total, shape (…, n, k)."""
+        """Derivative ∂ℓ/∂z of the total loss with respect to the outputs z, shape (…, n, k)."""
         return self.each(outputs, _like(labels, outputs))[1]
 
     def curvature(self, outputs: Tensor, labels: Tensor, dtype: torch.dtype | None = None) -> Map:
@@ -54,7 +54,7 @@ class OfEachOutput(SeparateLoss):
         return lambda tangents: bend * tangents
 
     def factor(self, outputs: Tensor, labels: Tensor) -> DenseFactor:
-        """Factors R = diag √(∂²ℓ/∂z²) of all examples; ℓ must be convex."""
+        """Factors R = diag √(∂²ℓ/∂z²), (n, k, k), of the second derivatives R Rᵀ; ℓ must be convex."""
         return DenseFactor(torch.diag_embed(self.each(outputs, _like(labels, outputs))[2].sqrt()))
 
     def gauss_newton(self, outputs: Tensor, tangents: Tensor, classes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -98,7 +98,7 @@ class BinaryCrossEntropy(OfEachOutput):
 
 
 class Huber(OfEachOutput):
-    """Loss ℓ = (z − y)²/2 where |z − y| ≤ δ, and linear beyond, as in nn.HuberLoss.
+    """Loss ℓ = (z − y)²/2 where |z − y| ≤ δ, and linear beyond, as in nn.HuberLoss, with δ = `delta`.
 
     Raises ValueError unless δ is positive.
     """
@@ -135,14 +135,14 @@ class Average(SeparateLoss):
         return Average(self.criterion, tuple(shape))
 
     def values(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Loss of each example, shape (…, n): the criterion of a batch of this example alone."""
+        """Loss of each example, shape (…, n): the value of the criterion for a batch of this example alone."""
         if outputs.ndim > 2:
             return torch.stack([self.values(each, labels) for each in outputs])
         found = outputs if self.shape is None else outputs.unflatten(-1, self.shape)
         return vmap(lambda z, y: self.criterion(z[None], y[None]).reshape(()))(found, labels)
 
     def refuse_unfit(self, outputs: Tensor, labels: Tensor) -> None:
-        """Raise ValueError unless a batch's loss is the mean over its examples and can be differentiated twice."""
+        """Raise ValueError unless this batch's loss is the mean over its examples and can be differentiated twice."""
         found = outputs if self.shape is None else outputs.unflatten(-1, self.shape)
         together, apart = self.criterion(found, labels), self.values(outputs, labels).mean()
         if together.numel() != 1 or not torch.allclose(together.double(), apart.double(), rtol=1e-5, atol=1e-7):

@@ -1,7 +1,7 @@
 """Decision boundary of a classifier in its input space: points, length, margins, and entropy of its predictions.
 
-Letters: b points of the boundary, n examples, k classes. Of these quantities, only the entropy depends on the softmax
-temperature.
+Letters: b points of the boundary, n examples, k classes. Functions that need the classifier take it as `logits`, a
+function from inputs (n, …) to logits (n, k). Of the quantities, only the entropy depends on the softmax temperature.
 """
 
 import math
@@ -36,11 +36,11 @@ class Curve:
 
     @property
     def length(self) -> float:
-        """Length of the boundary; 0 where there is none."""
+        """Length of the boundary; 0 if there is none."""
         return float((self.segments[:, 1] - self.segments[:, 0]).norm(dim=1).sum())
 
     def distances(self, points: Tensor) -> Tensor:
-        """Distances (n,) of points (n, 2) from the boundary; infinite where there is none."""
+        """Distances (n,) of points (n, 2) from the boundary; infinite if there is no boundary."""
         found = points.new_full((len(points),), math.inf)
         for ends in self.segments.split(1000):
             start, along = ends[:, 0], ends[:, 1] - ends[:, 0]
@@ -53,16 +53,16 @@ class Curve:
 
 
 def predicted(logits: Logits, inputs: Tensor) -> Tensor:
-    """Predicted classes (n,), those with the largest logit, for inputs (n, …)."""
+    """Predicted classes (n,) for inputs (n, …): those with the largest of the logits that `logits` computes."""
     with torch.no_grad():
         return torch.cat([logits(some).argmax(1) for some in inputs.split(POINTS_AT_ONCE)])
 
 
 def between(logits: Logits, first: Tensor, second: Tensor) -> Crossings:
-    """Find a boundary point between each `first` and `second` input (b, …) by bisection.
+    """Find a boundary point on the segment from each input in `first` (b, …) to the one in `second`, by bisection.
 
-    The predicted classes of the two inputs must differ. At the point, the class of the first input meets another one,
-    which need not be the class of the second.
+    The predicted classes of the two inputs must differ. At the boundary point, the class of the first input meets
+    another one, which need not be the class of the second.
     """
     inside, outside, own = first, second, predicted(logits, first)
     other = predicted(logits, second)
@@ -77,7 +77,7 @@ def between(logits: Logits, first: Tensor, second: Tensor) -> Crossings:
 
 
 def on_grid(logits: Logits, box: Box, nodes: int, like: Tensor) -> Crossings:
-    """Find the boundary points on the edges of a grid of `nodes` × `nodes` points.
+    """Find the boundary points on the edges of a grid of `nodes` × `nodes` points, for a classifier of points (x, y).
 
     `box` holds the ranges of x and y that the grid covers. Points have the precision and device of `like`.
     """
@@ -106,7 +106,7 @@ def curve(logits: Logits, box: Box, nodes: int, like: Tensor) -> Curve:
 
 
 def _crossed_edges(logits: Logits, box: Box, nodes: int, like: Tensor) -> tuple[Crossings, tuple[Tensor, Tensor]]:
-    """Crossings of `on_grid`, and for each edge of the grid the index of its crossing, or −1 without one.
+    """Crossings as from `on_grid`, and for each edge of the grid the index of the crossing on it, or −1 if it has none.
 
     The indices are (nodes − 1, nodes) for edges along x, and (nodes, nodes − 1) for edges along y.
     """
@@ -139,7 +139,8 @@ def between_pairs(logits: Logits, inputs: Tensor, count: int, random: np.random.
 def linearised_margins(logits: Logits, inputs: Tensor) -> Tensor:
     """Linearised distances (n,) of inputs x (n, …) from the boundary.
 
-    The margin is the minimum of (z_ŷ − z_l)/|∇_x (z_ŷ − z_l)| over classes l ≠ ŷ, where ŷ is the predicted class.
+    The distance is the minimum of (z_ŷ − z_l)/|∇_x (z_ŷ − z_l)| over classes l ≠ ŷ, where z are the logits and ŷ is the
+    predicted class.
     """
     inputs = inputs.detach().requires_grad_()
     outputs = logits(inputs)

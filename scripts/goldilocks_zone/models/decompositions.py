@@ -1,7 +1,7 @@
 """Decompositions of operations of torch into elementary ones, which `TABLE` gives to the tracer of graphs.
 
-Normalisations are decomposed because their tangents are then faster, and `aten.copy` because torch does not
-differentiate it.
+Each function takes the arguments of the operation that it replaces. Normalisations are decomposed because their
+tangents are then faster, and `aten.copy` because torch does not differentiate it.
 """
 
 import torch

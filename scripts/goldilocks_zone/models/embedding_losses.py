@@ -112,7 +112,7 @@ class Vicreg(Loss):
         return self._energies(split(outputs, self.size, self.codes))
 
     def gauss_newton(self, outputs: Tensor, tangents: Tensor, classes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Gauss–Newton matrices Jᵀℓ″J (p, d, d) of the total for tangents J, and diagonals (p, n, d) that are NaN.
+        """Gauss–Newton matrices Jᵀℓ″J (p, d, d) of the total ℓ for tangents J, and diagonals (p, n, d) that are NaN.
 
         The diagonals are NaN because examples are coupled. With a single code, the matrices follow from moments of
         outputs and tangents; otherwise, from automatic differentiation. Arguments are as in `Loss`.
@@ -138,8 +138,9 @@ class Vicreg(Loss):
     def _along_deviations(self, z: Tensor, j: Tensor) -> Tensor:
         """Matrices (m − 1) Σ s″ (p, d, d) over groups and dimensions with s < hinge.
 
-        s″ = Cov(J, J)/s − Cov(z, J)²/s³ is the second derivative of s along tangents J = `j` (d, g, m, e). These and
-        the embeddings `z` (p, g, m, e) are centred.
+        s = √(v + ε) is the deviation of one dimension of the embeddings `z` (p, g, m, e) in one of g groups of m
+        examples. s″ = Cov(J, J)/s − Cov(z, J)²/s³ is the second derivative of s along tangents J = `j` (d, g, m, e).
+        Embeddings and tangents are centred.
         """
         m = z.shape[2] - 1
         deviations = (z.square().sum(2) / m + self.epsilon).sqrt()
@@ -153,8 +154,9 @@ class Vicreg(Loss):
     def _along_covariances(self, z: Tensor, j: Tensor) -> Tensor:
         """Matrices (m − 1) Σ (Cov²)″ (p, d, d) over groups and ordered pairs of different dimensions.
 
-        (Cov²)″ is the second derivative along tangents J = `j` (d, g, m, e), with Cov″ = 2 Cov(J, J). The tangents and
-        the embeddings `z` (p, g, m, e) are centred.
+        Cov is the covariance of two dimensions of the embeddings `z` (p, g, m, e) in one of g groups of m examples.
+        (Cov²)″ is the second derivative along tangents J = `j` (d, g, m, e), with Cov″ = 2 Cov(J, J). Embeddings and
+        tangents are centred.
         """
         m, others = z.shape[2] - 1, 1 - torch.eye(self.size, dtype=z.dtype, device=z.device)
         flat, found = j.flatten(1), []
@@ -218,7 +220,7 @@ class InfoNce(Loss):
         return losses.sum((-1, -2))
 
     def logits(self, outputs: Tensor) -> Tensor:
-        """Logits (…, g, m, m) of g groups, with a row for each prediction and a column for each embedding s_y."""
+        """Logits (…, g, m, m) of g groups of m examples: a row for each prediction, a column for each embedding s_y."""
         predictions, targets = self._ends(outputs)
         products = predictions @ targets.mT
         if self.similarity == "dot":
@@ -227,7 +229,7 @@ class InfoNce(Loss):
         return (2 * products - squares) / self.temperature
 
     def gauss_newton(self, outputs: Tensor, tangents: Tensor, classes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Gauss–Newton matrices Jᵀℓ″J (p, d, d) of the total for tangents J, and diagonals (p, n, d) that are NaN.
+        """Gauss–Newton matrices Jᵀℓ″J (p, d, d) of the total ℓ for tangents J, and diagonals (p, n, d) that are NaN.
 
         The diagonals are NaN because examples are coupled. Arguments are as in `Loss`.
         """
@@ -241,9 +243,10 @@ class InfoNce(Loss):
         return total, total.new_full((*outputs.shape[:2], len(tangents)), torch.nan)
 
     def _one_way(self, z: Tensor, s: Tensor, z_along: Tensor, s_along: Tensor, logits: Tensor) -> Tensor:
-        """Gauss–Newton matrix (d, d) at one point, not yet symmetrised, for softmaxes over the rows of `logits`.
+        """Gauss–Newton matrix (d, d) at one point, not yet symmetrised, with a softmax over each row of `logits`.
 
-        Rows belong to `z` (g, m, e), columns to `s` (g, m, e), with tangents `z_along` and `s_along` (d, g, m, e).
+        `logits` are (g, m, m) for g groups of m examples. Row i compares embedding i of `z` (g, m, e) with all
+        embeddings of `s` (g, m, e). `z_along` and `s_along` (d, g, m, e) are the tangents of `z` and `s`.
         """
         p = torch.softmax(logits, -1)
         total = self._bent(p - torch.eye(p.shape[-1], dtype=p.dtype, device=p.device), z_along, s_along)
@@ -255,7 +258,7 @@ class InfoNce(Loss):
         return total
 
     def _ends(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Predictions p = ρ + s_y and embeddings s_y of g groups, (…, g, m, e) each.
+        """Predictions p = ρ + s_y and embeddings s_y in g groups of m examples, (…, g, m, e) each.
 
         Raises ValueError unless residuals have e entries.
         """
@@ -266,7 +269,10 @@ class InfoNce(Loss):
         return tuple(grouped(each, self.group) for each in (parts.residuals[..., 0, :] + parts.y, parts.y))
 
     def _along_logits(self, z: Tensor, s: Tensor, z_along: Tensor, s_along: Tensor) -> Tensor:
-        """Derivatives (d, g, r, m), along tangents, of the logits that compare `z` (g, r, e) with `s` (g, m, e)."""
+        """Derivatives (d, g, r, m), along tangents, of the logits that compare r rows `z` (g, r, e) with `s` (g, m, e).
+
+        `z_along` (d, g, r, e) and `s_along` (d, g, m, e) are the tangents of `z` and `s`.
+        """
         products = z_along @ s.mT + z @ s_along.mT
         if self.similarity == "dot":
             return products / self.temperature
@@ -306,7 +312,10 @@ class Classified(SeparateLoss):
         return CrossEntropy().values(outputs[..., : self.classes], labels)
 
     def gauss_newton(self, outputs: Tensor, tangents: Tensor, classes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Gauss–Newton matrices (p, d, d) and each example's diagonal (p, n, d), from tangents of the first outputs."""
+        """Gauss–Newton matrices (p, d, d) and each example's diagonal (p, n, d), as in `Loss`.
+
+        Only the first outputs and their tangents count. The argument `classes` is not used.
+        """
         logits, loss = outputs[..., : self.classes], CrossEntropy()
         first = likeliest(logits)
         return loss.gauss_newton(logits, loss.relative(tangents[:, : self.classes], first), first, labels)

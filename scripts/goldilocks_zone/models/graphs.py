@@ -351,5 +351,5 @@ def _agrees_at(graph: Graph, logits: networks.Logits, theta: Tensor, inputs: Ten
 
 
 def some_adjoint(outputs: Tensor) -> Tensor:
-    """Adjoint of `outputs` for comparisons of gradients, in their shape; any one with distinct entries would do."""
+    """Arbitrary adjoint for comparisons of gradients, in the shape of `outputs`: any with distinct entries would do."""
     return torch.arange(1, outputs.numel() + 1).to(outputs).cos().view_as(outputs)

@@ -49,10 +49,10 @@ class Unrolled(JointEmbedding):
 
 
 def level(encoder: str, sizes: Sizes, weights: Sequence[float] = (1,)) -> JointEmbedding:
-    """Build the joint embedding of one level, in double precision, from the network label of its encoder.
+    """Build the joint embedding of one level, in double precision; `encoder` is the network label of its encoder.
 
-    With several `weights`, it is `Unrolled` and predicts one step for each weight. With a single weight, it
-    predicts one step ahead, and the value of the weight has no effect.
+    With several `weights`, the joint embedding is `Unrolled` and predicts one step for each weight. With a single
+    weight, it predicts one step ahead, and the value of the weight has no effect.
     """
     network = labels.parse_network(encoder)
     if len(weights) == 1:
@@ -63,7 +63,8 @@ def level(encoder: str, sizes: Sizes, weights: Sequence[float] = (1,)) -> JointE
 def predictor(sizes: Sizes) -> JointEmbedding:
     """Build a joint embedding with a predictor, for observations that are embeddings already.
 
-    Its encoder is the identity, and its parameters, those of the predictor, are in double precision.
+    The encoder is the identity, so observations have `sizes.embedding` entries. The only parameters are those of the
+    predictor, in double precision.
     """
     sizes = sizes._replace(observation=sizes.embedding)
     return JointEmbedding(nn.Sequential(), sizes.observation, jepa.Prediction(sizes, jepa.Latent())).double()
@@ -80,10 +81,10 @@ def pooled(windows: Tensor) -> Tensor:
 
 
 def encoded(members: Members, observations: Tensor) -> Tensor:
-    """Embeddings (m, …, e) of observations (m, …, p), by the encoder of each member."""
+    """Embeddings (m, …, e) of observations (m, …, p), by the encoder of each of the `members`."""
     return members.encode(observations.flatten(1, -2)).unflatten(1, observations.shape[1:-1])
 
 
 def predicted(members: Members, embeddings: Tensor, actions: Tensor) -> Tensor:
-    """Next embeddings (m, n, e) that each member predicts from embeddings (m, n, e) and actions (m, n, a)."""
+    """Next embeddings (m, n, e), predicted by each of the `members` from embeddings (m, n, e) and actions (m, n, a)."""
     return members.predict(embeddings, actions)[..., 0, :]

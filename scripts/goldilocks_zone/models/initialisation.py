@@ -84,7 +84,9 @@ def weight_deviations(parameters: list[Parameter], initialisation: str) -> list[
 def initialise(parameters: list[Parameter], initialisation: str, random: np.random.Generator) -> np.ndarray:
     """Random initial parameters (D,) in double precision, not yet rescaled to a radius.
 
-    Gains start at their own values, except with `isotropic`, which draws them like all other parameters.
+    The entries are uniform with the `initialisation` `uniform`, else Gaussian, with deviations as in
+    `weight_deviations`. Gains start at their own values, except with `isotropic`, which draws them like all other
+    parameters.
     """
     deviations = weight_deviations(parameters, initialisation)
     reach = math.sqrt(3)
@@ -128,7 +130,7 @@ def rescaled(theta: np.ndarray, radius: float, unit: str, r_x: float) -> np.ndar
 
 
 def layer_indicators(module: nn.Module) -> list[np.ndarray]:
-    """For each weight tensor, first to last, an array (D,) that is 1 on its entries and 0 elsewhere."""
+    """Arrays (D,), one for each weight tensor of a module, first to last: 1 on the tensor's entries of θ, else 0."""
     parameters = parameters_of(module)
     owner = np.repeat(np.arange(len(parameters)), [p.size for p in parameters])
     return [(owner == number).astype(float) for number, parameter in enumerate(parameters) if not parameter.is_bias]

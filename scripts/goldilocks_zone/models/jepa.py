@@ -48,7 +48,7 @@ class Latent(NamedTuple):
 def through(layers: nn.Sequential, x: Tensor) -> Tensor:
     """Outputs (…, n, o) of `layers`, a fully connected network, for vectors `x` (…, n, i).
 
-    The parameters may have the leading axes of `x`, for example one for the members of an ensemble.
+    Weights and biases may have leading axes that match those of `x`, such as one for the members of an ensemble.
     """
     for layer in layers:
         if isinstance(layer, nn.Linear):
@@ -80,7 +80,10 @@ class Predictor(nn.Module):
         self.last = nn.Linear(HIDDEN, sizes.embedding)
 
     def forward(self, embeddings: Tensor, actions: Tensor) -> Tensor:
-        """Predictions (…, n, k, e) of the next embeddings, one for each code, from embeddings (…, n, e) and actions."""
+        """Predictions (…, n, k, e) of the next embeddings, one for each code.
+
+        They follow from embeddings (…, n, e) and the features of actions (…, n, a).
+        """
         told, weight = torch.cat([embeddings, actions], -1), self.first.weight
         hidden = _affine(told, weight[..., : self._told], self.first.bias)
         if self.codes > 1:
@@ -106,9 +109,9 @@ class Prediction(nn.Module):
 class LinearPrediction(nn.Module):
     """Head with a latent z that is added linearly to the prediction ŝ = Pred(s_x, a) of the embedding s_y.
 
-    It gives the residual (ŝ + Bz − s_y, √β z), without the second part if β = 0. z minimises the energy, which is the
-    square of the residual: z = (BᵀB + β)⁻¹ Bᵀ(s_y − ŝ). The columns of B, `basis` (e, q), must be orthonormal at the
-    start. B is learnt if the latent is `free`, else fixed. β is the penalty of the latent.
+    The head gives the residual (ŝ + Bz − s_y, √β z), without the second part if β = 0. z minimises the energy, which is
+    the square of the residual: z = (BᵀB + β)⁻¹ Bᵀ(s_y − ŝ). The columns of B, `basis` (e, q), must be orthonormal at
+    the start. B is learnt if the latent is `free`, else fixed. β is the penalty of the latent.
     """
 
     def __init__(self, sizes: Sizes, latent: Latent, basis: Tensor):

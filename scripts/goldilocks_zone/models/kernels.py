@@ -147,8 +147,8 @@ def _allows_tf32() -> bool:
 def differentiating(function: Callable) -> Callable:
     """Wrap `function` to run with gradients recorded and in full precision.
 
-    Inference mode, autocast and rounding as in TF32 are off while it runs. Recording also allows saved tensors to be
-    counted.
+    Inference mode, autocast and rounding as in TF32 are off while `function` runs. Since gradients are recorded, the
+    tensors that autograd saves can be counted, too.
     """
 
     @functools.wraps(function)

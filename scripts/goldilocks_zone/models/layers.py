@@ -2,9 +2,10 @@
 
 Letters: the inputs of a layer are a, its outputs z, its parameters W and b, and the adjoint of its outputs δ; an
 activation has the inputs z. A dot marks tangents. Axes: n examples, d directions, i inputs and o outputs, or channels.
-A forward pass returns the outputs and the data that tangents and adjoints need later, `kept`. Tangents are (d, i, n)
-for vectors and (d, n, i, …) for images. Activations and adjoints are (n, …); methods that combine them with tangents or
-directions take those of vectors as (i, n), see `chains.laid_out`.
+A forward pass at parameters `theta` (D,), which layers without parameters ignore, returns the outputs and the data that
+tangents and adjoints need later, `kept`. Tangents are (d, i, n) for vectors and (d, n, i, …) for images. Activations
+and adjoints are (n, …); methods that combine them with tangents or directions take those of vectors as (i, n), see
+`chains.laid_out`.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -180,7 +181,7 @@ class Dense(Affine):
         return biases[..., None].expand(-1, -1, a.shape[1])
 
     def weight_gradients(self, delta: Tensor, tangents: Tensor, weights: Tensor) -> Tensor:
-        """Gradients Σ_n δ ȧᵀ with respect to W (d, o · i), from δ (o, n) and tangents ȧ (d, i, n) for the inputs."""
+        """Gradients Σ_n δ ȧᵀ of W (d, o · i), from δ (o, n), with tangents ȧ (d, i, n) in place of the inputs."""
         return torch.bmm(delta.expand(len(tangents), -1, -1), tangents.transpose(1, 2)).flatten(1)
 
     def pull_directions(self, directions: _Directions, a: Tensor, delta: Tensor) -> Tensor:
@@ -191,7 +192,7 @@ class Dense(Affine):
         return torch.bmm(directions.weights(self).transpose(1, 2), delta.expand(len(directions), -1, -1))
 
     def extent(self, a: Tensor, weights: Tensor) -> tuple[int, int]:
-        """Number of positions at which W is applied to one example, here 1, and number of its inputs, i."""
+        """Number of positions at which W is applied to one example, here 1, and the number i of the layer's inputs."""
         return 1, self.shape[1]
 
     def by_example(self, tangents: Tensor) -> Tensor:
@@ -199,9 +200,9 @@ class Dense(Affine):
         return tangents.permute(2, 0, 1)
 
     def pull_stacked(self, directions: _Directions, rows: slice, a: Tensor, deltas: Tensor) -> Tensor:
-        """Adjoints Ẇᵀδ (n, f · d, i), from f adjoints δ per example (n, f, o) and each of d directions Ẇ.
+        """Adjoints Ẇᵀδ (n, f · d, i) of the inputs, for each of f adjoints δ per example and each of d directions Ẇ.
 
-        `rows` is the slice of these directions among all `directions`.
+        `deltas` holds the δ (n, f, o). `rows` is the slice of the d directions among all `directions`.
         """
         n, f, o = deltas.shape
         stacked = directions.stacked(self)[:, rows]
@@ -262,7 +263,7 @@ class Convolution(Affine):
         return found.flip(1, 2).permute(3, 0, 4, 1, 2).flatten(1)
 
     def pull_directions(self, directions: _Directions, a: Tensor, delta: Tensor) -> Tensor:
-        """Adjoints (d, n, i, …) of the inputs: transposed convolutions of δ with each Ẇ.
+        """Adjoints (d, n, i, …) of the inputs `a` (n, i, …): transposed convolutions of δ (n, o, …) with each Ẇ.
 
         The Ẇ are stacked along the input channels, so that one call computes all.
         """
@@ -271,7 +272,7 @@ class Convolution(Affine):
         return self.pull(weights, stand_in, delta).unflatten(1, (len(directions), -1)).transpose(0, 1)
 
     def extent(self, a: Tensor, weights: Tensor) -> tuple[int, int]:
-        """Number of positions at which W is applied to one example of `a` (n, i, …), and number of its entries."""
+        """Number of positions at which W is applied to one example of `a` (n, i, …), and of entries of this example."""
         return self.apply(a[:1], weights, None).shape[2:].numel(), a[0].numel()
 
     def by_example(self, tangents: Tensor) -> Tensor:
@@ -279,10 +280,10 @@ class Convolution(Affine):
         return tangents.flatten(2).transpose(0, 1)
 
     def pull_stacked(self, directions: _Directions, rows: slice, a: Tensor, deltas: Tensor) -> Tensor:
-        """Adjoints (n, f · d, i · …) of the inputs, from f adjoints δ per example and each of d directions Ẇ.
+        """Adjoints (n, f · d, i · …) of the inputs `a`, for each of f adjoints δ per example and each of d directions.
 
-        They are transposed convolutions of δ (n, f, o, …) with each Ẇ. `rows` is the slice of these directions among
-        all `directions`.
+        They are transposed convolutions of the δ, `deltas` (n, f, o, …), with each Ẇ. `rows` is the slice of the d
+        directions among all `directions`.
         """
         n, f = deltas.shape[:2]
         part = directions.rows(rows.start, rows.stop)
@@ -360,7 +361,10 @@ class Kept:
 
 
 def flat(steps: Iterable) -> Iterator:
-    """Yield all layers of a chain, or the `Kept` of all; the contents of a residual block follow the block itself."""
+    """Yield all of `steps`, the layers of a chain or their `Kept` records.
+
+    The contents of a residual block follow the block itself.
+    """
     for each in steps:
         yield each
         yield from flat(getattr(each, "inner", ()))

@@ -5,13 +5,16 @@ from torch import Tensor
 
 
 class Factor:
-    """Factors R of n examples, with `shape` (n, k, r), stored as `entries` (n, …), whose meaning a subclass defines."""
+    """Factors R of n examples, with k rows and r columns each: `shape` is (n, k, r).
+
+    They are stored as `entries` (n, …), whose meaning a subclass defines.
+    """
 
     def __init__(self, entries: Tensor):
         self.entries, self.shape = entries, (*entries.shape[:2], entries.shape[-1])
 
     def to(self, like: Tensor) -> "Factor":
-        """Return the factor in the precision and on the device of the tensor `like`."""
+        """Return the factors in the precision and on the device of the tensor `like`."""
         return type(self)(self.entries.to(like))
 
     def part(self, some: slice) -> "Factor":
@@ -19,7 +22,7 @@ class Factor:
         return type(self)(self.entries[some])
 
     def reduced(self) -> "Factor":
-        """Return a factor with the same R Rᵀ and fewer columns; by default, return this factor unchanged."""
+        """Return factors with equal R Rᵀ and fewer columns; by default, return these factors unchanged."""
         return self
 
 
@@ -48,7 +51,7 @@ class SoftmaxFactor(Factor):
         return parts - roots * (parts * roots).sum(axis, keepdim=True)
 
     def reduced(self) -> "DenseFactor":
-        """Return the factor R Q (n, k, k − 1), with (RQ)(RQ)ᵀ = R Rᵀ, computed without cancellation.
+        """Return the factors R Q (n, k, k − 1), with (RQ)(RQ)ᵀ = R Rᵀ, computed without cancellation.
 
         The columns of Q are an orthonormal basis of the orthogonal complement of √p. As R √p = 0, nothing is lost.
         """
@@ -62,7 +65,7 @@ class SoftmaxFactor(Factor):
         return DenseFactor(self._roots[:, :, None] * reflection.gather(2, others.expand(n, k, k - 1)))
 
     def entered(self) -> Tensor:
-        """Return R as a dense tensor (n, k, k)."""
+        """Return the factors R as a dense tensor (n, k, k)."""
         return torch.diag_embed(self._roots) - self.entries[:, :, None] * self._roots[:, None]
 
     def traces(self, matrices: Tensor) -> Tensor:

@@ -87,7 +87,7 @@ class Loss(ABC):
         return lambda tangents: jvp(gradient, (outputs,), (tangents.to(outputs.dtype),))[1].to(tangents.dtype)
 
     def factor(self, outputs: Tensor, labels: Tensor) -> Factor | None:
-        """Factors R of the second derivatives R Rᵀ of examples' losses at outputs (n, k); None if there are none."""
+        """Factors R of the second derivatives R Rᵀ of the losses of examples at outputs (n, k); None if none exist."""
         return None
 
     def relative(self, tangents: Tensor, classes: Tensor) -> Tensor:
@@ -180,14 +180,14 @@ class CrossEntropy(SeparateLoss):
         return counted.numel() if self.weight is None else float(self.weight.to(labels.device)[counted].sum())
 
     def class_counts(self, labels: Tensor, classes: int) -> Tensor | float:
-        """Number of labels in each class, or sum of its probabilities, shape (k,); NaN if some labels are ignored."""
+        """Number of labels in each class, or sum of the labels' probabilities, (k,); NaN if some labels are ignored."""
         if labels.is_floating_point():
             return labels.sum(0)
         ignored = self.ignore_index is not None and bool((labels == self.ignore_index).any())
         return torch.nan if ignored else super().class_counts(labels, classes)
 
     def fitted(self, shape: Sequence[int], labels: Tensor | None) -> Loss:
-        """Return this loss, or its sum over elements if the outputs of one example have more than one axis."""
+        """Return this loss or, if the `shape` of one example's outputs has several axes, its sum over elements."""
         return self if len(shape) == 1 else PerElement(self, shape, self.class_axis)
 
     def targets(self, outputs: Tensor, labels: Tensor) -> Tensor | None:
@@ -214,7 +214,7 @@ class CrossEntropy(SeparateLoss):
         return -torch.log_softmax(outputs, -1).gather(-1, chosen)[..., 0]
 
     def gradient(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Derivative p Σt − t of the total with `targets` t, shape (…, n, k)."""
+        """Derivative p Σt − t of the total loss, shape (…, n, k), with the softmax p and `targets` t."""
         targets = self.targets(outputs, labels)
         if targets is None:
             return torch.softmax(outputs, -1) - _one_hot(outputs, labels)
@@ -278,11 +278,11 @@ class PerElement(SeparateLoss):
         return self.single.amount(self._labels(labels))
 
     def class_counts(self, labels: Tensor, classes: int) -> Tensor | float:
-        """Number of elements in each class, shape (k,), or sum of its probabilities, as for `CrossEntropy`."""
+        """Number of elements in each class, or sum of their probabilities, shape (k,), as for `CrossEntropy`."""
         return self.single.class_counts(self._labels(labels), classes)
 
     def elements(self, outputs: Tensor, labels: Tensor, *tangents: Tensor) -> tuple[Loss, Tensor, ...]:
-        """Loss of single elements, and the outputs (…, n T, k), labels (n T, …) and tangents (d, k, n T) of all n T."""
+        """Loss of one element, and outputs (…, n T, k), labels (n T, …) and tangents (d, k, n T) of all elements."""
         along = (self._of_elements(each.mT).flatten(1, 2).mT for each in tangents)
         return self.single, self._of_elements(outputs).flatten(-3, -2), self._labels(labels), *along
 
@@ -358,13 +358,13 @@ def weighted_products(weights: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor
 
 
 def _in_units(weights: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Divide `weights` (p, n, k) by the largest of each point, to fit `dtype`; also return the divisors (p, 1, 1)."""
+    """Weights (p, n, k) divided by the largest at each point, so that they fit `dtype`, and the divisors (p, 1, 1)."""
     units = weights.amax((1, 2), keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
     return (weights / units).to(dtype), units
 
 
 def _weighted_products(weights: Tensor, units: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute `weighted_products` for the weights w = `units` (p, 1, 1) · `weights` (p, n, k)."""
+    """Compute `weighted_products` for weights w = `units` (p, 1, 1) · `weights` (p, n, k), as from `_in_units`."""
     by_example, by_point = tangents.permute(2, 1, 0), weights.transpose(0, 1)
     traces = units * torch.bmm(by_point, by_example.square()).transpose(0, 1).double()
     roots = weights.sqrt().transpose(1, 2)

@@ -12,7 +12,8 @@ class VicregOfMembers(Loss):
     """VICReg of m members of an ensemble, each with its own weights and ε.
 
     `weights` (m, 3) holds λ, μ and ν of each member, and `epsilons` (m,) its ε. They replace the weights and ε of
-    `criterion`, which defines everything else. Outputs are (m, n, 2e + k·r), totals (m,).
+    `criterion`, which defines everything else. Outputs are (m, n, 2e + k·r) as `embedding_losses` defines them, totals
+    (m,).
     """
 
     name, classifies = "vicreg", False
@@ -21,7 +22,7 @@ class VicregOfMembers(Loss):
         self._criterion, self._weights, self._epsilons = criterion, weights, epsilons
 
     def total(self, outputs: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Total n (λ I + μ V + ν C) of each member, shape (m,)."""
+        """Total n (λ I + μ V + ν C) of each member, shape (m,), with the terms I, V and C that `Vicreg` defines."""
         own = dataclasses.replace(self._criterion, epsilon=self._epsilons[:, None, None])
         return outputs.shape[-2] * sum(self._weights[:, i] * term for i, term in enumerate(own.terms(outputs)))
 

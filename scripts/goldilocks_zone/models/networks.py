@@ -81,7 +81,7 @@ def _lenet5(network: LeNet5, shapes: list[tuple[int, ...]], padding: tuple[int, 
 
 
 def _layer(network: Network, shape: tuple[int, ...], **options) -> nn.Linear | nn.Conv2d:
-    """Build the layer with weights of a `shape`: dense for (o, i), convolutional for (o, i, height, width)."""
+    """Build a layer with weights of a `shape`: dense for (o, i), convolutional, with `options`, for (o, i, h, w)."""
     n_out, n_in, *size = shape
     if size:
         return nn.Conv2d(n_in, n_out, size, bias=network.biases, **options)
@@ -93,7 +93,7 @@ class Unfit(ValueError):
 
 
 def logits_function(network: nn.Module | Logits) -> Logits:
-    """The function (parameters (D,), inputs (n, …)) → logits (n, k): outputs of `tensor_function`, flattened."""
+    """Function (parameters (D,), inputs (n, …)) → logits (n, k) of a network: `tensor_function`, flattened."""
     tensors = tensor_function(network)
 
     def logits(parameters: Tensor, inputs: Tensor) -> Tensor:
@@ -104,10 +104,10 @@ def logits_function(network: nn.Module | Logits) -> Logits:
 
 
 def tensor_function(network: nn.Module | Logits) -> Logits:
-    """Function (parameters (D,), inputs (n, …)) → outputs (n, …), not flattened.
+    """Function (parameters (D,), inputs (n, …)) → outputs (n, …) of a network, not flattened.
 
-    If the outputs have an item or attribute `logits`, the function returns this. It raises Unfit if the result is not a
-    tensor with n rows.
+    If the outputs have an item or attribute `logits`, the function returns this item or attribute. The function raises
+    Unfit if the result is not a tensor with n rows.
     """
     outputs_of = outputs_function(network) if isinstance(network, nn.Module) else network
     return lambda parameters, inputs: _tensor_of(outputs_of(parameters, kernels.usual(inputs)), len(inputs))
@@ -169,7 +169,7 @@ def few(inputs: Tensor, count: int) -> Tensor:
 
 
 def outputs_function(module: nn.Module) -> Callable[[Tensor, Tensor], object]:
-    """The function (parameters (D,), inputs (n, …)) → outputs of the module, by `call`."""
+    """Function (parameters (D,), inputs (n, …)) → outputs of the module, computed by `call`."""
     shapes = [tensor.shape for tensor in module.parameters()]
     sizes = [shape.numel() for shape in shapes]
 

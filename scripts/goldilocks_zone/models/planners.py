@@ -20,7 +20,7 @@ DEVIATION = 0.5  # standard deviation of actions' entries in the first round, in
 
 
 class Counted:
-    """Predictor `step` with a counter, `evaluations`, to which each state in each call adds one.
+    """Predictor `step` that counts the states for which it is called, over all calls, in `evaluations`.
 
     The predictor maps states (m, n, e) and actions (m, n, a) to the next states.
     """
@@ -34,7 +34,10 @@ class Counted:
 
 
 def unrolled(step: Step, states: Tensor, actions: Tensor) -> Tensor:
-    """States (m, n, s, h, e) after each of h successive `actions` (m, n, s, h, a), starting from `states` (m, n, e)."""
+    """States (m, n, s, h, e) after each of h successive `actions` (m, n, s, h, a), starting from `states` (m, n, e).
+
+    `step` maps states and actions to the next states.
+    """
     samples, path = actions.shape[2], []
     states = states[:, :, None].expand(-1, -1, samples, -1).flatten(1, 2)
     for action in actions.flatten(1, 2).unbind(2):
@@ -137,10 +140,10 @@ def over_path(costs: Tensor, end: bool) -> Tensor:
 def flat(
     planner: Flat, levels: Levels, start: Place, goal: Place, streams: Sequence[np.random.Generator]
 ) -> tuple[Tensor, float]:
-    """Plan by a search on level 1 alone.
+    """Plan from `start` to `goal` by a search on level 1 alone.
 
-    Returns the next POOLED actions (m, n, POOLED, a), and the number of evaluations of the dynamics for each start of a
-    member. `streams` has one random stream for each member.
+    Returns the next POOLED actions (m, n, POOLED, a), and how often the dynamics were evaluated for each of the m · n
+    plans. `streams` has one random stream for each member.
     """
     each = POOLED if planner.held else 1
     search, first = Search(planner.steps // each, planner.samples), Counted(levels.first)
@@ -161,10 +164,10 @@ def flat(
 def hierarchical(
     planner: Hierarchical, levels: Levels, start: Place, goal: Place, streams: Sequence[np.random.Generator]
 ) -> tuple[Tensor, float]:
-    """Plan by a search for sub-goals on level 2, and one on level 1 for actions that lead to the first sub-goal.
+    """Plan from `start` to `goal`: search for sub-goals on level 2, and on level 1 for actions to the first sub-goal.
 
-    Returns the next POOLED actions (m, n, POOLED, a), and the number of evaluations on both levels for each start of a
-    member. `streams` has one random stream for each member.
+    Returns the next POOLED actions (m, n, POOLED, a), and how often the models of both levels were evaluated for each
+    of the m · n plans. `streams` has one random stream for each member.
     """
     first, second = Counted(levels.first), Counted(levels.second)
     above = Search(SUBGOALS, reach=POOLED)
@@ -194,5 +197,5 @@ def hierarchical(
 def plan(
     planner: Flat | Hierarchical, levels: Levels, start: Place, goal: Place, streams: Sequence[np.random.Generator]
 ) -> tuple[Tensor, float]:
-    """Plan by `flat` or `hierarchical`, depending on the type of the planner; returns what they return."""
+    """Plan by `flat` or `hierarchical`, depending on the type of `planner`; arguments and results are as there."""
     return (flat if isinstance(planner, Flat) else hierarchical)(planner, levels, start, goal, streams)

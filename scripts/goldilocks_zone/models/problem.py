@@ -15,7 +15,7 @@ Array = Tensor | np.ndarray
 
 
 def refuse_not_positive(value: float, name: str) -> None:
-    """Raise ValueError if a value is not positive and finite."""
+    """Raise ValueError if a value is not positive and finite; `name` is the name of the value in the message."""
     if not 0 < value < math.inf:
         raise ValueError(f"{name} {value} is not positive and finite: give a number above zero")
 

@@ -32,7 +32,8 @@ class UserNetwork:
 def describe(file: str, name: str, arguments: dict) -> UserNetwork:
     """Describe a network that a Python file defines, without running the file.
 
-    Raises ValueError if the file cannot be read, is not valid Python, or defines no class or function `name`.
+    `arguments` are the keyword arguments with which its class or function `name` is called. Raises ValueError if the
+    file cannot be read, is not valid Python, or defines no class or function `name`.
     """
     path = Path(file).expanduser()
     try:

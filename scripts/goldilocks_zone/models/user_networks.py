@@ -18,7 +18,11 @@ FINITE_DIFFERENCES, STEP, SLOPE_TOLERANCE = 3, 1e-8, 1e-4
 
 
 def build_named(label: str, own: user_code.UserNetwork | None, image: tuple[int, ...], classes: int) -> nn.Module:
-    """Build the network that a study names, in double precision, from its label or from the user's `own` code."""
+    """Build the network that a study names, in double precision, from its `label` or from the user's `own` code.
+
+    The network maps images of shape `image` to logits for k = `classes` classes. Raises ValueError if the label is
+    invalid, or as `build_own` does.
+    """
     if own is None:
         return networks.build(labels.parse_network(label), image, classes).double()
     name = f"network {label} ({own.name} in {own.file})"
@@ -77,7 +81,8 @@ def _refuse_unfit_parameters(module: nn.Module, name: str) -> None:
 def _refuse_unfit_forward(module: nn.Module, tried: nn.Module, image: tuple, classes: int, name: str) -> None:
     """Raise ValueError unless logits depend on parameters and one image alone, and can be differentiated twice.
 
-    `tried` is a second instance of `module`, and is called first; comparing both detects state kept between calls.
+    Logits (n, classes) must also be finite and in double precision. `tried` is a second instance of `module`, and is
+    called first; comparing both detects state kept between calls. `name` identifies the network in messages.
     """
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(3, *image, generator=generator, dtype=torch.float64)

@@ -44,7 +44,7 @@ def read(file: str | Path, fingerprint: str | None = None) -> State:
 
 
 def state_in(found: object) -> State:
-    """Return the state dictionary that a checkpoint is or contains. Raises ValueError if there is none."""
+    """Return the state dictionary that `found`, a checkpoint, is or contains. Raises ValueError if there is none."""
     if isinstance(found, Mapping):
         found = next((found[name] for name in HELD_AS if isinstance(found.get(name), Mapping)), found)
     if not isinstance(found, Mapping) or not any(isinstance(each, Tensor) for each in found.values()):

@@ -102,20 +102,26 @@ def by_member(values: Tensor, like: Tensor) -> Tensor:
 
 
 def split(flat: Tensor, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
-    """Views of flat parameters (m, D): an array (m, *shape) for each parameter."""
+    """Views of flat parameters (m, D): an array (m, *shape) for each parameter tensor, with its shape from `shapes`."""
     sizes = [math.prod(shape) for shape in shapes]
     return [each.view(-1, *shape) for each, shape in zip(flat.split(sizes, 1), shapes)]
 
 
 def plane(projection: Projection, points: Tensor) -> Subset:
-    """Planes x = P + M w through the `points` P (m, D), one for each member; training starts at P, where w = 0."""
+    """Planes x = P + M w through the `points` P (m, D), one for each member, with M = `projection`.
+
+    Training starts at P, where w = 0.
+    """
     start = points.new_zeros(len(points), projection.dimension)
     offsets = [each.contiguous() for each in split(points, projection.shapes)]
     return Subset(start, projection.shapes, projection, offsets=offsets)
 
 
 def sphere(projection: Projection, radii: Tensor, start: Tensor) -> Subset:
-    """Spheres x = M w, |w| = r, for `radii` r (m,); training starts in the direction `start` (d,) (Chang 2019)."""
+    """Spheres x = M w, |w| = r, for `radii` r (m,), with M = `projection` (Chang 2019).
+
+    Training starts at coordinates w in the direction of `start` (d,).
+    """
     points = radii[:, None] * (start / start.norm()).to(radii)
     return Subset(points, projection.shapes, projection, norms=radii)
 
@@ -123,8 +129,8 @@ def sphere(projection: Projection, radii: Tensor, start: Tensor) -> Subset:
 def sphere_through(projection: Projection, point: Tensor, radii: Tensor) -> Subset:
     """Spheres x = Q w, |w| = r, for `radii` r (m,), on which training starts at r `point` / |point|.
 
-    Q is an orthonormal basis of the span of `point` (D,) and the columns of M. This is one reading of Fort & Scherlis
-    (2019). Raises ValueError if `point` and the columns are linearly dependent.
+    Q is an orthonormal basis of the span of `point` (D,) and the columns of M = `projection`. This is one reading of
+    Fort & Scherlis (2019). Raises ValueError if `point` and the columns are linearly dependent.
     """
     basis = Spanned(projection, point.to(radii))
     start = radii.new_zeros(len(radii), basis.dimension)

@@ -94,10 +94,10 @@ class Stacked(Projection):
 
 
 def of(network: nn.Module, subset: Subset) -> FirstLayer | None:
-    """The first layer of an nn.Sequential that begins with Flatten and Linear; None where the method does not apply.
+    """First layer of an nn.Sequential that begins with Flatten and Linear; None where the method does not apply.
 
-    It does not apply to other networks, to a single linear layer, to subsets without a sparse projection, to planes
-    through points that are not multiples of one another, or on a GPU, where it was not measured.
+    The method of this module does not apply to other networks, to a single linear layer, to subsets without a sparse
+    projection, to planes through points that are not multiples of one another, or on a GPU, where it was not measured.
     """
     projection, points, scales = subset.projection, None, None
     inner = projection.inner if isinstance(projection, Spanned) else projection

@@ -25,9 +25,11 @@ def metric(
 ) -> np.ndarray:
     """Diagonal metric η (D,) that multiplies the raw directions of a plane (Fort & Scherlis 2019).
 
-    `kind` gives η in layer l: `identity` 1; `shell` ∝ σ_l √size_l, the norm of weights with standard deviation σ_l;
-    `inverse_shell` ∝ the inverse of this norm; `sigma` ∝ σ_l. η is scaled to mean square 1 over the weights. Biases get
-    1 with `bias_directions`, else 0, so that the plane has no bias coordinates. Raises ValueError for any other `kind`.
+    The first three arguments describe each parameter tensor: its number of entries, whether it is a bias, and the
+    standard deviation σ of its initial entries. `kind` gives η in layer l: `identity` 1; `shell` ∝ σ_l √size_l, the
+    norm of weights with standard deviation σ_l; `inverse_shell` ∝ the inverse of this norm; `sigma` ∝ σ_l. η is scaled
+    to mean square 1 over the weights. Biases get 1 with `bias_directions`, else 0, so that the plane has no bias
+    coordinates. Raises ValueError for any other `kind`.
     """
     if kind not in METRICS:
         raise ValueError(f"metric {kind!r} is unknown: use one of {', '.join(METRICS)}")
@@ -66,12 +68,12 @@ def random_plane(dimension: int, parameters: Tensor, kind: str = "dense", seed: 
 
 
 def random_sparse_plane(dimension: int, size: int, seed: int = 0) -> scipy.sparse.csr_array:
-    """Raw directions (d, D) of the `sparse` plane of `random_plane`, as a sparse matrix; `size` is D."""
+    """Raw directions (d, D) of the `sparse` plane that `random_plane` draws, as a sparse matrix; D is `size`."""
     return sparse_directions(dimension, np.ones(size), stream("random plane", seed))
 
 
 def directions_as_drawn(plane: Plane, eta: np.ndarray, random: np.random.Generator) -> Rows:
-    """Raw directions (d, D) of a plane, as from `directions`, but as a sparse matrix for a `sparse` plane."""
+    """Raw directions (d, D) of a plane, as from `directions`, but as a sparse matrix if its kind is `sparse`."""
     if plane.kind == "sparse":
         return sparse_directions(plane.dimension, eta, random)
     coordinates = np.flatnonzero(eta)
@@ -113,7 +115,7 @@ def cholesky(raw_directions: Rows) -> np.ndarray:
 
 
 def as_sparse(rows: np.ndarray) -> scipy.sparse.csr_array | None:
-    """Sparse copy of the matrix `rows` in double precision, if few of its entries are non-zero; else None."""
+    """Sparse copy of the matrix `rows` in double precision, if a share below SPARSE_BELOW is non-zero; else None."""
     places, count = [], 0
     for row in rows:
         places.append(np.flatnonzero(row != 0))

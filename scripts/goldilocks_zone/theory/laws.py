@@ -5,9 +5,10 @@ from scipy import special
 
 
 def finite_dimension_law(kappa: np.ndarray | float, dimension: np.ndarray | float) -> np.ndarray | float:
-    """κ_d = √d κ/√(κ² + d + 1): the ratio Tr/‖·‖_F on a random d-plane with isotropic columns, from κ in full space.
+    """κ_d = √d κ/√(κ² + d + 1): the ratio Tr/‖·‖_F on a random plane of d = `dimension` with isotropic columns.
 
-    The law is a ratio of expectations for d ≪ D, from E[vᵀHv] = Tr(H)/D and Var[vᵀHv] = 2‖H‖²/D² of a random unit v.
+    κ = `kappa` is the ratio in full space. The law is a ratio of expectations for d ≪ D, from E[vᵀHv] = Tr(H)/D and
+    Var[vᵀHv] = 2‖H‖²/D² of a random unit v.
     """
     return np.sqrt(dimension) * kappa / np.sqrt(kappa**2 + dimension + 1)
 
@@ -23,12 +24,13 @@ def null_bound(dimension: int) -> float:
 def kappa_of_random_gradients(
     class_gradient: np.ndarray, example_gradient: np.ndarray, softmax_ratio: np.ndarray, dimension: int, form: str
 ) -> np.ndarray:
-    """κ of the expected G on a plane of d dimensions, for random logit gradients (Vysogorets et al. 2024, result 5).
+    """κ of the expected Gauss–Newton matrix on a plane, for random logit gradients (Vysogorets et al. 2024, result 5).
 
-    In this model the gradient of each logit is J = C + E, a mean C over examples plus the deviation E of an example.
-    Their entries have the standard deviations σ_C = `class_gradient` and σ_E = `example_gradient`. `softmax_ratio` is
-    Γ = Tr(M)/‖M‖_F for the mean M of diag p − ppᵀ over examples. Then κ = √d (σ_E² + σ_C²)/√(σ_E⁴ + 2σ_E²σ_C² + x).
-    `form` is "large" for x = dσ_C⁴/Γ², valid for large d, or "finite" for x = σ_C⁴ (1 + (d + 1)/Γ²), valid for any d.
+    The plane has d = `dimension` dimensions. The gradient of each logit is J = C + E, a mean C over examples plus the
+    deviation E of an example. The entries of C and E have the standard deviations σ_C = `class_gradient` and
+    σ_E = `example_gradient`. `softmax_ratio` is Γ = Tr(M)/‖M‖_F for the mean M of diag p − ppᵀ over examples, with the
+    softmax outputs p. Then κ = Tr/‖·‖_F is √d (σ_E² + σ_C²)/√(σ_E⁴ + 2σ_E²σ_C² + x), where `form` is "large" for
+    x = dσ_C⁴/Γ², valid for large d, or "finite" for x = σ_C⁴ (1 + (d + 1)/Γ²), valid for any d.
     """
     shared, own = np.square(class_gradient), np.square(example_gradient)
     last = dimension / softmax_ratio**2 if form == "large" else 1 + (dimension + 1) / softmax_ratio**2

@@ -76,7 +76,7 @@ def limit(outputs: np.ndarray, weights: int, cluster: np.ndarray, noise: np.ndar
     edge = top + excess
 
     def lifted(place: np.ndarray) -> np.ndarray:
-        """λ(ℓ) at ℓ = `place` (…, m)."""
+        """Values λ(ℓ) at m places ℓ = `place` (…, m)."""
         rest = place[..., None] - spectrum[..., None, :]
         return place * (weights + (spectrum[..., None, :] / np.where(rest > 0, rest, np.inf)).sum(-1))
 
@@ -151,10 +151,10 @@ def kappa(outputs: np.ndarray, weights: int, cluster: float, noise: float) -> np
 
 
 def matching_spread(mixing: float, classes: int, random: np.random.Generator, draws: int = 20_000) -> float:
-    """Standard deviation σ_eff of Gaussian logits for which E[1 − Σ_k p_k²] equals `mixing`.
+    """Standard deviation σ_eff of Gaussian logits of C = `classes` classes for which E[1 − Σ_k p_k²] equals `mixing`.
 
-    E is the mean over `draws` examples, whose standard normal logits are the same for every σ that is tried. Raises
-    ValueError unless 0 < `mixing` < 1 − 1/C, up to rounding.
+    p is the softmax of the logits, and E the mean over `draws` examples. For every σ that is tried, the logits are σ
+    times one draw of standard normal numbers. Raises ValueError unless 0 < `mixing` < 1 − 1/C, up to rounding.
     """
     from scipy import optimize  # imported here: the import takes 0.1 s, which all figures of this model would pay
 

@@ -40,12 +40,15 @@ class Criteria:
 
 
 def kappa_0(cosine: np.ndarray) -> np.ndarray:
-    """κ₀(u) = 1 − acos(u)/π: twice the probability that two Gaussians with correlation u are both positive."""
+    """κ₀(u) = 1 − acos(u)/π, u = `cosine`: twice the probability that Gaussians of correlation u are both positive."""
     return 1 - np.arccos(np.clip(cosine, -1, 1)) / np.pi
 
 
 def kappa_1(cosine: np.ndarray) -> np.ndarray:
-    """κ₁(u) = (√(1 − u²) + u(π − acos u))/π: uncentred correlation of the ReLU of two Gaussians with correlation u."""
+    """κ₁(u) = (√(1 − u²) + u(π − acos u))/π, for u = `cosine`.
+
+    It is the uncentred correlation of the ReLU of two Gaussians with correlation u.
+    """
     u = np.clip(cosine, -1, 1)
     return (np.sqrt(1 - u**2) + u * (np.pi - np.arccos(u))) / np.pi
 
@@ -70,7 +73,10 @@ def layer_kernels(first: np.ndarray, second: np.ndarray, depth: int) -> np.ndarr
 
 
 def apart(first: np.ndarray, second: np.ndarray, depth: int) -> np.ndarray:
-    """Mean (n,) over pairs of Θ_l(x, x) + Θ_l(x′, x′) − 2 Θ_l(x, x′), for x in `first` and x′ in `second` (p, i)."""
+    """Mean (n,) over p pairs of Θ_l(x, x) + Θ_l(x′, x′) − 2 Θ_l(x, x′), for x in `first` and x′ in `second` (p, i).
+
+    Θ_l are the `layer_kernels` of a network of n = `depth` layers.
+    """
     squares = (first**2).sum(-1) + (second**2).sum(-1)
     return np.mean(squares - 2 * layer_kernels(first, second, depth), axis=1)
 
@@ -85,7 +91,10 @@ def ratios_of_invariance(first: np.ndarray, second: np.ndarray, depth: int) -> n
 
 
 def ratios_of_variance(branches: Sequence[np.ndarray], depth: int) -> np.ndarray:
-    """Layer ratios R_l (n,) of V, as in `ratios_of_invariance`, from all pairs of examples (p, i) of each branch."""
+    """Layer ratios R_l (n,) of V, defined as those of I in `ratios_of_invariance`.
+
+    They are computed from all pairs of examples within a branch; `branches` holds the examples (p, i) of each branch.
+    """
     found = 0.0
     for inputs in branches:
         for shift in range(1, len(inputs)):
@@ -104,7 +113,10 @@ class Moments:
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """Averages W = Σ w_l R_l/Σ w_l over layers for I, V and C, with w_l = η_l²/σ_l² and the metric η of the plane."""
+    """Averages W = Σ w_l R_l/Σ w_l of the layer ratios R_l of I, V and C over layers l.
+
+    The weights are w_l = η_l²/σ_l², with the metric η of the plane.
+    """
 
     invariance: float = 1.0
     variance: float = 1.0

@@ -38,7 +38,7 @@ class Options:
     batch: examples per step, None for all.
     rates: learning rates (m,).
     temperatures: softmax temperatures (m,), used instead of the problem's.
-    momentum: momentum of SGD. epsilon: ε of Adam.
+    optimiser: `adam` or `sgd`. momentum: momentum of SGD. epsilon: ε of Adam.
     random_signs: a control that multiplies every entry of a gradient by a random sign at every step, so that only the
     random walk of the optimiser is left (Chang 2019).
     own_examples: each member has its own examples, and the problem has inputs (m, n, …) and labels (m, n).
@@ -235,7 +235,7 @@ class Ensemble:
         return made
 
     def _signs(self, number: int) -> Tensor:
-        """Random signs (m, d) of a step, or (1, d) if all members share one random stream."""
+        """Random signs (m, d) of the step `number`, or (1, d) if all members share one random stream."""
         size = self.coordinates.shape[1]
         bits = [stream(*name, "signs", number).bytes(-(-size // 8)) for name in self.shuffles]
         signs = np.stack([np.unpackbits(np.frombuffer(each, np.uint8))[:size] for each in bits])

@@ -78,7 +78,7 @@ class _Saving:
         self._due = time.monotonic() + (checkpoint.seconds if checkpoint else 0)
 
     def resumed(self, device: torch.device) -> int:
-        """Restore the run from its checkpoint, if one with its key exists; return the number of completed steps."""
+        """Restore the run on `device` from a checkpoint with its key, if any; return the number of completed steps."""
         if self._checkpoint is None or not self._checkpoint.path.exists():
             return 0
         saved = _saved(self._checkpoint.path, device)
@@ -106,7 +106,7 @@ class _Saving:
 
 
 def _saved(path: Path, device: torch.device) -> dict:
-    """Load a checkpoint. Raises ValueError if it is damaged, OSError if it cannot be read."""
+    """Load a checkpoint onto `device`. Raises ValueError if it is damaged, OSError if it cannot be read."""
     try:
         return torch.load(path, map_location=device, weights_only=True)
     except torch.OutOfMemoryError:
