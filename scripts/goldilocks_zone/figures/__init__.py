@@ -11,5 +11,7 @@ values to draw, or None. The returned dataset holds the numbers that the figure 
 module's docstring is the caption.
 
 In docstrings of figures, a draw is one repetition of an experiment, with its own random initialisation. x stands for
-log10(r²/r_X²). Variables {name}_mean, _low and _high hold a mean over draws and the ends of its 95 % interval.
+log10(r²/r_X²). Variables {name}_mean, _low and _high hold a mean over draws and the ends of its 95 % interval. H is the
+Hessian of the loss, in most figures on a random plane of dimension d; G is its Gauss–Newton part, H′ = H − G, and
+κ = Tr(H)/‖H‖_F. N is the number of examples, C that of classes, and σ_z the standard deviation of the logits.
 """

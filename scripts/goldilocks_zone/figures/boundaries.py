@@ -45,7 +45,7 @@ def one(study: xr.Dataset, names: list[str], *kept: str, softmax: str = PUBLISHE
 
 
 def kind(minimum: str) -> str:
-    """Kind of a minimum, a key of KINDS: its label without the number of steps (adversarial for adversarial-300)."""
+    """Kind of a minimum, a key of KINDS: the label `minimum` up to its hyphen (adversarial for adversarial-300)."""
     return minimum.split("-")[0]
 
 
@@ -59,7 +59,10 @@ def title(minimum: str) -> str:
 
 
 def look(minimum: str, **more: object) -> dict:
-    """Matplotlib's keyword arguments for colour and marker of a minimum's kind; `more` adds or overrides arguments."""
+    """Matplotlib's keyword arguments for the colour and marker of the kind of `minimum`.
+
+    `more` adds or overrides arguments.
+    """
     return style.look(KINDS[kind(minimum)][1], **more)
 
 
@@ -113,7 +116,10 @@ def draw_alignment(
 
 
 def draw_classes(ax: plt.Axes, classes: xr.DataArray, dataset: str) -> None:
-    """Draw the regions of the predicted `classes` (map_x, map_y) in pale colours, and the decision boundary."""
+    """Draw the regions of the predicted `classes` (map_x, map_y) in pale colours, and the decision boundary.
+
+    The map covers the box of the `dataset`.
+    """
     image, count = classes.transpose(*AXES_OF_MAPS).values.T, planar_shapes.of(dataset).classes
     pale = ListedColormap([PALE + (1 - PALE) * np.array(to_rgb(style.colour(each))) for each in range(count)])
     ends = {"vmin": -0.5, "vmax": count - 0.5}
@@ -127,7 +133,7 @@ def draw_classes(ax: plt.Axes, classes: xr.DataArray, dataset: str) -> None:
 def draw_boundary(ax: plt.Axes, classes: xr.DataArray, dataset: str) -> None:
     """Draw the decision boundary between the predicted `classes` (map_x, map_y), interpolated between nodes.
 
-    It is drawn as the outline of every class but the first.
+    It is drawn as the outline of every class but the first. The map covers the box of the `dataset`.
     """
     image = classes.transpose(*AXES_OF_MAPS).values.T
     left, right, bottom, top = box(dataset)

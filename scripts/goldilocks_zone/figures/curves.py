@@ -30,15 +30,16 @@ def ends_of(interval: str) -> dict[str, str]:
 
 
 def columns(dims: tuple[str, ...], values: np.ndarray, meanings: Mapping[str, str], units: str = "1") -> dict:
-    """Split `values` along the last axis into variables for xarray.Dataset, with the axes `dims`.
+    """Variables for xarray.Dataset, {name: (dims, array, attributes)}: one for each entry of the last axis of `values`.
 
-    `meanings` holds the description of each variable by name, in the order of the last axis.
+    `dims` names the other axes of `values`. `meanings` holds the description of each variable by name, in the order of
+    the last axis. All variables have the unit `units`.
     """
     return {name: (dims, values[..., i], described(text, units)) for i, (name, text) in enumerate(meanings.items())}
 
 
 def prefixed(found: Mapping[str, xr.Dataset]) -> xr.Dataset:
-    """Merge datasets, given by name, after renaming their variables to {name}_{variable}."""
+    """Merge the datasets `found`, given by name, after renaming each variable to {name}_{variable}."""
     return xr.merge([data.rename({part: f"{name}_{part}" for part in data.data_vars}) for name, data in found.items()])
 
 
@@ -54,7 +55,8 @@ def settings_of(study: xr.Dataset) -> dict:
 def primary(study: xr.Dataset, *keys: str) -> xr.Dataset:
     """Select the first dataset, the first network and the first value of every setting that the study varies.
 
-    The settings `keys` are kept as axes of the result. The axis has length 1 if the study does not vary its setting.
+    The settings `keys` are kept as axes of the result. Such an axis has length 1 if the study does not vary the
+    setting.
     """
     settings = settings_of(study)
     others = [studies.dimension(key) for key in settings["vary"] if key not in keys]
@@ -63,7 +65,7 @@ def primary(study: xr.Dataset, *keys: str) -> xr.Dataset:
 
 
 def nearest_to_r_x(study: xr.Dataset) -> int:
-    """Index of the radius nearest to r_X."""
+    """Index of the radius nearest to r_X along the study's axis radius; distances are between logarithms of radii."""
     return int(np.abs(study["x"].values).argmin())
 
 
@@ -82,7 +84,7 @@ def means(values: xr.DataArray, about: str = "") -> xr.Dataset:
 
     The result has these variables, with the axes (…). The interval is Student's 95 % interval of the mean over the
     finite draws, computed for each mean on its own. Intervals and deviations are NaN for a single draw. `about`, if
-    given, replaces the description of the values and sets their unit to 1.
+    given, replaces the description of the values, and makes their unit 1.
     """
     values = values.transpose(..., "draw").assign_attrs(described(about) if about else {})
     found = np.full((*values.shape[:-1], 4), np.nan)
@@ -99,7 +101,10 @@ def means(values: xr.DataArray, about: str = "") -> xr.Dataset:
 
 
 def logarithmic_means(values: xr.DataArray) -> xr.Dataset:
-    """Geometric mean over draws of the positive values of an array (…, draw), and low and high of its 95 % interval."""
+    """Geometric mean over draws of the positive numbers in `values` (…, draw), with its 95 % interval.
+
+    The result has the variables mean and, for the ends of the interval, low and high, each with the axes (…).
+    """
     found = np.exp(means(np.log(values.where(values > 0)))[PARTS])
     about, units = values.attrs.get("long_name", values.name), values.attrs.get("units", "1")
     for part, end in {"mean": "", **ends_of("the 95 % interval of the ")}.items():
@@ -124,10 +129,10 @@ def over_radii(study: xr.Dataset, variable: str) -> xr.Dataset:
 
 
 def bootstrapped(statistic: Callable[[np.ndarray], float], samples: np.ndarray, *name: str) -> WithInterval:
-    """Value, low and high of a statistic of `samples` (…, draws): its value and the ends of its bootstrap interval.
+    """Value of a `statistic` of `samples` (…, draws), and the ends low and high of its 95 % bootstrap interval.
 
-    The interval is the 95 % interval of `estimates.bootstrapped`, which resamples draws. low and high are NaN for fewer
-    than two draws. `name` labels the random stream.
+    The interval is that of `estimates.bootstrapped`, which resamples draws. low and high are NaN for fewer than two
+    draws. `name` labels the random stream.
     """
     try:
         found = estimates.bootstrapped(statistic, samples, *name)
@@ -169,10 +174,10 @@ def ratios_of_means(above: xr.DataArray, below: xr.DataArray, meaning: str, *nam
 
 
 def statistics(found: Mapping[str, WithInterval], meanings: Mapping[str, str]) -> xr.Dataset:
-    """Dataset of the statistics `found`: one variable (quantity) for each, with its value, low and high.
+    """Dataset of the statistics `found`, {name: (value, low, high)}: one variable with the axis quantity for each.
 
-    These are the labels of the axis quantity; low and high are the ends of a 95 % interval. `meanings` holds the
-    description of each statistic by name.
+    The labels along quantity are value, low and high; low and high are the ends of a 95 % interval. `meanings` holds
+    the description of each statistic by name.
     """
     variables = {name: ("quantity", list(values), described(meanings[name])) for name, values in found.items()}
     return xr.Dataset(variables, {"quantity": ["value", "low", "high"]} if found else None)
@@ -193,7 +198,10 @@ def centred(number: int, count: int) -> float:
 
 
 def bin_edges(values: np.ndarray) -> np.ndarray:
-    """Bin edges (n + 1,) around ascending values (n,): their midpoints, extended symmetrically at the ends."""
+    """Edges of bins around ascending `values`: their midpoints, extended symmetrically at both ends.
+
+    The result has one number more than `values`.
+    """
     if len(values) == 1:
         return values[0] + np.array([-0.5, 0.5])
     half = np.diff(values) / 2
@@ -201,32 +209,38 @@ def bin_edges(values: np.ndarray) -> np.ndarray:
 
 
 def bars(found: xr.Dataset, value: str = "mean") -> np.ndarray:
-    """Lengths (2, …) of error bars below and above the variable `value` of `found`, from its variables low and high.
+    """Lengths (2, …) of error bars below and above the variable of `found` that `value` names.
 
-    They are clipped at zero, because a bootstrap interval may lie on one side of its value.
+    The bars end at the variables low and high of `found`. Lengths are clipped at zero, because a bootstrap interval may
+    lie on one side of its value.
     """
     value = found[value].values
     return np.clip([value - found["low"].values, found["high"].values - value], 0, None)
 
 
 def draw_means(ax: plt.Axes, x: np.ndarray, found: xr.Dataset, **look: object) -> None:
-    """Draw the mean of `found` at positions `x`, with error bars from low to high; `look` holds style arguments."""
+    """Draw the variable mean of `found` at positions `x`, with error bars from its variable low to its variable high.
+
+    `look` holds style arguments of `Axes.errorbar`.
+    """
     ax.errorbar(x, found["mean"].values, bars(found), **{"elinewidth": 0.8, "linewidth": 1.0, **look})
 
 
 def draw_band(ax: plt.Axes, x: np.ndarray, found: xr.Dataset, alpha: float = 0.25, **look: object) -> None:
-    """Draw the mean of `found` over `x` as a line, and the band from low to high.
+    """Draw the variable mean of `found` over `x` as a line, with a band from its variable low to its variable high.
 
-    `look` must contain the `color` of both. `alpha` is the band's opacity.
+    `look` holds style arguments of the line, and must contain the `color` of line and band. `alpha` is the band's
+    opacity.
     """
     ax.plot(x, found["mean"], **look)
     ax.fill_between(x, found["low"], found["high"], color=look["color"], alpha=alpha, linewidth=0)
 
 
 def draw_curve(ax: plt.Axes, curve: xr.Dataset, number: int, label: str, deviations: bool = True) -> None:
-    """Draw a curve of `over_radii` over its coordinate x: the mean and its simultaneous band.
+    """Draw `curve`, a result of `over_radii`, over its coordinate x: the mean and its simultaneous band.
 
-    `deviations` adds error bars of one standard deviation over draws. `number` chooses colour and marker.
+    `deviations` adds error bars of one standard deviation over draws. `number` chooses colour and marker; `label` is
+    the text in the legend.
     """
     draw_band(ax, curve["x"].values, curve, **style.look(number, markersize=2.2, label=label))
     if deviations:
@@ -249,6 +263,9 @@ def draw_regression(ax: plt.Axes, x: np.ndarray, y: np.ndarray, line: object, ba
 
 
 def limit(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Set the y-limits to show mean ± standard_deviation of `data`, but not bands, which are wide for few draws."""
+    """Set the y-limits to show mean ± standard_deviation of `data`, a result of `means` or `over_radii`.
+
+    Bands are ignored, because they are wide for few draws.
+    """
     deviation = data["standard_deviation"].fillna(0)
     ax.set_ylim(panels.limits(data["mean"] - deviation, data["mean"] + deviation))

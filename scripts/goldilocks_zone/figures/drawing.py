@@ -23,7 +23,10 @@ def draw_figure(
     path_to_png: str,
     path_to_data: str,
 ) -> None:
-    """Draw a figure from its studies in a run, and write the figure and its source data atomically."""
+    """Draw the figure `name` from its studies in a run, and write the figure and its source data atomically.
+
+    The figure is written as PDF and PNG, the source data as NetCDF.
+    """
     settings = records.read(FigureSettings, path_to_settings)
     figure = registry.of(name, settings.file)
     published = Path(path_to_published) if path_to_published and settings.published else None

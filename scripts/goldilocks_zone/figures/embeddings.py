@@ -75,7 +75,7 @@ def finite(*shown: object, otherwise: tuple[float, float] = (0.0, 1.0)) -> np.nd
 def draw_known(ax: plt.Axes, x: np.ndarray, found: xr.Dataset, **look: object) -> None:
     """Draw means at positions `x`, joined by a line, with their intervals as error bars; leave out those that are NaN.
 
-    `found` has the variables mean, low and high, with one axis.
+    `found` has the variables mean, low and high, with one axis. `look` holds style arguments.
     """
     known = np.isfinite(found["mean"].values) & np.isfinite(x)
     (axis,) = found["mean"].dims
@@ -84,10 +84,10 @@ def draw_known(ax: plt.Axes, x: np.ndarray, found: xr.Dataset, **look: object) -
 
 
 def draw_rows(ax: plt.Axes, rows: Sequence[str], series: Sequence[tuple[dict, xr.DataArray]], floor: float) -> None:
-    """Draw one row for each arm in `rows`: the values of all draws, and their mean with its interval.
+    """Draw one row for each arm in `rows`: the values of all draws as dots, and their mean with its interval.
 
-    A series is a pair of a style and values (arm, draw); series are offset vertically within a row. Values below
-    `floor` are drawn at `floor`.
+    `series` are pairs of a style and values (arm, draw), such as one pair for each dataset. They are offset vertically
+    within a row. Values below `floor` are drawn at `floor`.
     """
     for number, (look, values) in enumerate(series):
         shift = APART * curves.centred(number, len(series)) / max(1, len(series) - 1)
@@ -113,7 +113,7 @@ def arms_of(*studies: xr.Dataset) -> list[str]:
 
 
 def source(found: Mapping[str, xr.Dataset]) -> xr.Dataset:
-    """Merge the source data of a figure's parts, given by name; parts without variables are left out.
+    """Merge the source data of a figure's parts, `found`, given by name; parts without variables are left out.
 
     Variables and axes get the name of their part as a prefix.
     """

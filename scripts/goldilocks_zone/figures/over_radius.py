@@ -79,7 +79,10 @@ def first_values(study: xr.Dataset) -> xr.Dataset:
 
 
 def with_fixed_rules(study: xr.Dataset) -> xr.Dataset:
-    """Select the rules `fixed` of rate and temperature, or the first rule if the study has no `fixed`."""
+    """Select the value `fixed` of the rate rule and of the temperature rule.
+
+    If the study varies a rule but lacks `fixed`, the first value of this rule is taken.
+    """
     varied = [rule for rule in RULES if rule in study.dims]
     return study.sel({rule: min(study[rule].values.tolist(), key=lambda value: value != "fixed") for rule in varied})
 
@@ -99,7 +102,7 @@ def arms(study: xr.Dataset) -> list[tuple[str, str, dict]]:
 
 
 def look(rate: str, temperature: str) -> dict:
-    """Style of an arm: colour and marker show the rule of the rate, line and filling the rule of the temperature."""
+    """Style of an arm: colour and marker show the rule of its `rate`, line and filling that of its `temperature`."""
     fixed = temperature == "fixed"
     filling = {"markersize": 3, "markerfacecolor": None if fixed else "white", "markeredgewidth": 0.7}
     return style.look(NUMBERS[rate], **filling, linestyle="-" if fixed else "--", linewidth=1.1 if fixed else 0.9)
@@ -115,7 +118,11 @@ def arm_handles(drawn: list[tuple[str, str]]) -> list[plt.Line2D]:
 
 
 def published_rows(path: Published, cells: xr.Dataset) -> list[dict[str, str]]:
-    """Rows of the file of published values; [] unless it is given and the family is of planes in the published cell."""
+    """Rows of the file of published values at `path`, as {column: text}, for the family `cells`.
+
+    Returns [] if `path` is None, if the family is of spheres, or if no values were published for its dataset and
+    network.
+    """
     on_planes = cells["subspace"].values[0].startswith("plane-")
     place = {axis: cells[axis].item() for axis in ("dataset", "network")}
     return profiles.published_rows(path, place) if on_planes else []
@@ -139,15 +146,19 @@ def accuracy_curves(study: xr.Dataset) -> xr.Dataset:
 
 
 def draw(ax: plt.Axes, curve: xr.Dataset, number: int, count: int, look: dict, apart: float = APART) -> None:
-    """Draw means over log10(r/r_X), with the simultaneous band as error bars, because areas would hide other curves.
+    """Draw the means in `curve`, a result of `accuracy_curves`, over log10(r/r_X), with error bars.
 
-    The curve is number `number` of `count` in its panel. Neighbouring curves are offset horizontally by `apart`.
+    The bars show the simultaneous band, because areas would hide other curves. The curve is number `number` of `count`
+    in its panel. Neighbouring curves are offset horizontally by `apart`. `look` holds style arguments.
     """
     ax.errorbar(moved_aside(curve, number, count, apart), curve["mean"], curves.bars(curve), elinewidth=0.6, **look)
 
 
 def moved_aside(curve: xr.Dataset, number: int, count: int, apart: float) -> np.ndarray:
-    """log10(r/r_X) of the points of curve `number` among `count`, offset so that neighbouring curves are `apart`."""
+    """Positions log10(r/r_X) of the points of `curve`, which is number `number` of `count` in its panel.
+
+    They are offset so that the distance between neighbouring curves is `apart`.
+    """
     return curve["x"].values / 2 + apart * curves.centred(number, count)
 
 
@@ -174,13 +185,20 @@ def draw_cells(cells: list[tuple[str, xr.Dataset]], settings: FigureSettings, co
 
 
 def frame(ax: plt.Axes, cell: xr.Dataset, highest: float) -> None:
-    """Mark chance and r_X in grey, and limit the y-axis by the highest mean; error bars of few draws may exceed it."""
+    """Mark chance accuracy and r_X in grey, and limit the y-axis from zero to slightly above `highest`.
+
+    `highest` is the largest mean accuracy; error bars of few draws may exceed the axis. `cell` gives the number of
+    classes.
+    """
     ax.axvline(0, **style.GREY)
     show_accuracy(ax, cell, highest)
 
 
 def show_accuracy(ax: plt.Axes, cell: xr.Dataset, highest: float) -> None:
-    """Limit the y-axis from zero to slightly above `highest`, the highest accuracy, and mark chance in grey."""
+    """Limit the y-axis from zero to slightly above the accuracy `highest`, and mark chance in grey.
+
+    `cell` gives the number of classes.
+    """
     ax.axhline(1 / float(cell["classes"]), **style.DASHED)
     ax.set_ylim(0, HIGHEST * highest)
 

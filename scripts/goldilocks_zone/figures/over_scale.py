@@ -24,7 +24,11 @@ def parameters_rescaled(study: xr.Dataset) -> xr.Dataset:
 
 
 def bands(study: xr.Dataset, variables: dict[str, xr.DataArray]) -> xr.Dataset:
-    """Means over draws of `variables`, with simultaneous 95 % bands, as {name}_mean, _low and _high (…, radius)."""
+    """Means over draws of `variables`, {name: values}, with simultaneous 95 % bands over radii.
+
+    The values have the axes (…, radius, draw) of `study`. The result has the variables {name}_mean, _low and _high (…,
+    radius).
+    """
     found = {name: curves.over_radii(study.assign({name: values}), name) for name, values in variables.items()}
     return xr.Dataset({f"{name}_{part}": each[part] for name, each in found.items() for part in curves.PARTS})
 

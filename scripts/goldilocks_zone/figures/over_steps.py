@@ -57,9 +57,9 @@ def runs(study: xr.Dataset) -> Iterator[tuple[str, xr.Dataset]]:
 def stages(run: xr.Dataset, variable: str) -> dict[str, int]:
     """Steps of the three stages start, learnt and end of training, as {stage: step}.
 
-    They are chosen from the steps at which `variable` was measured in every draw. start and end are the first and the
-    last of these. learnt is the first at which the training loss, averaged over draws, is below LEARNT ln C for C
-    classes. If there is none, learnt is the middle step.
+    They are chosen from the steps at which `variable` was measured in every draw of the `run`. start and end are the
+    first and the last of these. learnt is the first at which the training loss, averaged over draws, is below
+    `local_geometry.LEARNT` times ln C for C classes. If there is none, learnt is the middle step.
     """
     steps = local_geometry.measured(run[variable])["step"].values
     losses = run["training_loss"].sel(step=steps).mean("draw").values
@@ -69,13 +69,19 @@ def stages(run: xr.Dataset, variable: str) -> dict[str, int]:
 
 
 def draw_over_steps(ax: plt.Axes, found: xr.Dataset, number: int, label: str, **look: object) -> None:
-    """Draw the mean of `found` over the step, with its interval as a band; `number` chooses colour and marker."""
+    """Draw the variable mean of `found` over the axis step, with a band from its variable low to its variable high.
+
+    `number` chooses colour and marker; `label` is the text in the legend.
+    """
     look = style.look(number, markersize=2.5, linewidth=1.0, label=label) | look
     curves.draw_band(ax, found["step"], found, **look)
 
 
 def points(number: int, filled: bool) -> dict:
-    """Style of points with error bars and without a line, in the colour and marker of curve `number`."""
+    """Style of points with error bars and without a line, in the colour and marker of curve `number`.
+
+    Markers are white inside unless `filled`.
+    """
     more = {"markersize": 3, "markeredgewidth": 0.8, "elinewidth": 0.7, "linestyle": "none"}
     return style.look(number, markerfacecolor=style.colour(number) if filled else "white", **more)
 

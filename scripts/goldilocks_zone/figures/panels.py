@@ -22,7 +22,10 @@ DATASETS = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "cifar10": "CIFA
 
 
 def page_size(rows: int, settings: FigureSettings, room: float = 1.0) -> tuple[float, float]:
-    """Width and height in inches of a figure with `rows` rows of panels, as wide as the paper's text."""
+    """Width and height in inches of a figure with `rows` rows of panels, as wide as the paper's text.
+
+    `settings` has the width and height of a single panel; `room` is as in the docstring of this module.
+    """
     width, height = 2 * settings.width_cm + GUTTER_CM, rows * SEVERAL_PANELS_HEIGHT * settings.height_cm
     return width / CENTIMETRES_PER_INCH, height / CENTIMETRES_PER_INCH * room
 
@@ -30,7 +33,10 @@ def page_size(rows: int, settings: FigureSettings, room: float = 1.0) -> tuple[f
 def grid(
     rows: int, columns: int, settings: FigureSettings, room: float = 1.0, **options: object
 ) -> tuple[plt.Figure, np.ndarray]:
-    """Page-wide figure and its panels (rows, columns); `options` are passed to `plt.subplots`."""
+    """Page-wide figure and its array of panels (`rows`, `columns`); `options` are passed to `plt.subplots`.
+
+    `settings` and `room` are as in `page_size`.
+    """
     size = page_size(rows, settings, room)
     return plt.subplots(rows, columns, **{"figsize": size, "squeeze": False, **options})
 
@@ -38,7 +44,10 @@ def grid(
 def page(
     count: int, settings: FigureSettings, columns: int | None = None, **options: object
 ) -> tuple[plt.Figure, list[plt.Axes]]:
-    """Page-wide figure and its `count` panels, row by row; `options` are passed to `stacked`."""
+    """Page-wide figure and its `count` panels, row by row, with `columns` panels in a row (by default at most three).
+
+    `options` are passed to `stacked`.
+    """
     figure, stacks = stacked(count, 1, settings, columns, **options)
     return figure, [ax for (ax,) in stacks]
 
@@ -46,10 +55,10 @@ def page(
 def stacked(
     count: int, height: int, settings: FigureSettings, columns: int | None = None, x_label: str = "", **options: object
 ) -> tuple[plt.Figure, list[list[plt.Axes]]]:
-    """Page-wide figure and its `count` stacks of `height` panels each, by default in at most three columns.
+    """Page-wide figure and its `count` stacks of panels; a stack is `height` panels one above the other.
 
-    With `x_label`, all panels share the x-axis, and the lowest panel of each column carries the label. `options` are
-    passed to `grid`.
+    There are `columns` stacks side by side, by default at most three. With `x_label`, all panels share the x-axis, and
+    the lowest panel of each column carries the label. `options` are passed to `grid`.
     """
     columns = columns or min(count, 3)
     rows = height * math.ceil(count / columns)
@@ -92,7 +101,10 @@ def cells(study: xr.Dataset) -> list[dict]:
 
 
 def cell_title(cell: dict, all_cells: list[dict]) -> str:
-    """Title of a cell: the labels that distinguish it from other cells of its study, or its network if it is alone."""
+    """Title of a cell: its labels that differ between `all_cells` of the study, or its network if none differs.
+
+    Cells are as in `cells`.
+    """
     differing = [axis for axis in cell if len({each[axis] for each in all_cells}) > 1]
     return ", ".join(cell[axis] for axis in differing or ["network"])
 
@@ -130,7 +142,7 @@ def label_y(figure: plt.Figure, text: str) -> None:
 
 
 def limits(*shown: object, margin: float = 0.08, above: float | None = None) -> tuple[float, float]:
-    """Lower and upper end of an axis with room for the values `shown`; NaN are ignored.
+    """Lower and upper end of an axis that has room for all values in the arrays `shown`; NaN are ignored.
 
     `margin` is the room at either end, relative to the range of the values; `above` replaces it at the upper end.
     """
@@ -141,7 +153,10 @@ def limits(*shown: object, margin: float = 0.08, above: float | None = None) -> 
 
 
 def log_limits(*logarithms: object, margin: float = 0.06) -> tuple[float, float]:
-    """Lower and upper end of a logarithmic axis with room for values given as decimal logarithms; see `limits`."""
+    """Lower and upper end of a logarithmic axis that has room for values given as decimal `logarithms`.
+
+    `margin` is the room at either end, relative to the range of the logarithms.
+    """
     low, high = limits(*logarithms, margin=margin)
     return 10**low, 10**high
 
@@ -163,7 +178,10 @@ def legend(ax: plt.Axes, handles: list, **place: object) -> None:
 
 
 def legend_on_top(figure: plt.Figure, handles: list | plt.Axes, columns: int = 10, **options: object) -> None:
-    """Place one legend above all panels; `handles` are its entries, or the panel whose entries it shows."""
+    """Place one legend above all panels, in at most `columns` columns.
+
+    `handles` are its entries, or the panel whose entries it shows. `options` are passed to `Figure.legend`.
+    """
     handles = handles.get_legend_handles_labels()[0] if isinstance(handles, plt.Axes) else handles
     figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), columns), **options)
 
@@ -171,8 +189,8 @@ def legend_on_top(figure: plt.Figure, handles: list | plt.Axes, columns: int = 1
 def legend_above(ax: plt.Axes, heading: str, handles: list | None = None, columns: int | None = None) -> None:
     """Place a legend between a panel and its `heading`, clear of the curves.
 
-    `handles` are by default the panel's own entries. By default, there are two columns if more than three entries are
-    all short enough, else one.
+    `handles` are by default the panel's own entries. The number of `columns` is by default 2 if there are more than
+    three entries and all have short labels, else 1.
     """
     handles = ax.get_legend_handles_labels()[0] if handles is None else handles
     fit = len(handles) > 3 and max(len(each.get_label()) for each in handles) <= LONGEST_IN_TWO_COLUMNS
@@ -182,6 +200,9 @@ def legend_above(ax: plt.Axes, heading: str, handles: list | None = None, column
 
 
 def side_by_side(parts: dict[str, xr.Dataset]) -> xr.Dataset:
-    """Merge the source data of several parts, prefixing variables and axes with the name of the part."""
+    """Merge the datasets `parts`, source data by name of the part.
+
+    Each variable and axis gets the name of its part as a prefix.
+    """
     names = {key: {name: f"{key}_{name}" for name in {*part.variables, *part.dims}} for key, part in parts.items()}
     return xr.merge([part.rename(names[key]) for key, part in parts.items()], combine_attrs="drop_conflicts")

@@ -24,8 +24,8 @@ def shown_dimension(study: xr.Dataset) -> int:
 def draw_curves(ax: plt.Axes, curve: xr.Dataset, number: int, label: str, deviations: bool = True) -> None:
     """Draw a mean over the radius for each number of examples, with thin broken lines for all but the largest.
 
-    `curve` is a result of `curves.over_radii` with the axis examples, and `number` chooses the colour. The largest
-    number of examples has bands and, with `deviations`, error bars.
+    `curve` is a result of `curves.over_radii` with the axis examples. `number` chooses the colour, and `label` is the
+    text in the legend. The largest number of examples has bands and, with `deviations`, error bars.
     """
     largest, *fewer = sorted(curve["examples"].values.tolist(), reverse=True)
     curves.draw_curve(ax, curve.sel(examples=largest), number, label, deviations)
@@ -54,7 +54,10 @@ def power_law(x: np.ndarray, mean: np.ndarray) -> list[float]:
 
 
 def published_rows(path: Published, cell: Mapping[str, str]) -> list[dict[str, str]]:
-    """Rows of the file of published values; [] without a file, or for other cells than MNIST with fc-200x2-relu."""
+    """Rows of the file of published values at `path`, as {column: text}.
+
+    Returns [] if `path` is None, or if the `cell` is of another dataset and network than MNIST and fc-200x2-relu.
+    """
     if path is None or (cell["dataset"], cell["network"]) != ("mnist", "fc-200x2-relu"):
         return []
     with path.open(newline="", encoding="utf-8") as file:
@@ -66,7 +69,8 @@ def draw_profile(
 ) -> Drawn:
     """Draw a study's `variable` over the radius, one curve per dimension, as in figure 3 of Fort & Scherlis (2019).
 
-    `label` is the y-label. A broken line marks the value `reference`. Returns the figure and its source data.
+    `label` is the y-label. A broken line marks the value `reference`. Open markers show the values in the file
+    `published`, if it is given. Returns the figure and its source data.
     """
     (study,) = studies.values()
     data = curves.over_radii(study, variable)

@@ -29,13 +29,13 @@ class InPaper(Section):
 class Figure(BaseModel):
     """A figure as registered by its module.
 
-    id: name of the figure. shows: its description, by default the first paragraph of the module's docstring. studies:
-    the figure is drawn from those of these studies that a run has. result: a result that belongs to no study, for
-    figures without `studies`. axis: with `radius`, the studies' radii must be in units of r_X. With `scale`, radii must
-    be scale factors of an initialisation, and log10 of the factor becomes the coordinate x. needs: axes that each study
-    must have. published: file of published values. wide: False gives the figure half the width of the paper's text, as
-    long as it has one panel. caption: caption in plain text for figures that no section of the paper mentions, by
-    default `shows`.
+    id: name of the figure. module: path of the module. shows: description of the figure, by default the first paragraph
+    of the module's docstring. studies: names of the studies that the figure shows; those that a run lacks are left out.
+    result: a result that belongs to no study, for figures without `studies`. axis: with `radius`, the studies' radii
+    must be in units of r_X. With `scale`, radii must be scale factors of an initialisation, and log10 of the factor
+    becomes the coordinate x. needs: axes that each study must have. published: file of published values. width_cm,
+    height_cm: size of a single panel. wide: False gives the figure half the width of the paper's text, as long as it
+    has one panel. caption: caption in plain text for figures that no section of the paper mentions, by default `shows`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -86,7 +86,7 @@ class FigureSettings(Section, title="Figure"):
 
 @cache
 def figures() -> dict[str, Figure]:
-    """The figures of this package by name, sorted by work and module.
+    """The figures of this package, as {name: figure}, sorted by the folder and file name of their modules.
 
     Raises ValueError if two figures share a name, or if `_registered` rejects a module.
     """

@@ -43,7 +43,8 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 def relative_radii(study: xr.Dataset) -> xr.Dataset:
     """Mean over draws of log10(r/r_X) at each logged step, with its interval, and the variable `budget`.
 
-    The mean has the variables of `curves.means`. `budget` is rate × steps divided by r_X.
+    The variables of the mean are those of `curves.means`. `budget` is the learning rate times the number of steps,
+    divided by r_X.
     """
     norm = study["norm"]
     r_x = norm.isel(step=0, drop=True) / 10 ** (study["x"] / 2)
@@ -56,7 +57,8 @@ def relative_radii(study: xr.Dataset) -> xr.Dataset:
 def draw_ends(ax: plt.Axes, data: xr.Dataset) -> None:
     """Draw the final radius over the rate, with one line per initial radius and kind of labels.
 
-    Dotted lines mark the initial radii, and grey guides show both hypotheses.
+    `data` is a result of `relative_radii`. Dotted lines mark the initial radii, and grey guides show the two hypotheses
+    in READINGS.
     """
     ends, rates = data.isel(step=-1), data["rate"].values
     starts = range(data.sizes["radius"])
@@ -86,9 +88,9 @@ def draw_growth(ax: plt.Axes, data: xr.Dataset) -> None:
 
 
 def look(colour: str, number: int, name: str) -> dict:
-    """Style of a curve: filled markers and a solid line for original labels, open markers and a broken line for others.
+    """Style of a curve in a `colour`, with the marker of this `number`, for the kind of labels called `name`.
 
-    `number` chooses the marker.
+    Markers are filled and the line is solid for original labels; markers are open and the line is broken for others.
     """
     filling, line = (colour, "-") if name == ORIGINAL else ("white", "--")
     more = {"color": colour, "markerfacecolor": filling, "linestyle": line}
@@ -98,7 +100,7 @@ def look(colour: str, number: int, name: str) -> dict:
 def legend_columns(data: xr.Dataset) -> list[list[plt.Line2D]]:
     """Columns of legend entries: initial radii (colour), rates (marker), labels (filling), and hypotheses.
 
-    The last column explains the guides of the left panel.
+    `data` is a result of `relative_radii`. The column of hypotheses explains the guides of `draw_ends`.
     """
     radii = enumerate(10 ** (data["x"].values / 2))
     starts = [panels.entry(f"from $r={radius:.2g}\\,r_X$", color=style.colour(i)) for i, radius in radii]

@@ -46,11 +46,11 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def ratios(study: xr.Dataset) -> xr.Dataset:
-    """Mean over draws of σ_l² Tr(H_ll) divided by the mean of ⟨∇L, θ⟩/n_L, with its 95 % interval.
+    """Mean over draws of σ_l² Tr(H_ll), divided by the mean of ⟨∇L, θ⟩/n_L, with 95 % intervals.
 
-    σ_l is the standard deviation of layer l's weights, H_ll the block of H for these weights, n_L the number of weight
-    layers. The variables are those of `curves.ratios_of_means`. Raises ValueError if n_L is unknown for a network with
-    measured traces.
+    L is the loss, θ the vector of parameters, and n_L the number of weight layers. σ_l is the standard deviation of
+    layer l's weights, and H_ll the block of the Hessian for these weights. The variables are those of
+    `curves.ratios_of_means`. Raises ValueError if n_L is unknown for a network with measured traces.
     """
     traces = study["layer_trace"].transpose("dataset", "network", "subspace", "radius", "layer", "draw")
     depths = [labels.depth(network) for network in study["network"].values.tolist()]

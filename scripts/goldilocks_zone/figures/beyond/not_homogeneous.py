@@ -32,7 +32,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def title(label: str) -> str:
-    """Title of a network: its properties that break homogeneity, or its label if it is not fully connected."""
+    """Title of a network with this `label`: its properties that break homogeneity, or homogeneous if it has none.
+
+    A network that is not fully connected has its label as title.
+    """
     network = labels.parse_network(label) if labels.is_network(label) else None
     if not isinstance(network, labels.FullyConnected):
         return label
@@ -46,9 +49,11 @@ def title(label: str) -> str:
 
 
 def draw_network(stack: list[plt.Axes], data: xr.Dataset) -> None:
-    """Draw κ in the upper panel of `stack`, and log10 of the ratio ‖G‖₂/‖H′‖₂ in the lower one.
+    """Draw κ in the upper panel of `stack`, and log10 of the ratio ‖G‖₂/‖H′‖₂ in the lower one, over log10 α.
 
-    Two strips in each panel mark where κ > 1 and where ‖G‖₂ > ‖H′‖₂. They coincide if the ratio determines the zone.
+    κ is Tr(H)/‖H‖ of the Hessian H, G is its Gauss–Newton part, H′ = H − G, and α is the scale of the initialisation.
+    `data` holds their means with bands. Two strips in each panel mark where κ > 1 and where ‖G‖₂ > ‖H′‖₂. They coincide
+    if the ratio determines the zone.
     """
     for ax, (name, (label, number, reference, _)) in zip(stack, MEASURES.items()):
         over_scale.draw(ax, data, name, number, label)

@@ -46,7 +46,11 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def look(number: int, biases: bool) -> dict:
-    """Style of a curve: filled markers and solid line with bias directions, open markers and broken line without."""
+    """Style of a curve in the colour and marker of this `number`.
+
+    With `biases`, for directions that include biases, markers are filled and the line is solid; without, markers are
+    open and the line is broken.
+    """
     filling, line, width = (None, "-", 1.2) if biases else ("white", "--", 0.8)
     more = {"markerfacecolor": filling, "linestyle": line, "linewidth": width}
     return style.look(number, markersize=3, markeredgewidth=0.7, **more)

@@ -33,7 +33,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def map_of(study: xr.Dataset) -> xr.Dataset:
-    """Mean final test accuracy (temperature, rate), with its interval, from a start at the radius nearest to r_X."""
+    """Mean final test accuracy over the learning rate and the temperature, with its 95 % interval.
+
+    The variables mean, low and high have the axes (temperature, rate). Training starts at the radius nearest to r_X.
+    """
     here = curves.primary(study, "rate", "temperature").isel(subspace=0, radius=curves.nearest_to_r_x(study))
     # `training.accuracy` would reduce an axis `rate` to its best value; the map shows all rates.
     accuracy = training.accuracy(here.rename(rate="map_rate")).rename(map_rate="rate")
@@ -43,13 +46,14 @@ def map_of(study: xr.Dataset) -> xr.Dataset:
 def path_of(planes: xr.Dataset, mapped: xr.Dataset | None) -> xr.Dataset | None:
     """Mean accuracy over the radius at a fixed rate and temperature, and its prediction from the map `mapped`.
 
-    Both are for the map's dataset, network and plane. Without a map, the first plane is taken, and nothing is
-    predicted. Returns None if the study lacks the map's dataset, network or plane, or the fixed rules.
+    Both are for the map's dataset, network and plane; `planes` is the study of accuracies over the radius. Without a
+    map, the first plane is taken, and nothing is predicted. Returns None if the study lacks the map's dataset, network
+    or plane, or the fixed rules.
 
-    Training from α r_X is equivalent to training from r_X with the rate divided by α and the temperature divided by αⁿ,
-    for n weight layers. map_rate and map_temperature hold these equivalent values for each radius; map_mean, map_low
-    and map_high are the map's values there, NaN where the map has no such node. All are left out if n is unknown or if
-    every map_mean is NaN.
+    Training from α r_X is equivalent to training from r_X with the rate divided by α and the temperature divided by α
+    to the power of the number of weight layers. map_rate and map_temperature hold these equivalent values for each
+    radius; map_mean, map_low and map_high are the map's values there, NaN where the map has no such node. All are left
+    out if the number of layers is unknown or if every map_mean is NaN.
     """
     here = curves.primary(planes, *ARM, "rate", "temperature").isel(rate=0, temperature=0)
     if mapped is None:
@@ -88,8 +92,8 @@ def read_off(table: xr.DataArray, rate: float, temperature: float) -> float:
 def draw_map(ax: plt.Axes, mapped: xr.Dataset, over_radii: xr.Dataset | None) -> list:
     """Draw the map of accuracies and, across it, the path equivalent to a change of radius; return legend entries.
 
-    The path is from `over_radii`, a result of `path_of`. Each node states its mean and, in brackets, half the length of
-    its interval, in units of the last digit.
+    `mapped` is a result of `map_of`. The path is from `over_radii`, a result of `path_of`. Each node states its mean
+    and, in brackets, half the length of its interval, in units of the last digit.
     """
     across, up = (curves.bin_edges(np.log10(mapped[axis].values)) for axis in ("rate", "temperature"))
     mean, half = mapped["mean"].values, (mapped["high"] - mapped["low"]).values / 2
@@ -123,7 +127,10 @@ def draw_map(ax: plt.Axes, mapped: xr.Dataset, over_radii: xr.Dataset | None) ->
 
 
 def draw_radii(ax: plt.Axes, over_radii: xr.Dataset) -> list:
-    """Draw accuracy over the radius, as trained and as predicted by the map at r_X; return legend entries."""
+    """Draw accuracy over the radius, as trained and as predicted by the map at r_X; return legend entries.
+
+    `over_radii` is a result of `path_of`.
+    """
     x, shown = over_radii["x"].values / 2, [over_radii["mean"]]
     curves.draw_means(ax, x - ASIDE, over_radii, capsize=1.5, **style.look(0))
     handles = [panels.entry("trained from $r$", **style.look(0))]

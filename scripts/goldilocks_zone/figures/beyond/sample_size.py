@@ -55,10 +55,10 @@ def primary(study: xr.Dataset) -> xr.Dataset:
 
 
 def zone_edges(values: xr.DataArray) -> xr.Dataset:
-    """Edges of the zone in x: mean, low, high and draws, each (edge, network, examples).
+    """Edges of the zone in x = log10(r²/r_X²): variables mean, low, high and draws (edge, network, examples).
 
-    The mean and its interval are over those draws that have the edge; `draws` is their number. `values` are Tr(H)/‖H‖
-    (network, examples, radius, draw).
+    `values` are Tr(H)/‖H‖ (network, examples, radius, draw), and the zone is where they exceed 1. The mean and the ends
+    low and high of its 95 % interval are over those draws that have the edge; `draws` is their number.
     """
     networks, counts = values["network"].values.tolist(), values["examples"].values.tolist()
     found = np.full((2, len(networks), len(counts), 4), np.nan)
@@ -101,7 +101,7 @@ def draw_counts(ax: plt.Axes, curve: xr.Dataset, counts: list[int]) -> None:
 
 
 def draw_edges(ax: plt.Axes, found: xr.Dataset) -> None:
-    """Draw edges over the number of examples, with thin lines that have the predicted slope.
+    """Draw the zone's edges over the number of examples, with thin lines that have the predicted slope.
 
     `found` is a result of `zone_edges`. Each line passes through the mean of its series of edges.
     """

@@ -116,7 +116,10 @@ def draw_training(ax: plt.Axes, parts: dict, arms: list[tuple[str, str]], zone: 
 
 
 def intervals_above(found: xr.Dataset) -> list[tuple[float, float]]:
-    """Intervals (low, high) of log10(r/r_X) in which the mean of `found` exceeds unity, by linear interpolation."""
+    """Intervals (low, high) of log10(r/r_X) in which the mean of `found` exceeds 1, by linear interpolation.
+
+    `found` has the variable mean (radius) and the coordinate x.
+    """
     x = np.linspace(found["x"].values.min(), found["x"].values.max(), 2001)
     above = np.interp(x, found["x"].values, found["mean"].values) > THRESHOLD
     steps = np.flatnonzero(np.diff(np.concatenate([[0], above, [0]])))
@@ -124,7 +127,10 @@ def intervals_above(found: xr.Dataset) -> list[tuple[float, float]]:
 
 
 def draw_samples(ax: plt.Axes, parts: dict) -> None:
-    """Draw Tr(H)/‖H‖ over the radius for each number of examples, with the outer edge of the zone as a triangle."""
+    """Draw Tr(H)/‖H‖ over the radius for each number of examples, with the outer edge of the zone as a triangle.
+
+    `parts` holds the figure's source data by name; if it lacks these data, the panel says so.
+    """
     ax.axhline(THRESHOLD, **style.DASHED)
     ax.set_ylabel(KAPPA)
     if "samples" not in parts:
@@ -142,7 +148,10 @@ def draw_samples(ax: plt.Axes, parts: dict) -> None:
 
 
 def draw_embeddings(ax: plt.Axes, parts: dict) -> None:
-    """Draw Tr(H)/‖H‖ over the radius for VICReg and for the cross-entropy, as far as `parts` holds them."""
+    """Draw Tr(H)/‖H‖ over the radius for VICReg and for the cross-entropy.
+
+    `parts` holds the figure's source data by name; curves that it lacks are left out.
+    """
     ax.axhline(0, **style.DASHED)
     ax.set_ylabel(KAPPA)
     looks = {"vicreg": ("joint embedding", style.look(0)), "cross_entropy": ("cross-entropy", style.look(1))}

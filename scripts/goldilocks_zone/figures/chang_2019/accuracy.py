@@ -49,9 +49,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def curvature(study: xr.Dataset) -> xr.Dataset:
-    """Tr(H)/‖H‖ over the radius at the largest N and d, with the variables of `curves.over_radii`, and `zone`.
+    """Tr(H)/‖H‖ over the radius, for the largest number of examples and dimension, and the location of its peak.
 
-    `zone` (quantity) is the x of the peak of the mean curve, with its 95 % interval.
+    The variables are those of `curves.over_radii` and `zone` (quantity): x = log10(r²/r_X²) at the peak of the mean
+    curve, and its 95 % interval.
     """
     study = study.isel(dataset=0, network=0, subspace=0)
     study = study.sel(examples=study["examples"].max(), dimension=study["dimension"].max())
@@ -64,7 +65,10 @@ def curvature(study: xr.Dataset) -> xr.Dataset:
 
 
 def draw_curvature(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw Tr(H)/‖H‖ with its simultaneous band, and above it the peak's location with its interval."""
+    """Draw Tr(H)/‖H‖ with its simultaneous band, and above it the location of its peak with its interval.
+
+    `data` is a result of `curvature`.
+    """
     curves.draw_curve(ax, data.assign_coords(x=data["x"] / 2), 2, "", deviations=False)
     ax.axhline(1, **style.DASHED)
     ax.axvline(0, **style.GREY)

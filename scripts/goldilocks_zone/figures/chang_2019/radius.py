@@ -53,10 +53,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 def motion(study: xr.Dataset) -> xr.Dataset:
     """Growth of the radius, its exponent, and cosines of successive steps, with their 95 % intervals over draws.
 
-    {name}_mean, _low and _high (rate, gradients, radius, step) are for two names: growth is log10(r² − r_0²), and
-    cosine is the mean cosine of successive steps so far. exponent (rate, gradients, radius, quantity) is the slope of
-    the growth over log10 of the steps. Only initial radii r_0 with x up to SMALL are kept or, if there are none, the
-    smallest.
+    {name}_mean, _low and _high (rate, gradients, radius, step) are for two names: growth is log10(r² − r_0²), where r_0
+    is the initial radius, and cosine is the cosine between successive steps, averaged over the steps so far. exponent
+    (rate, gradients, radius, quantity) is the slope of the growth over log10 of the steps. Only initial radii with
+    log10(r_0²/r_X²) up to SMALL are kept or, if there are none, the smallest.
     """
     small, last = study["x"].values <= max(SMALL, float(study["x"].min())), int(study["step"].max())
     study = study[["norm", "step_cosine"]].isel(radius=small).transpose("rate", "gradients", "radius", ...)
@@ -76,7 +76,10 @@ def motion(study: xr.Dataset) -> xr.Dataset:
 
 
 def draw_radii(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw r/r_X over steps, with one curve and its band for each initial radius r_0."""
+    """Draw r/r_X over steps, with one curve and its band for each initial radius r_0.
+
+    `data` has the variables radius_mean, radius_low and radius_high (radius, step), in log10(r/r_X).
+    """
     shades = plt.cm.viridis(np.linspace(0, 0.85, data.sizes["radius"]))
     for shade, radius in zip(shades, data["radius"].values):
         here = data.sel(radius=radius)
@@ -89,7 +92,10 @@ def draw_radii(ax: plt.Axes, data: xr.Dataset) -> None:
 
 
 def curves_of(data: xr.Dataset) -> Iterator[tuple[xr.Dataset, dict]]:
-    """Yield the data and style of each curve: colour by rate, line by kind of gradients, thin for larger r_0."""
+    """Yield the data and style of each curve in `data`, a result of `motion`.
+
+    The colour shows the rate, the line the kind of gradients; lines are thin for all initial radii but the first.
+    """
     for number, j, i in np.ndindex(*(data.sizes[axis] for axis in ("rate", "gradients", "radius"))):
         here = data.isel(rate=number, gradients=j, radius=i)
         line = GRADIENTS[here["gradients"].item()][0]
@@ -97,7 +103,10 @@ def curves_of(data: xr.Dataset) -> Iterator[tuple[xr.Dataset, dict]]:
 
 
 def draw_growth(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw r² − r_0² over steps for the curves of `curves_of`, with a guide proportional to the number of steps."""
+    """Draw r² − r_0² over steps for the curves of `curves_of`, with a guide proportional to the number of steps.
+
+    `data` is a result of `motion`, and r_0 the initial radius.
+    """
     for here, look in curves_of(data):
         curves.draw_band(ax, here["step"], 10 ** curves.parts_of(here, "growth"), **look)
     last, top = float(data["step"].max()), float(data["growth_mean"].max())
@@ -108,7 +117,10 @@ def draw_growth(ax: plt.Axes, data: xr.Dataset) -> None:
 
 
 def draw_cosines(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw the mean cosine of successive steps, with a grey line at the value that Adam's momentum alone would give."""
+    """Draw the mean cosine of successive steps, with a grey line at the value that Adam's momentum alone would give.
+
+    `data` is a result of `motion`.
+    """
     for here, look in curves_of(data):
         curves.draw_band(ax, here["step"], curves.parts_of(here, "cosine"), alpha=0.2, **look)
     ax.axhline(MEMORY, **style.GREY)

@@ -41,7 +41,9 @@ def ends_of(study: xr.Dataset) -> dict[float, xr.Dataset]:
     """Final deviation of embeddings, with means over draws, as {ε: dataset} for each ε of the variance hinge.
 
     The variables are deviation (correlation, over_threshold, draw), and deviation_mean, _low, _high and weight, each
-    (correlation, over_threshold). weight is μ/λ: the collapse threshold times over_threshold.
+    (correlation, over_threshold). correlation is that of the two views of a Gaussian pair. weight is μ/λ, the weight μ
+    of the variance term divided by the weight λ of the invariance term. It is over_threshold times the weight below
+    which a collapsed encoder is a minimum.
     """
     kept = ("correlation", "epsilon", "over_threshold")
     axes = [axis for axis in kept if axis in study.dims]
@@ -61,7 +63,10 @@ def ends_of(study: xr.Dataset) -> dict[float, xr.Dataset]:
 
 
 def draw_ends(ax: plt.Axes, found: xr.Dataset, epsilon: float, heading: str) -> None:
-    """Draw the final deviation over μ/λ for every correlation in `found`, with the predicted law as a line."""
+    """Draw the final deviation over μ/λ for every correlation in `found`, with the predicted law as a line.
+
+    `found` is the part of `ends_of` for this `epsilon`; μ/λ is its variable weight. `heading` is the panel's title.
+    """
     weights = embeddings.finite(found["weight"], otherwise=(0.01, 1))
     limits = weights.min() / 2, weights.max() * 2
     line = np.geomspace(*limits, PLACES)
@@ -87,6 +92,7 @@ def spectra_of(studies: Studies) -> Iterator[tuple[str, xr.Dataset]]:
 
     At this point the last layer's weights W_n are zero. The eigenvalues are those along one row of W_n, divided by the
     largest magnitude in their draw. mean, low and high (unit) are over draws. `size` (draw) is the largest magnitude.
+    The losses are those of the studies jepa_zone and jepa_zone_info_nce.
     """
     for name in ("jepa_zone", "jepa_zone_info_nce"):
         if name not in studies or "collapse_eigenvalue" not in studies[name]:
@@ -103,7 +109,7 @@ def spectra_of(studies: Studies) -> Iterator[tuple[str, xr.Dataset]]:
 
 
 def draw_spectra(ax: plt.Axes, spectra: dict[str, xr.Dataset]) -> None:
-    """Draw eigenvalues over their rank, in ascending order."""
+    """Draw the eigenvalues of each loss over their rank, in ascending order; `spectra` are those of `spectra_of`."""
     for number, (label, found) in enumerate(spectra.items()):
         kind, _, rest = label.partition("-")
         text = "InfoNCE" if kind == "info_nce" else rf"$\mu/\lambda={rest or '1'}$"

@@ -69,14 +69,18 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def ratio(label: str) -> float:
-    """μ/λ in the label of a loss, such as 1 in vicreg-1; NaN for losses with other labels."""
+    """Weight μ of the variance term over the weight λ of the invariance term, read from the label of a VICReg loss.
+
+    It is 1 for vicreg-1; NaN for losses with other labels.
+    """
     return float(label.partition("vicreg-")[2] or "nan")
 
 
 def cells_of(studies: Studies) -> dict[str, xr.Dataset]:
     """Variables EDGES (edge_loss, draw) of each cell of the figure, as {title: dataset}.
 
-    The cells are VICReg for each kind of views and for each depth of the network, and InfoNCE.
+    They are locations in x = log10(r²/r_X²), such as edges of the zone, for each loss along edge_loss. The cells are
+    VICReg for each kind of views and for each depth of the network, and InfoNCE.
     """
     found = {}
     for name, study in studies.items():
@@ -94,10 +98,10 @@ def cells_of(studies: Studies) -> dict[str, xr.Dataset]:
 
 
 def measured(here: xr.Dataset) -> xr.Dataset:
-    """Add to a cell's variables EDGES (edge_loss, draw) the means over draws of edges and of their differences.
+    """Add the means over draws of edges, and of differences between them, to the variables of one cell.
 
-    {name}_mean, _low and _high (edge_loss) hold mean and 95 % interval for the names edge, edge_formula and the keys of
-    MEANINGS.
+    `here` has the variables EDGES (edge_loss, draw). {name}_mean, _low and _high (edge_loss) hold mean and 95 %
+    interval for the names edge, edge_formula and the keys of MEANINGS.
     """
     found = {name: curves.means(here[name]) for name in ("edge", "edge_formula")}
     for name, (of, less) in {**ALIKE, **LAST}.items():
@@ -117,7 +121,10 @@ def name_of(title: str) -> str:
 
 
 def draw_places(ax: plt.Axes, cells: dict[str, xr.Dataset]) -> None:
-    """Draw the measured edge (y) against the edge that the formula predicts (x), for every draw and the mean."""
+    """Draw the measured edge (y) against the edge that the formula predicts (x), for every draw and the mean.
+
+    `cells` holds results of `measured` by title; InfoNCE is left out.
+    """
     cells = {title: here for title, here in cells.items() if title != "InfoNCE"}
     for title, here in cells.items():
         look = look_of(title)
@@ -158,10 +165,11 @@ def draw_differences(
 
 
 def layers_of(study: xr.Dataset) -> dict[int, xr.Dataset]:
-    """Traces of each layer's block of the Hessian relative to that of the last layer, as {number of layers: dataset}.
+    """Traces of each layer's block of the Hessian, divided by that of the last layer, as {number of layers: dataset}.
 
     {criterion}_mean, _low and _high (layer) are ratios of means over draws, with 95 % intervals, measured at the middle
-    one of the study's radii. {criterion}_wide (layer) is the ratio that theory predicts for wide networks.
+    one of the study's radii. {criterion}_wide (layer) is the ratio that theory predicts for wide networks. A criterion
+    is a loss, a key of LAYERS.
     """
     found, middle = {}, study.sizes["radius"] // 2
     for network in study["network"].values.tolist():
@@ -180,7 +188,10 @@ def layers_of(study: xr.Dataset) -> dict[int, xr.Dataset]:
 
 
 def draw_layers(ax: plt.Axes, layers: dict[int, xr.Dataset], heading: str) -> None:
-    """Draw the traces found by `layers_of`, with lines for wide networks (at 1 for the cross-entropy)."""
+    """Draw the traces in `layers`, a result of `layers_of`, with lines for wide networks (at 1 for the cross-entropy).
+
+    `heading` is the panel's title.
+    """
     handles = []
     for number, (criterion, text) in enumerate(LAYERS.items()):
         look = style.look(number, **LOOKS)

@@ -57,9 +57,10 @@ def world(study: xr.Dataset) -> str:
 def measured(study: xr.Dataset) -> xr.Dataset:
     """Means over draws of decoded R² and of prediction errors, with 95 % intervals, and the best possible R².
 
-    decoded_mean, _low and _high (level, target, decoder, horizon) are of R², with negative values as 0.
-    unexplained_mean, _low and _high (level, horizon) are of the error in a level's own embeddings, with geometric
-    means. best_possible (target, horizon) is NaN except in ring world.
+    decoded_mean, _low and _high (level, target, decoder, horizon) are of R² of a target, such as an angle, that is
+    decoded from predictions; negative values count as 0. unexplained_mean, _low and _high (level, horizon) are
+    geometric means of the median squared error of predictions in a level's own embeddings, divided by that of
+    predicting the mean. best_possible (target, horizon) is NaN except in ring world.
     """
     axes = {"dataset": 0, "network": 0, "subspace": 0, "radius": 0}
     data = study[["r_squared", "unexplained"]].isel(axes, drop=True)
@@ -85,7 +86,7 @@ def best_possible(study: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
 
 
 def axis_of(data: xr.Dataset) -> np.ndarray:
-    """Finite means of R² in the data of a panel, whose y-axis must have room for them; [FLOOR] if there are none."""
+    """Finite means of R² in the `data` of a panel, for which its y-axis must have room; [FLOOR] if there are none."""
     means = data["decoded_mean"].values
     return means[np.isfinite(means)] if np.isfinite(means).any() else np.array([FLOOR])
 
@@ -95,7 +96,10 @@ def look(level: str) -> dict:
 
 
 def draw_decoded(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw R² of each level over the horizon for both decoders, and the best possible R² as a broken line."""
+    """Draw R² of each level over the horizon for both decoders, and the best possible R² as a broken line.
+
+    `data` is a result of `measured` for one target.
+    """
     for level in LEVELS:
         for decoder, line in DECODERS.items():
             here = curves.parts_of(data.sel(level=level, decoder=decoder), "decoded")
@@ -104,7 +108,10 @@ def draw_decoded(ax: plt.Axes, data: xr.Dataset) -> None:
 
 
 def draw_unexplained(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw the prediction error of each level in its own embeddings over the horizon, and a broken line at 1."""
+    """Draw the prediction error of each level in its own embeddings over the horizon, and a broken line at 1.
+
+    `data` is a result of `measured`.
+    """
     for level in LEVELS:
         draw_known(ax, curves.parts_of(data.sel(level=level), "unexplained"), **look(level))
     ax.axhline(1, **style.DASHED)

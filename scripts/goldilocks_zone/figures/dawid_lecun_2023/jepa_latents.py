@@ -53,8 +53,9 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def energies(study: xr.Dataset, axes: Mapping[str, int]) -> xr.Dataset:
-    """Mean energies of compatible and of incompatible pairs, relative to the variance of the target.
+    """Mean energies of compatible and of incompatible pairs, divided by the variance of what is predicted.
 
+    A compatible pair is an input with its own target, an incompatible pair an input with the target of another one.
     {kind}_mean, _low and _high are the mean over draws and its 95 % interval, for the kinds compatible and
     incompatible. Their axes are the keys of `axes`. An axis that the study lacks gets a single label: the value of the
     study's setting of this name or, if there is none, the value in `axes`.
@@ -71,7 +72,10 @@ def energies(study: xr.Dataset, axes: Mapping[str, int]) -> xr.Dataset:
 
 
 def draw_codes(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw energies over the number of codes, with one pair of curves for each number of causes."""
+    """Draw energies over the number of codes, with one pair of curves for each number of causes.
+
+    `data` is a result of `energies` with the axes (causes, codes).
+    """
     for number, causes in enumerate(data["causes"].values.tolist()):
         draw_pair(ax, data.sel(causes=causes), "codes", number, f"$K={causes}$")
     ax.set(xlabel="number $k$ of codes", ylabel="energy over variance", xscale="log")
@@ -81,7 +85,10 @@ def draw_codes(ax: plt.Axes, data: xr.Dataset) -> None:
 
 
 def draw_columns(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw energies over the number of columns of a linear latent, with a line for the trivial solution."""
+    """Draw energies over the number of columns of a linear latent, with a line for the trivial solution.
+
+    `data` is a result of `energies` with the axis columns.
+    """
     draw_pair(ax, data, "columns", 0, "")
     e = data.attrs["embedding"]
     ax.plot([0, e], [2, 0], **{**style.DASHED, "color": "0.4"}, label="$2(1-q/e)$")
@@ -96,11 +103,11 @@ def draw_pair(ax: plt.Axes, data: xr.Dataset, axis: str, number: int, label: str
 
 
 def informed(studies: Studies) -> xr.Dataset:
-    """Information I(z; c)/H(c) of code z about cause c in each world, where there are as many codes as causes.
+    """Mutual information I(z; c) of code z and hidden cause c, divided by the cause's entropy H(c), in each world.
 
-    information (world, draw) is measured, and information_by_chance (world, draw) is its value with causes permuted.
-    {variable}_mean, _low and _high (world) are over draws. Runs with a single cause are left out. The dataset is empty
-    if none remain.
+    A world is a number of causes, above 1, in one of the `studies`, with as many codes as causes. information (world,
+    draw) is measured, and information_by_chance (world, draw) is its value with causes permuted. {variable}_mean, _low
+    and _high (world) are over draws. The dataset is empty if there is no such world.
     """
     worlds, found = [], {"information": [], "information_by_chance": []}
     for name, study in studies.items():
@@ -121,9 +128,10 @@ def informed(studies: Studies) -> xr.Dataset:
 
 
 def told_by_equal_factors(study: xr.Dataset, worlds: list[str]) -> xr.Dataset:
-    """Mean information about the cause in runs in which β of the soft minimum rises by equal factors.
+    """Mean information about the hidden cause in runs in which β of the soft minimum rises by equal factors.
 
-    The variables information_geometric_mean, _low and _high (world) are NaN for those of `worlds` that the study lacks.
+    β is the inverse temperature of the soft minimum over codes. The variables information_geometric_mean, _low and
+    _high (world) are as in `informed`; they are NaN for those of `worlds` that the study lacks.
     """
     settings = curves.settings_of(study)
     found = np.full((len(worlds), study.sizes["draw"]), np.nan)
@@ -137,7 +145,10 @@ def told_by_equal_factors(study: xr.Dataset, worlds: list[str]) -> xr.Dataset:
 
 
 def draw_information(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw the information about the cause in each world, for every draw and the mean, and its chance level."""
+    """Draw the information about the cause in each world, for every draw and the mean, and its chance level.
+
+    `data` is a result of `informed`.
+    """
     for name, face in {"information": {}, "information_by_chance": {"markerfacecolor": "white"}}.items():
         look = style.look(2, linestyle="none", markersize=4, **face)
         label = "permuted" if face else "measured"

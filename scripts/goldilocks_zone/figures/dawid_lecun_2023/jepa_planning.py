@@ -42,7 +42,8 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 def measured(study: xr.Dataset) -> xr.Dataset:
     """Mean share of goals reached (success), and mean number of evaluations of predictors (calls), over draws.
 
-    success_mean, success_low and success_high (the mean and its interval) and calls have the axes (planner, rooms).
+    success_mean, success_low and success_high (the mean and its 95 % interval) and calls have the axes (planner,
+    rooms).
     """
     data = study[["success", "calls"]].isel({"dataset": 0, "network": 0, "subspace": 0, "radius": 0}, drop=True)
     found = curves.prefixed({"success": curves.means(data["success"])})
@@ -63,9 +64,10 @@ def shown(label: str) -> dict | None:
 
 
 def draw_room(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw the share of goals reached over the number of calls, with planners of equal calls side by side.
+    """Draw the share of goals reached over the number of calls, with planners of equal numbers of calls side by side.
 
-    Broken lines mark the success of planners that know the exact path length.
+    `data` is a result of `measured` for one label of the axis rooms. Broken lines mark the success of planners that
+    know the exact path length.
     """
     calls = data["calls"].values
     for value in np.unique(calls[np.isfinite(calls)]):

@@ -36,7 +36,7 @@ def measured(study: xr.Dataset, variables: list[str], kept: tuple[str, ...]) -> 
     """Select `variables` of a study, with the axes `kept` and draw, and add their means over draws.
 
     {variable}_mean, _low and _high are the mean and the ends of its 95 % interval. R² below FLOOR are set to FLOOR.
-    Axes that the study lacks are skipped.
+    Axes in `kept` that the study lacks are skipped.
     """
     kept, found = [axis for axis in kept if axis in study.dims], {}
     for name in variables:
@@ -48,9 +48,10 @@ def measured(study: xr.Dataset, variables: list[str], kept: tuple[str, ...]) -> 
 
 
 def by_arm(names: dict[str, str], label: str, start: float) -> Callable[[plt.Axes, xr.Dataset], None]:
-    """Return a function that draws variables by arm; `names` maps these variables to their legend texts.
+    """Return a function that draws variables of a dataset into a panel by arm; an arm is one way to train.
 
-    The x-axis is labelled `label` and runs from `start` to 1; lower values are drawn at `start`.
+    `names` maps the variables to their legend texts. The x-axis is labelled `label` and runs from `start` to 1; lower
+    values are drawn at `start`.
     """
 
     def paint(ax: plt.Axes, data: xr.Dataset) -> None:
@@ -66,7 +67,10 @@ def by_arm(names: dict[str, str], label: str, start: float) -> Callable[[plt.Axe
 
 
 def over_amplitude(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw the AUC on hard pairs over the amplitude of the detail, with one curve for each arm."""
+    """Draw the AUC of the energy for pairs that differ little, over the amplitude of the detail, one curve per arm.
+
+    `data` is a result of `measured`.
+    """
     data = data if "amplitude" in data.dims else data.expand_dims(amplitude=[1.0])
     for arm in embeddings.arms_of(data):
         here = data.sel(arm=arm)
@@ -79,7 +83,10 @@ def over_amplitude(ax: plt.Axes, data: xr.Dataset) -> None:
 
 
 def over_size(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw R² of the probes for each target in RING over the embedding size, for the first arm."""
+    """Draw R² of the probes for each target in RING over the embedding size, for the first arm.
+
+    `data` is a result of `measured`.
+    """
     data = data.isel(arm=0)
     data = data if "embedding" in data.dims else data.expand_dims(embedding=[16])
     for number, (name, text) in enumerate(RING.items()):

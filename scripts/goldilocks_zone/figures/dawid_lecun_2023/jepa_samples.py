@@ -47,7 +47,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def measured(study: xr.Dataset) -> xr.Dataset:
-    """R² of the angles and its gain from more negatives, each as {name}_mean, _low and _high over draws.
+    """R² of probes for the angles, and its gain from more negatives, each as {name}_mean, _low and _high over draws.
 
     r_squared has the axes (rings, arm, negatives), with ascending rings and negatives. gain (rings, arm) is R² with the
     most negatives minus R² with the number that `first_of` returns.
@@ -65,5 +65,5 @@ def measured(study: xr.Dataset) -> xr.Dataset:
 
 
 def first_of(negatives: np.ndarray) -> int:
-    """The number of negatives at the baseline of the gain: FEWEST, or the smallest available."""
+    """Number of negatives at the baseline of the gain: FEWEST if the ascending `negatives` have it, else the first."""
     return FEWEST if FEWEST in negatives else int(negatives[0])

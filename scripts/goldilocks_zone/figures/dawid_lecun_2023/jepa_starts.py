@@ -37,10 +37,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def over_deviation(study: xr.Dataset) -> xr.Dataset:
-    """Final accuracy of probes (`result`) and κ at initialisation (`kappa`), each (start_deviation, draw).
+    """Final accuracy of probes (`result`) and κ = Tr(H)/‖H‖ at initialisation (`kappa`), by initial deviation.
 
-    Both are of the arm full. {name}_mean, _low and _high (start_deviation) are the mean over draws and the ends of its
-    95 % interval.
+    Both have the axes (start_deviation, draw) and are of the arm full. {name}_mean, _low and _high (start_deviation)
+    are the mean over draws and the ends of its 95 % interval.
     """
     axes, found = [axis for axis in ("start_deviation",) if axis in study.dims], {}
     for name, variable in {"result": RESULT, "kappa": KAPPA}.items():
@@ -51,10 +51,10 @@ def over_deviation(study: xr.Dataset) -> xr.Dataset:
 
 
 def over_radius(study: xr.Dataset) -> xr.Dataset:
-    """Final accuracy of probes at the best rate, for the arms full and random.
+    """Final accuracy of probes over the radius, at the best rate, for the arms full and random.
 
     {arm}_mean, _low and _high (radius) are the mean over draws and the ends of its 95 % interval. Each draw has the
-    rate that is best for the other draws.
+    rate that is best for the other draws. The encoder of the arm random is not trained.
     """
     kept, found = [axis for axis in RATES if axis in study.dims], {}
     for arm in ("full", "random"):
@@ -83,7 +83,10 @@ def of_best(values: xr.DataArray, axes: list[str]) -> xr.DataArray:
 
 
 def draw_deviations(axes: list[plt.Axes], data: xr.Dataset) -> None:
-    """Draw the accuracy of probes and κ over the initial deviation, and the accuracy over κ, in three panels."""
+    """Draw the accuracy of probes and κ over the initial deviation, and the accuracy over κ, in three panels `axes`.
+
+    `data` is a result of `over_deviation`.
+    """
     places = data["start_deviation"].values
     words = {"result": "accuracy of probes", "kappa": r"$\kappa$ at the start"}
     for ax, (name, label) in zip(axes, words.items()):
@@ -105,7 +108,10 @@ def draw_deviations(axes: list[plt.Axes], data: xr.Dataset) -> None:
 
 
 def draw_radii(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw the accuracy of probes over the radius, for the trained and for the frozen random encoder."""
+    """Draw the accuracy of probes over the radius, for the trained and for the frozen random encoder.
+
+    `data` is a result of `over_radius`.
+    """
     for number, arm in enumerate(("full", "random")):
         if f"{arm}_mean" in data:
             places = data["x"].values + APART * curves.centred(number, 2)

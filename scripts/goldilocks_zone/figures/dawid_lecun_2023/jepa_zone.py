@@ -95,7 +95,7 @@ def look_of(curve: Curve) -> dict:
 
 
 def known(studies: Studies, column: list[Curve]) -> list[Curve]:
-    """Those curves in `column` whose study, loss and number of examples the run has."""
+    """Those curves in `column` whose study is among `studies` and has their loss and number of examples."""
     return [curve for curve in column if curve.study in studies and has(studies[curve.study], curve)]
 
 

@@ -39,10 +39,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def cosines(studies: dict[str, xr.Dataset]) -> xr.Dataset:
-    """Mean cosines of logit gradients and of inputs, for every run and three stages of training.
+    """Mean cosines between logit gradients and between inputs, for every run of `studies` and three stages of training.
 
     The variables mean, low and high (run, stage, of) are the mean over draws and the ends of its 95 % interval. The
-    axis `of` names the pairs of gradients or inputs by the keys of PAIRS.
+    axis `of` names the pairs of gradients or inputs by the keys of PAIRS. Runs and stages are those of `over_steps`.
     """
     parts = []
     for name, run in (named for study in studies.values() for named in over_steps.runs(study)):

@@ -35,12 +35,13 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def over_rank(run: xr.Dataset) -> xr.Dataset:
-    """Share of the squared gradient in the top m eigenvectors of G, for every rank m, averaged over later steps.
+    """Share of the squared gradient in the top m eigenvectors of the Gauss–Newton matrix G, for every rank m.
 
-    The first share EARLY of all steps is left out. mean, low and high (gradient_of, rank) are the mean over draws and
-    the ends of its 95 % interval. null_mean, null_low and null_high (rank) describe the null, the share of Tr(G) in
-    these eigenvectors. `model` is the share that the random model predicts for the space of the C − 1 outliers, for C
-    classes.
+    It is averaged over the steps of the `run`, without the first share EARLY of all steps. mean, low and high
+    (gradient_of, rank) are the mean over draws and the ends of its 95 % interval; gradient_of says from which examples
+    and labels the gradient is, by the keys of SOURCES. null_mean, null_low and null_high (rank) describe the null, the
+    share of Tr(G) in these eigenvectors. `model` is the share that the random model predicts for the space of the C − 1
+    outliers, for C classes.
     """
     classes, run = int(run["classes"]), run.reset_coords(drop=True)
     powers = local_geometry.measured(run["gradient_power"])
@@ -56,10 +57,10 @@ def over_rank(run: xr.Dataset) -> xr.Dataset:
 
 
 def along_training(run: xr.Dataset) -> xr.Dataset:
-    """Share of the squared gradient in the top C − 1 eigenvectors of G, for C classes, and its null, over steps.
+    """Share of the squared gradient in the top C − 1 eigenvectors of G over the steps of a `run`, and its null.
 
-    Gradient and G are of the same examples. The null is the share of Tr(G) in these eigenvectors. The variables are
-    those of `beside_null`.
+    G is the Gauss–Newton matrix, of the same examples as the gradient, and C the number of classes. The null is the
+    share of Tr(G) in these eigenvectors. The variables are those of `beside_null`.
     """
     top, run = slice(0, int(run["classes"]) - 1), run.reset_coords(drop=True)
     powers = local_geometry.measured(run["gradient_power"]).sel(gradient_of="spectrum", drop=True)

@@ -34,9 +34,11 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 def beside_the_model(study: xr.Dataset) -> xr.Dataset:
     """κ(G) of the random model over the spread of the logits; κ of network and model over the radius.
 
-    model_over_spread (ratio, spread) is for ratios σ_c/σ_E and spreads σ_z. {name}_mean, _low and _high (radius) are
-    means over draws with 95 % intervals, for the names in MEASURES. All values are for the number of examples and the
-    dimension of planes that claims use or, if the study lacks these, for the largest.
+    κ is trace over Frobenius norm on a random plane, and G the Gauss–Newton matrix. model_over_spread (ratio, spread)
+    is for the spread σ_z of the logits and for ratios σ_c/σ_E: σ_c is the deviation of the entries of mean logit
+    gradients, σ_E that of an example's gradients from the means. {name}_mean, _low and _high (radius) are means over
+    draws with 95 % intervals, for the names in MEASURES. All values are for the number of examples and the dimension of
+    planes that claims use or, if the study lacks these, for the largest.
     """
     count = EXAMPLES if EXAMPLES in study["examples"].values else int(study["examples"].max())
     d = profiles.shown_dimension(study)
@@ -60,10 +62,11 @@ def beside_the_model(study: xr.Dataset) -> xr.Dataset:
 
 
 def modelled(examples: int, classes: int, size: int, cluster: float, noise: float, spread: float) -> float:
-    """κ(G) of the random model in `size` dimensions; NaN if all outputs are saturated.
+    """κ(G) of the random model on planes of `size` dimensions; NaN if all outputs are saturated.
 
-    `cluster` is σ_c, the standard deviation of the entries of mean logit gradients. `noise` is σ_E, the standard
-    deviation of an example's deviations from these means. `spread` is σ_z, the standard deviation of the logits.
+    The model has this number of `examples` and `classes`. `cluster` is σ_c, the standard deviation of the entries of
+    mean logit gradients. `noise` is σ_E, the standard deviation of an example's deviations from these means. `spread`
+    is σ_z, the standard deviation of the logits.
     """
     p = random_model.probabilities(examples, classes, spread, stream("model over radius"))
     with np.errstate(invalid="ignore"):

@@ -49,7 +49,8 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 def arms(study: xr.Dataset) -> Iterator[tuple[str, xr.Dataset]]:
     """Yield the name of every run of a study, without the word Adam, and its sharpness over steps.
 
-    The sharpness is a geometric mean over draws, with the variables of `curves.logarithmic_means`.
+    The sharpness is the largest eigenvalue of the Hessian. It is a geometric mean over draws, with the variables of
+    `curves.logarithmic_means`.
     """
     for name, run in over_steps.runs(study):
         arm = name.removeprefix("Adam").removeprefix(", ") or over_steps.USUAL

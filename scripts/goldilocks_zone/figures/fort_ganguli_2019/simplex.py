@@ -55,9 +55,10 @@ def outputs(study: xr.Dataset) -> xr.Dataset:
 
 
 def matching(mixing: float, classes: int) -> float:
-    """Standard deviation of Gaussian logits for which the mean of 1 − Σp² is `mixing`.
+    """Standard deviation of Gaussian logits of `classes` classes whose outputs p have the mean `mixing` of 1 − Σp².
 
-    If there is none, returns 0 (uniform outputs) for `mixing` above 0.5, else 1e6 (saturated outputs).
+    p is the softmax of the logits. If there is no such deviation, returns 0 (uniform outputs) for `mixing` above 0.5,
+    else 1e6 (saturated outputs).
     """
     try:
         return random_model.matching_spread(mixing, classes, stream("spread of the simplex"))

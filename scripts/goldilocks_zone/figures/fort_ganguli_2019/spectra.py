@@ -33,12 +33,12 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def spectra(study: xr.Dataset) -> xr.Dataset:
-    """Eigenvalues of G, of the Hessian and of the random model, and two edges, at every stage of training.
+    """Eigenvalues of the Gauss–Newton matrix G, of the Hessian H and of the random model, at every stage of training.
 
     {variable}_mean, _low and _high are the geometric mean over draws and the ends of its 95 % interval, for the
     variables SHOWN. Besides stage, the axes are rank for eigenvalues of G and H, (rung, rank) for the model's
-    eigenvalues and rung for the edge of the model's bulk. centred_edge is the largest eigenvalue of G from centred
-    logit gradients. A rung is a choice of the model's inputs, labelled by RUNGS.
+    eigenvalues and rung for model_edge, the edge of the model's bulk. centred_edge is the largest eigenvalue of G from
+    centred logit gradients. A rung is a choice of the model's inputs, a key of RUNGS.
     """
     _, run = next(over_steps.runs(study))
     places = over_steps.stages(run, "gauss_newton_eigenvalue")

@@ -52,7 +52,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def published_points(path: Published, cells: xr.Dataset) -> dict[int, np.ndarray]:
-    """Published points of a family, as {dimension: array (2, points)}.
+    """Published points of the family `cells` in the file at `path`, as {dimension: array (2, points)}.
 
     The rows of an array are log10(r/r_X) and the accuracy. Dimensions without published points are left out.
     """
@@ -65,7 +65,8 @@ def published_points(path: Published, cells: xr.Dataset) -> dict[int, np.ndarray
 def draw_map(ax: plt.Axes, data: xr.Dataset, highest: float, chance: float) -> plt.cm.ScalarMappable:
     """Draw the mean accuracy over log10(r/r_X) and the dimension, with contour lines; return the coloured mesh.
 
-    Colours run from 0 to `highest`. There are no contours below or close above `chance`.
+    `data` is a result of `over_radius.accuracy_curves`. Colours run from 0 to `highest`. There are no contours below or
+    close above `chance`.
     """
     mean = data["mean"].transpose("subspace", "radius")
     x, d = data["x"].values / 2, data["dimension"].values

@@ -64,8 +64,9 @@ def gathered(studies: dict[str, xr.Dataset]) -> xr.Dataset:
     """Outcome of training (step, draw), with MEASURES and CONTROL (draw) of the same initialisations at r_X.
 
     `outcome` is the accuracy at each logged step after the start, on held-out examples or, if there are none, on
-    training examples. Without the study `selection`, or if it lacks the dataset or network, the initial loss is the
-    only measure. Without the study `early`, the initial loss is the outcome, at step 0.
+    training examples. It is from the study `early` in `studies`, and the measures are from the study `selection`.
+    Without `selection`, or if it lacks the dataset or network of `early`, the initial loss is the only measure. Without
+    `early`, the initial loss is the outcome, at step 0.
     """
     early, selection, found = studies.get("early"), studies.get("selection"), xr.Dataset()
     if early is not None and selection is not None:
@@ -91,7 +92,10 @@ def gathered(studies: dict[str, xr.Dataset]) -> xr.Dataset:
 
 
 def tested(data: xr.Dataset) -> tuple[np.ndarray, str]:
-    """Outcomes (draw) at the tested step, the logged step nearest to STEP, and words for this step (at step 93)."""
+    """Outcomes (draw) at the tested step, the logged step nearest to STEP, and words for this step (at step 93).
+
+    `data` is a result of `gathered`.
+    """
     steps = data["step"].values
     nearest = int(np.abs(steps - STEP).argmin())
     words = f"at step {steps[nearest]}" if steps[nearest] else "at the start"
@@ -101,7 +105,8 @@ def tested(data: xr.Dataset) -> tuple[np.ndarray, str]:
 def slope_in_words(data: xr.Dataset, name: str, correlated: bool) -> str:
     """Title of a panel: the t-value of the slope of the outcome at the tested step over the measure `name`.
 
-    If `correlated` is False, because there are too few initialisations, the title is their number.
+    `data` is a result of `gathered`. If `correlated` is False, because there are too few initialisations, the title is
+    their number.
     """
     if not correlated:
         return f"{data.sizes['draw']} initialisations"
@@ -116,7 +121,8 @@ def slope_in_words(data: xr.Dataset, name: str, correlated: bool) -> str:
 def draw_steps(ax: plt.Axes, data: xr.Dataset, name: str, colours: np.ndarray, correlated: bool) -> None:
     """Draw the outcome over the measure `name`, with one point per initialisation and step, coloured by step.
 
-    With `correlated`, regression lines and pointwise 95 % bands of their means are added.
+    `data` is a result of `gathered`, and `colours` has one colour per step. With `correlated`, regression lines and
+    pointwise 95 % bands of their means are added.
     """
     x = data[name].values
     for number, (colour, outcome) in enumerate(zip(colours, data["outcome"].values)):
@@ -129,8 +135,8 @@ def draw_steps(ax: plt.Axes, data: xr.Dataset, name: str, colours: np.ndarray, c
 def best_of_many(data: xr.Dataset) -> xr.Dataset:
     """Gain in accuracy at the tested step from the best-scored of `count` initialisations, relative to a random one.
 
-    The variables are gain, gain_low and gain_high (score, count). The ends of the interval, gain_low and gain_high, are
-    NaN except at counts in BARRED.
+    `data` is a result of `gathered`. The variables are gain, gain_low and gain_high (score, count), for each of SCORES
+    as the score. The ends of the interval, gain_low and gain_high, are NaN except at counts in BARRED.
     """
     accuracy, _ = tested(data)
     scores = [name for name in SCORES if name in data]
@@ -152,7 +158,10 @@ def best_of_many(data: xr.Dataset) -> xr.Dataset:
 
 
 def draw_gains(ax: plt.Axes, gains: xr.Dataset) -> None:
-    """Draw the gain of each score over the number of candidate initialisations, with intervals at BARRED."""
+    """Draw the gain of each score over the number of candidate initialisations, with intervals at BARRED.
+
+    `gains` is a result of `best_of_many`.
+    """
     for number, name in enumerate(gains["score"].values.tolist()):
         here, colour = gains.sel(score=name), style.colour(number)
         sign, label = SCORES[name]
@@ -170,7 +179,10 @@ def draw_gains(ax: plt.Axes, gains: xr.Dataset) -> None:
 
 
 def step_handles(data: xr.Dataset, colours: np.ndarray, settings: dict) -> list[plt.Line2D]:
-    """Legend entries of the logged steps, with epochs if batches are full or the dataset is official."""
+    """Legend entries of the logged steps in `data`, with epochs if batches are full or the dataset is official.
+
+    `colours` has one colour per step; `settings` are those of the study.
+    """
     official, per_epoch = official_shapes.OFFICIAL.get(data.attrs["dataset"]), 1 if settings["batch"] == "all" else 0
     if official and not per_epoch:
         per_epoch = (official.training_examples - settings["validation"]) // settings["batch"]

@@ -36,7 +36,8 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 def relative_losses(cuts: xr.Dataset) -> xr.Dataset:
     """Losses on lines and on a plane through the initialisation θ, compared with the loss L(θ) there.
 
-    relative_loss is L/L(θ) on the lines, excess_loss is L − L(θ) on the plane in nat, and loss is L(θ).
+    `cuts` has the losses line_loss, plane_loss and loss. In the result, relative_loss is L/L(θ) on the lines,
+    excess_loss is L − L(θ) on the plane in nat, and loss is L(θ).
     """
     drawn = cuts[["loss"]]
     drawn["relative_loss"] = cuts["line_loss"] / cuts["loss"]
@@ -47,7 +48,10 @@ def relative_losses(cuts: xr.Dataset) -> xr.Dataset:
 
 
 def draw_lines(ax: plt.Axes, here: xr.Dataset) -> None:
-    """Draw L/L(θ) over the displacement along each direction, as thin lines."""
+    """Draw L/L(θ) over the displacement along each direction, as thin lines.
+
+    `here` is the part of `relative_losses` for one radius.
+    """
     for number, line in enumerate(here["relative_loss"].transpose("direction", "displacement")):
         ax.plot(here["displacement"], line, color=style.colour(number), linewidth=0.8, alpha=0.9)
     ax.plot(0, 1, color="k", marker="o", markersize=2.5)
@@ -56,7 +60,10 @@ def draw_lines(ax: plt.Axes, here: xr.Dataset) -> None:
 
 
 def draw_plane(ax: plt.Axes, here: xr.Dataset) -> None:
-    """Draw L − L(θ) as filled contours with a separate colour scale, and a line where it is zero."""
+    """Draw L − L(θ) as filled contours with a separate colour scale, and a line where it is zero.
+
+    `here` is the part of `relative_losses` for one radius.
+    """
     excess = here["excess_loss"].transpose("second", "first").values
     largest = np.abs(excess).max() or 1.0
     power = math.floor(math.log10(largest))

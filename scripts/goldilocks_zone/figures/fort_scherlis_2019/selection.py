@@ -40,7 +40,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def points(study: xr.Dataset) -> xr.Dataset:
-    """Loss and the variables MEASURES of each initialisation at the radius nearest to r_X, for the largest d and N."""
+    """Loss and the variables MEASURES of each initialisation at the radius nearest to r_X.
+
+    They are for the largest dimension of planes and the largest number of examples.
+    """
     d = int(study["dimension"].max())
     here = study.isel(radius=curves.nearest_to_r_x(study)).sel(dimension=d, examples=study["examples"].max())
     data = here[["loss", *(name for name in MEASURES if name in here)]]
@@ -50,9 +53,10 @@ def points(study: xr.Dataset) -> xr.Dataset:
 
 
 def correlations(here: xr.Dataset, name: str) -> list[str]:
-    """Lines of text with the correlation of a measure and the loss, and their partial correlation given σ_z.
+    """Lines of text with the correlation of the measure `name` and the loss, and their partial correlation given σ_z.
 
-    Both have 95 % intervals. With too few initialisations, the only line says so.
+    Correlations are over the initialisations in `here`, with 95 % intervals; σ_z is the standard deviation of the
+    logits. With too few initialisations, the only line says so.
     """
     if here.sizes["draw"] < LEAST_CORRELATED:
         return [f"fewer than {LEAST_CORRELATED} initialisations"]

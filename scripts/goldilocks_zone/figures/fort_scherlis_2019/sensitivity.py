@@ -43,7 +43,8 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 def measures(study: xr.Dataset) -> xr.Dataset:
     """The variables MEASURES for every combination of settings, read off the mean curve of Tr(H)/‖H‖ over draws.
 
-    They are the height and x of its peak, and x of the zone's edges (NaN if there is none).
+    They are the height of the peak, its x = log10(r²/r_X²), and x of the zone's edges, which is NaN if there is no such
+    edge.
     """
     ratio = (
         study["trace_over_norm"].sel(dimension=profiles.shown_dimension(study)).mean("draw").transpose(..., "radius")
@@ -58,7 +59,10 @@ def measures(study: xr.Dataset) -> xr.Dataset:
 
 
 def draw_levels(axes: list[plt.Axes], measured: xr.Dataset) -> None:
-    """Draw a row per level of each factor: all variants with this level, their median, and the main study's variant."""
+    """Draw a row per level of each factor: all variants with this level, their median, and the main study's variant.
+
+    `measured` is a result of `measures`; each of `axes` shows one of MEASURES.
+    """
     rows = [(axis, level) for axis in FACTORS for level in measured[axis].values.tolist()]
     usual = {axis: level for axis, level in FACTORS.items() if level in measured[axis].values}
     for (name, text), ax in zip(MEASURES.items(), axes):
@@ -90,8 +94,9 @@ def row_name(axis: str, level: object) -> str:
 def spread(study: xr.Dataset) -> xr.Dataset:
     """Coefficient of variation (x, part) of Tr(H)/‖H‖ due to each source of variance, with its 95 % interval.
 
-    The sources are random effects: planes within an initialisation; sets of examples within an initialisation, on the
-    same planes; and initialisations, which account for the remaining variance. Intervals are over initialisations.
+    x is log10(r²/r_X²), and part names the source. The sources are random effects: planes within an initialisation;
+    sets of examples within an initialisation, on the same planes; and initialisations, which account for the remaining
+    variance. Intervals are over initialisations.
     """
     study = study.sel(dimension=profiles.shown_dimension(study), examples=study["examples"].max())
     ratio = study["trace_over_norm"].transpose("radius", "draw", "example_set").values

@@ -48,8 +48,9 @@ def measured(study: xr.Dataset) -> xr.Dataset:
     """Select the variables MEASURES and the final test accuracy of each draw; add means over draws and `spread`.
 
     {name}_mean, _low and _high are the mean and the ends of its 95 % interval. `spread` (subspace, quantity) is the
-    standard deviation of accuracies over draws, after their binomial variance is subtracted, with its interval. It is
-    NaN for too few draws.
+    standard deviation of accuracies over draws, with its interval; the labels along quantity are value, low and high.
+    The binomial variance of accuracies on the test examples is subtracted from their variance. `spread` is NaN for too
+    few draws.
     """
     data = xr.Dataset({name: study[name].isel(radius=0) for name in MEASURES if name in study}, attrs=study.attrs)
     data["test_accuracy"] = training.accuracy(study).isel(radius=0)
@@ -63,7 +64,10 @@ def measured(study: xr.Dataset) -> xr.Dataset:
 
 
 def draw_pairs(ax: plt.Axes, data: xr.Dataset, name: str) -> None:
-    """Draw a measure before and after training on each plane: a thin line per draw, and a thick line for their mean."""
+    """Draw the measure `name` before and after training on each plane: a thin line per draw, a thick one for the mean.
+
+    `data` is a result of `measured`.
+    """
     sets = data.sizes["examples_of"]
     for i, j in np.ndindex(data.sizes["subspace"], sets):
         here = data.isel(subspace=i, examples_of=j)
@@ -78,7 +82,10 @@ def draw_pairs(ax: plt.Axes, data: xr.Dataset, name: str) -> None:
 
 
 def draw_strips(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw the final accuracy of each draw, with the mean and its interval beside them, and the spread in words."""
+    """Draw the final accuracy of each draw, with the mean and its interval beside them, and the spread in words.
+
+    `data` is a result of `measured`.
+    """
     accuracies = data["test_accuracy"].transpose("subspace", "draw").values
     across = np.linspace(-JITTER, JITTER, data.sizes["draw"]) - 0.1
     for i, samples in enumerate(accuracies):
@@ -97,7 +104,7 @@ def draw_strips(ax: plt.Axes, data: xr.Dataset) -> None:
 
 
 def names_of(subspaces: list[str]) -> list[str]:
-    """Names of planes: their dimensions if these all differ, else their labels."""
+    """Names of planes for an axis: their dimensions if these all differ, else the labels `subspaces`."""
     dimensions = [getattr(labels.parse_subspace(name), "dimension", None) for name in subspaces]
     if None in dimensions or len(set(dimensions)) < len(dimensions):
         return [name.replace("-", "\n") for name in subspaces]

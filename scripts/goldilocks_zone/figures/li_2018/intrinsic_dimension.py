@@ -59,9 +59,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 def dimensions_needed(cells: xr.Dataset) -> xr.Dataset:
     """Mean over draws of log10 of the dimension needed for an accuracy of HALF: variables mean, low, high and bound.
 
-    low and high are the ends of the 95 % interval. bound is 1 if a draw stays below HALF in every dimension, so that
-    the mean is a lower bound. Otherwise it is -1 if a draw reaches HALF in the smallest dimension, so that the mean is
-    an upper bound, and 0 if none does. The interval of a bound is NaN.
+    `cells` is a family, as in `over_radius.families`. low and high are the ends of the 95 % interval. bound is 1 if a
+    draw stays below HALF in every dimension, so that the mean is a lower bound. Otherwise it is -1 if a draw reaches
+    HALF in the smallest dimension, so that the mean is an upper bound, and 0 if none does. The interval of a bound is
+    NaN.
     """
     values = training.accuracy(cells).drop_vars("rate", errors="ignore").transpose(..., "radius", "subspace", "draw")
     dimensions = cells["dimension"].values
@@ -149,7 +150,8 @@ def mean_accuracy(cell: xr.Dataset) -> curves.WithInterval:
 def draw_over_dimensions(ax: plt.Axes, cell: xr.Dataset, data: xr.Dataset, published: np.ndarray) -> list[plt.Line2D]:
     """Draw accuracy over log10 d, with published and full-space accuracies; return legend entries.
 
-    `data` is a result of `over_dimensions`. `published` (2, points) holds dimensions and accuracies.
+    `data` is a result of `over_dimensions` for the `cell`, and d is the dimension. `published` (2, points) holds
+    dimensions and accuracies.
     """
     dimensions = data["dimension"].values
     ax.errorbar(np.log10(dimensions), data["mean"], curves.bars(data), elinewidth=0.8, **MEASURED)

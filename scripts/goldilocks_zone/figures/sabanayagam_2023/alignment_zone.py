@@ -58,9 +58,9 @@ def describe(minimum: str) -> str:
 
 
 def cells(studies: Studies) -> Iterator[tuple[str, str, int, xr.Dataset]]:
-    """Yield (dataset, minimum, number of examples N, results) for each cell, in order of study, dataset and minimum.
+    """Yield (dataset, minimum, number of examples, results) for each dataset and minimum of the `studies`.
 
-    The results are those of `over_radius`.
+    The order is that of study, dataset and minimum. The results are those of `over_radius`.
     """
     for study in studies.values():
         for dataset in study["dataset"].values.tolist():
@@ -72,10 +72,11 @@ def cells(studies: Studies) -> Iterator[tuple[str, str, int, xr.Dataset]]:
 def over_radius(study: xr.Dataset) -> xr.Dataset:
     """Alignment E_{C−1} of the boundary with H and with G over the radius, for C classes, and where ‖G‖₂ = ‖H′‖₂.
 
-    E_k is the mean share of the boundary's normals in the span of the first k eigenvectors of H or G.
-    captured_by_hessian_mean, _low and _high (radius) are the mean over draws and the ends of its 95 % interval, and so
-    are captured_by_gauss_newton_mean, _low and _high. crossing_mean, _low and _high are of the x at which ‖G‖₂ = ‖H′‖₂,
-    over the draws that have such an x; crossing_draws is the number of these draws.
+    H is the Hessian, G its Gauss–Newton part, and H′ = H − G. E_k is the mean share of the boundary's normals in the
+    span of the first k eigenvectors of H or G. captured_by_hessian_mean, _low and _high (radius) are the mean over
+    draws and the ends of its 95 % interval, and so are captured_by_gauss_newton_mean, _low and _high. crossing_mean,
+    _low and _high are of the x = log10(r²/r_X²) at which ‖G‖₂ = ‖H′‖₂, over the draws that have such an x;
+    crossing_draws is the number of these draws.
     """
     order = int(study["classes"][0]) - 1
     rank = min(max(order, 1), int(study["hessian_rank"].max()))
@@ -98,8 +99,9 @@ def over_radius(study: xr.Dataset) -> xr.Dataset:
 def crossing(x: np.ndarray, logarithm: np.ndarray, share: np.ndarray) -> float:
     """First x at which the `logarithm` of ‖G‖₂/‖H′‖₂ crosses 0, on the way inwards from the largest `share`.
 
-    All arguments have the shape (r,); `share` holds alignments. NaN if all shares are missing, if the logarithm is not
-    positive at the largest share, or if it does not cross 0 further in.
+    G is the Gauss–Newton part of the Hessian, and H′ the rest. All arguments have the shape (r,); `share` holds
+    alignments. NaN if all shares are missing, if the logarithm is not positive at the largest share, or if it does not
+    cross 0 further in.
     """
     if not np.isfinite(share).any():
         return np.nan
@@ -125,7 +127,7 @@ def draw_cell(ax: plt.Axes, found: xr.Dataset, number: int) -> None:
 
 
 def mark_missing(ax: plt.Axes, cells: list[xr.Dataset]) -> None:
-    """Write into a panel at which radii no draw of the results `cells` has any alignment."""
+    """Write into a panel at which radii no draw of the results `cells` of `over_radius` has any alignment."""
     there = [found[f"{name}_mean"].notnull() for found in cells for name in PARTS]
     for x in cells[0]["x"].values:
         if not any((each & (each["x"] == x)).any() for each in there):

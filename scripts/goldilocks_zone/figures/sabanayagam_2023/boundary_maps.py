@@ -41,9 +41,9 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 def maps(study: xr.Dataset) -> xr.Dataset:
     """Maps of alignments and of predicted classes over the plane, for the first draw of one minimum.
 
-    map (dataset, rank, map_x, map_y) is the alignment with the first RANKS eigenvectors. map_class, the predicted
-    class, and the controls have the axes (dataset, map_x, map_y). The minimum is MINIMUM or, if the study lacks it, the
-    first one.
+    map (dataset, rank, map_x, map_y) is the cosine between the gradient of the predicted label's loss and each of the
+    first RANKS eigenvectors of the Gauss–Newton matrix. map_class, the predicted class, and the controls have the axes
+    (dataset, map_x, map_y). The minimum is MINIMUM or, if the study lacks it, the first one.
     """
     names = ["map", "map_class", *CONTROLS]
     kept = ("dataset", "minimum", "rank", *boundaries.AXES_OF_MAPS)
@@ -54,7 +54,7 @@ def maps(study: xr.Dataset) -> xr.Dataset:
 
 
 def draw_row(line: list[plt.Axes], here: xr.Dataset, name: str) -> None:
-    """Draw the maps `here` of the dataset `name` into a row of panels, with the controls last.
+    """Draw the maps `here` of the dataset `name` into `line`, a row of panels, with the controls last.
 
     The controls are small, so their colours are scaled to their largest absolute value.
     """

@@ -45,10 +45,11 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 def margins(study: xr.Dataset) -> xr.Dataset:
     """Margins (minimum, draw) in units of the plane, true and estimated; margin_estimate also has the axis start.
 
-    converged (minimum, draw, start) marks descents that converged. The log ratio of an estimate is log10 of the
-    estimate divided by the true margin. log_{estimate}_mean, _low and _high (minimum) are the mean of this ratio over
-    draws and the ends of its 95 % interval; log_{estimate}_draws is the number of draws in which the ratio is known.
-    Maps and aligned points are of the first draw.
+    From each start, a descent seeks an aligned point, where the squared alignment of the loss gradient with the top
+    eigenvector is largest; converged (minimum, draw, start) marks descents that converged. The log ratio of an estimate
+    is log10 of the estimate divided by the true margin. log_{estimate}_mean, _low and _high (minimum) are the mean of
+    this ratio over draws and the ends of its 95 % interval; log_{estimate}_draws is the number of draws in which the
+    ratio is known. Maps and aligned points are of the first draw.
     """
     place = ("minimum", "start", "example", "coordinate", "rank", *boundaries.AXES_OF_MAPS)
     here = boundaries.one(study, [*NAMES, *MAPPED, "alignment_reached", "map"], *place)
@@ -74,7 +75,7 @@ def margins(study: xr.Dataset) -> xr.Dataset:
 def draw_map(ax: plt.Axes, here: xr.Dataset, name: str) -> None:
     """Draw the decision regions, training points and aligned points of the first draw, for the dataset `name`.
 
-    Aligned points are filled if their descent converged.
+    `here` is the part of `margins` for one minimum. Aligned points are filled if their descent converged.
     """
     boundaries.draw_classes(ax, here["map_class"], name)
     if "example_point" in here:
@@ -88,7 +89,10 @@ def draw_map(ax: plt.Axes, here: xr.Dataset, name: str) -> None:
 
 
 def draw_estimates(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw the margin estimate from every start over the true margin, with filled markers if its descent converged."""
+    """Draw the margin estimate from every start over the true margin, with filled markers if its descent converged.
+
+    `data` is a result of `margins`.
+    """
     true, reached = data["true_margin"], data["converged"]
     for label in data["minimum"].values:
         x = true.sel(minimum=label).broadcast_like(data["margin_estimate"].sel(minimum=label))
@@ -113,7 +117,10 @@ def draw_estimates(ax: plt.Axes, data: xr.Dataset) -> None:
 
 
 def draw_ratios(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw the geometric mean over draws of each estimate divided by the true margin, with its interval."""
+    """Draw the geometric mean over draws of each estimate divided by the true margin, with its interval.
+
+    `data` is a result of `margins`.
+    """
     ends, count = [0.0], data.sizes["minimum"]
     for number, label in enumerate(data["minimum"].values):
         x = np.arange(len(RATIOS)) + APART * curves.centred(number, count)

@@ -57,8 +57,9 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 def minima(study: xr.Dataset) -> tuple[xr.Dataset, str]:
     """Results (minimum, …) of the first draw of the first dataset in the plane, and the name of this dataset.
 
-    Results are map (minimum, rank, …), map_class (minimum, …), gauss_newton_eigenvalue (minimum, rank), outliers
-    (minimum) and training examples.
+    Results are the alignments map (minimum, rank, …), the predicted class map_class (minimum, …),
+    gauss_newton_eigenvalue (minimum, rank), outliers (minimum) and the training examples. outliers is the number of
+    largest eigenvalues that hold 90 % of the trace.
     """
     names = ["map", "map_class", "gauss_newton_eigenvalue", "outliers", *boundaries.EXAMPLES]
     kept = ("dataset", "minimum", "rank", "example", "coordinate", *boundaries.AXES_OF_MAPS)

@@ -48,9 +48,9 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 def alignments(study: xr.Dataset) -> xr.Dataset:
     """Alignment E_k of the boundary over k, for those curves in CAPTURED that the study has.
 
-    E_k is the mean share of the boundary's normals in the span of the first k eigenvectors of G. For the curve `most`,
-    it is the share in the best space of k dimensions. {curve}_mean, _low and _high (rank) are the mean over draws and
-    the ends of its 95 % interval.
+    E_k is the mean share of the boundary's normals in the span of the first k eigenvectors of the Gauss–Newton matrix
+    G. For the curve `most`, it is the share in the best space of k dimensions. {curve}_mean, _low and _high (rank) are
+    the mean over draws and the ends of its 95 % interval.
     """
     found = {}
     for name, (minimum, softmax, variable, words) in CAPTURED.items():
@@ -64,8 +64,11 @@ def alignments(study: xr.Dataset) -> xr.Dataset:
 def by_minimum(study: xr.Dataset) -> xr.Dataset:
     """Outliers, encoding share and test error of the trained minima, for every draw, and their means over draws.
 
-    outliers and encoding_share have the axes (minimum, softmax, draw), test_error (minimum, draw). {name}_mean, _low
-    and _high are the mean over draws and the ends of its 95 % interval. Untrained networks are left out.
+    outliers is the number of largest eigenvalues of the Gauss–Newton matrix G that hold 90 % of its trace.
+    encoding_share is the number of eigenvectors of G that align with training gradients more than a random vector does,
+    divided by the number of parameters. Both have the axes (minimum, softmax, draw), test_error (minimum, draw).
+    {name}_mean, _low and _high are the mean over draws and the ends of its 95 % interval. Untrained networks are left
+    out.
     """
     present = [each for each in TEMPERATURES if each in study["softmax"].values]
     names = ["outliers", "encoding_share", "test_accuracy"]
@@ -100,7 +103,8 @@ def draw_alignment(ax: plt.Axes, data: xr.Dataset, classes: int) -> None:
 def series(data: xr.Dataset, name: str) -> Iterator[tuple[dict, xr.DataArray, xr.Dataset, float]]:
     """Yield (style, values (minimum, draw), means (minimum), horizontal offset) for each temperature of a measure.
 
-    A measure that does not depend on temperature has a single series.
+    `data` is a result of `by_minimum`, and `name` is the measure. A measure that does not depend on temperature has a
+    single series.
     """
     found = curves.parts_of(data, name)
     if "softmax" not in found.dims:
@@ -112,7 +116,10 @@ def series(data: xr.Dataset, name: str) -> Iterator[tuple[dict, xr.DataArray, xr
 
 
 def draw_measure(ax: plt.Axes, data: xr.Dataset, name: str) -> None:
-    """Draw a measure by kind of minimum: its value in every draw, and the mean over draws with its 95 % interval."""
+    """Draw the measure `name` by kind of minimum: its value in every draw, and the mean over draws with its interval.
+
+    `data` is a result of `by_minimum`; intervals are of 95 %.
+    """
     minima = data["minimum"].values.tolist()
     for more, values, found, shift in series(data, name):
         for x, minimum in enumerate(minima):
@@ -128,7 +135,7 @@ def draw_measure(ax: plt.Axes, data: xr.Dataset, name: str) -> None:
 
 
 def temperatures(values: xr.DataArray) -> list[plt.Line2D]:
-    """Legend entries for the temperatures of a measure; none if it does not depend on temperature."""
+    """Legend entries for the temperatures of a measure; none if its `values` do not depend on temperature."""
     grey = {"color": "0.3", "marker": "o", "linestyle": "none", "markersize": 4}
     shown = [TEMPERATURES[each] for each in values["softmax"].values] if "softmax" in values.dims else []
     return [panels.entry(label, **grey, **more) for label, more in shown]

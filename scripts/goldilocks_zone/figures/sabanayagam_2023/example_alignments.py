@@ -31,10 +31,11 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def alignments(study: xr.Dataset) -> xr.Dataset:
-    """Alignments of training gradients with the top eigenvectors of G, for the first draw of one minimum.
+    """Alignments of training gradients with the top eigenvectors of the Gauss–Newton matrix, at one minimum.
 
-    example_alignment (dataset, example, rank) is the alignment, and example_class (dataset, example) the predicted
-    class. The minimum is MINIMUM or, if the study lacks it, the first one.
+    example_alignment (dataset, example, rank) is the cosine between the gradient of an example's loss for its predicted
+    label and the eigenvector of a rank. example_class (dataset, example) is the predicted class. All are of the first
+    draw. The minimum is MINIMUM or, if the study lacks it, the first one.
     """
     names, kept = ["example_alignment", "example_class"], ("dataset", "minimum", "example", "rank")
     data = boundaries.one(study, names, *kept).isel(draw=0, drop=True)

@@ -91,7 +91,10 @@ def kendall(values: np.ndarray, errors: np.ndarray) -> float:
 
 
 def draw_errors(ax: plt.Axes, here: xr.Dataset, name: str) -> None:
-    """Draw the test error over the measure `name`, with one point for every minimum of every draw."""
+    """Draw the test error over the measure `name`, with one point for every minimum of every draw.
+
+    `here` is the part of `measured` for one dataset.
+    """
     label, *_, logarithmic = MEASURES[name]
     values = here[name].where(here[name] > 0) if logarithmic else here[name]
     sizes = marker_sizes(here["minimum"].values.tolist())
@@ -121,7 +124,10 @@ def marker_sizes(minima: list[str]) -> dict[str, float]:
 
 
 def draw_taus(ax: plt.Axes, data: xr.Dataset, names: list[str]) -> None:
-    """Draw the mean τ of each measure and dataset with its interval."""
+    """Draw Kendall's τ of each measure in `names` with the test error, for each dataset: mean and interval.
+
+    `data` is a result of `measured`.
+    """
     datasets = data["dataset"].values.tolist()
     for number, dataset in enumerate(datasets):
         here = xr.concat([curves.parts_of(data, f"{name}_tau").sel(dataset=dataset) for name in names], "measure")

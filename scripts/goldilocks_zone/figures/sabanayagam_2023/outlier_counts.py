@@ -91,7 +91,11 @@ def look(classes: list[int], count: int) -> dict:
 
 
 def draw_counts(ax: plt.Axes, here: xr.Dataset, classes: list[int]) -> None:
-    """Draw mean counts of outliers over m, with one line for each number of classes, and the diagonal."""
+    """Draw mean counts of outliers over m, with one line for each number of classes, and the diagonal.
+
+    `here` has the variables mean, low and high (dataset) of one count, for datasets of one design with m sections;
+    `classes` lists all numbers of classes.
+    """
     for number, count, found in by_classes(here, classes):
         x = found["section_count"].values + APART * curves.centred(number, len(classes))
         curves.draw_means(ax, x, found, **look(classes, count))

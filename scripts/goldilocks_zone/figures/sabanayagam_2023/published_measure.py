@@ -41,10 +41,13 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 def measures(study: xr.Dataset) -> xr.Dataset:
     """Means over draws of the variables SHOWN, with their 95 % intervals, and rank_bound, if it is known.
 
-    Rule (a) gives published_measure_above (minimum, precision, epsilon) and published_measure_in_range (minimum,
-    precision), which counts only eigenvectors with eigenvalues above rounding. Rule (b) gives encoding_share_above
-    (minimum, epsilon). live_share has the axis minimum. Each of these names gets the suffixes _mean, _low and _high.
-    rank_bound is relative to the number p_θ of parameters.
+    The measure is the share of eigenvectors that align with training gradients by more than a threshold epsilon. Rule
+    (a) takes each eigenvector of the Hessian and its largest alignment. It gives published_measure_above (minimum,
+    precision, epsilon) and published_measure_in_range (minimum, precision), which counts only eigenvectors with
+    eigenvalues above rounding. Rule (b) takes eigenvectors of the Gauss–Newton matrix and their mean alignments. It
+    gives encoding_share_above (minimum, epsilon). live_share (minimum) is the share of parameters on which the logits
+    of some training example depend. Each of these names gets the suffixes _mean, _low and _high. rank_bound is relative
+    to the number of parameters.
     """
     here = boundaries.one(study, list(SHOWN), "minimum", "precision", "epsilon")
     data = curves.prefixed({name: curves.means(here[name]) for name in SHOWN})
@@ -54,10 +57,10 @@ def measures(study: xr.Dataset) -> xr.Dataset:
 
 
 def rank_bound(study: xr.Dataset) -> float | None:
-    """Bound (2 (p_1 + p_3) + n (C − 1))/p_θ on the rank of the Hessian over its size p_θ, at most 1.
+    """Bound (2 (p_1 + p_3) + n (C − 1))/p_θ on the rank of the Hessian divided by its size p_θ, at most 1.
 
-    p_l is the number of parameters of layer l, p_θ of all layers; n is the number of examples, C of classes. The bound
-    holds for ReLU networks with three weight layers and biases on datasets in the plane; None for others.
+    p_l is the number of parameters of layer l, and p_θ that of all layers; n is the number of examples, C of classes.
+    The bound holds for ReLU networks with three weight layers and biases on datasets in the plane; None for others.
     """
     known, label = planar_shapes.of(study["dataset"].values[0]), study["network"].values[0]
     if known is None or not labels.is_network(label):
@@ -73,7 +76,10 @@ def rank_bound(study: xr.Dataset) -> float | None:
 
 
 def draw_minimum(ax: plt.Axes, here: xr.Dataset) -> None:
-    """Draw shares of parameters over the threshold ε; shares that do not depend on ε are horizontal lines."""
+    """Draw shares of parameters over the threshold ε; shares that do not depend on ε are horizontal lines.
+
+    `here` is the part of `measures` for one minimum.
+    """
     epsilon = here["epsilon"].values
     for precision in here["precision"].values:
         look = style.look(PRECISIONS[precision][1], markersize=2.2)

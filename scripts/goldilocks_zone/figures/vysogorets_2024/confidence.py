@@ -50,18 +50,20 @@ def resampled(data: xr.Dataset, names: tuple[str, ...], statistic: Callable) -> 
 
 
 def relative_slope(rows: np.ndarray) -> float:
-    """Slope of ‖∇L‖ over the prior mismatch ‖Q − Q̂‖, relative to the mean of √D σ_C, as in claim vd10.
+    """Slope of ‖∇L‖ over the prior mismatch ‖Q − Q̂‖, divided by the mean of √D σ_C, as in claim vd10.
 
-    `rows` (3, draws) holds the mismatch, ‖∇L‖ and √D σ_C.
+    L is the loss, Q holds the class frequencies, and Q̂ is the mean output. √D σ_C is the norm of the mean logit
+    gradient, as a root mean square over classes. `rows` (3, draws) holds the mismatch, ‖∇L‖ and √D σ_C.
     """
     mismatch, gradient, expected = rows
     return float(np.polyfit(mismatch, gradient, 1)[0] / expected.mean())
 
 
 def draw_gradients(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw ‖∇L‖ over the prior mismatch of each initialisation, as initialised and with the mismatch removed.
+    """Draw ‖∇L‖ of each initialisation over the prior mismatch, as initialised and with the mismatch removed.
 
-    Lines show the regression over the points as initialised, if there are enough, and the theory.
+    The prior mismatch is the distance between mean output and class frequencies; `data` holds both variables of each
+    draw. Lines show the regression over the points as initialised, if there are enough, and the theory.
     """
     x, y = data["prior_mismatch"].values, data["gradient_norm"].values
     forced = data["forced_gradient_norm"]

@@ -25,8 +25,9 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 def shown(study: xr.Dataset) -> xr.Dataset:
     """Means over draws of κ, of Tr(G)/√(‖G‖_F² + ‖H′‖_F²), and of log10 of norms and of ratios ‖G‖/‖H′‖.
 
-    {name}_mean, _low and _high (radius) are the mean and the ends of its simultaneous 95 % band. inner_edge and
-    outer_edge are the mean log10 α of the zone's edges; an edge is NaN unless every draw has a zone and this edge.
+    κ is Tr(H)/‖H‖_F of the Hessian H, G is its Gauss–Newton part, and H′ = H − G. {name}_mean, _low and _high (radius)
+    are the mean and the ends of its simultaneous 95 % band. inner_edge and outer_edge are the mean log10 α of the
+    zone's edges, with α the scale of the initialisation; an edge is NaN unless every draw has a zone and this edge.
     """
     here = over_scale.first_cell(over_scale.parameters_rescaled(study))
     with np.errstate(divide="ignore"):

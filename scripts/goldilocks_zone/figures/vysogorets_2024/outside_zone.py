@@ -108,7 +108,8 @@ def one_rate(study: xr.Dataset) -> xr.Dataset:
 def best_rate(study: xr.Dataset) -> xr.Dataset:
     """Mean accuracy (radius) at the best rate for each radius, with its interval, and `best_rate` (radius).
 
-    `best_rate` is the rate as it is at α = 1. At other α, the rule of the rate multiplies it by a power of α.
+    The radius is the scale α of the initialisation. `best_rate` is the rate as it is at α = 1. At other α, the rule of
+    the rate multiplies it by a power of α.
     """
     cell = curves.primary(study, "rate").isel(subspace=0)
     accuracy = training.accuracy(cell)
@@ -120,7 +121,7 @@ def best_rate(study: xr.Dataset) -> xr.Dataset:
 
 
 def curvature(study: xr.Dataset) -> xr.Dataset:
-    """Mean κ (radius) over draws at initialisation, with its interval, and the bound `null_bound`.
+    """Mean κ = Tr(H)/‖H‖ (radius) over draws at initialisation, with its interval, and the bound `null_bound`.
 
     `null_bound` is the 97.5 % point of κ of random symmetric matrices. The number of examples is EXAMPLES if the study
     has it, otherwise the study's largest.
@@ -181,7 +182,7 @@ def draw_sizes(ax: plt.Axes, data: dict[str, xr.Dataset]) -> None:
 
 
 def draw_regimes(axes: np.ndarray, data: xr.Dataset) -> list[Patch]:
-    """Tint all panels by the regime in which most draws end, at each radius; return legend entries.
+    """Tint all panels `axes` by the regime in which most draws end, at each radius; return legend entries.
 
     `data` is a result of `one_rate`. Ties have the hatchings of all tied regimes, on the tint of the first.
     """

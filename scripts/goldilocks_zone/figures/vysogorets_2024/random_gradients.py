@@ -37,9 +37,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def modelled(study: xr.Dataset) -> xr.Dataset:
-    """κ(G) (radius, draw), measured and predicted by the model of random gradients; NaN where G underflows.
+    """κ(G) (radius, draw), measured and predicted by the model of random logit gradients; NaN where G underflows.
 
-    The variables are measured, and the model's predictions for any d (finite) and for large d (large).
+    κ(G) is Tr(G)/‖G‖ of the Gauss–Newton matrix G on planes of dimension d. The variables are measured, and the model's
+    predictions for any d (finite) and for large d (large).
     """
     here = over_scale.first_cell(over_scale.parameters_rescaled(study))
     d, given = int(here["dimension"]), [here[name] for name in ("class_gradient", "example_gradient", "softmax_ratio")]
