@@ -1,6 +1,8 @@
 """Accumulators of sums over examples at several points: Hessian parts, gradients, losses and statistics of logits.
 
-A point is a parameter vector on a ray, together with a softmax temperature.
+A point is a parameter vector on a ray, together with a softmax temperature. At each point the Hessian H = G + H′ is the
+sum of its Gauss–Newton part G and of the part H′ with the second derivatives of the logits. Raw directions are those
+given for a plane; orthonormal directions are obtained from them through the Cholesky factor of their Gram matrix.
 """
 
 from collections.abc import Sequence
@@ -14,12 +16,13 @@ from goldilocks_zone.models import losses
 class Sums:
     """Sums over examples at p points: losses, their derivatives on a plane through each point, and logit statistics.
 
-    All planes have the same d directions; each point has its own softmax temperature. `factor` is the lower Cholesky
-    factor L (d, d) of the Gram matrix of the raw directions. All sums belong to the total loss. `residual`, the part H′
-    (p, d, d) of the Hessian, refers to raw directions; `gauss_newton` (p, d, d), `gradient` (p, d) and `traces` (p, d)
-    refer to orthonormal directions. The caller itself adds to `residual` and `radial_derivative` (p,); `add` adds to
-    all other sums. If `refuse_overflow` is false, the sums at a point whose logits overflow are not finite; other
-    points are unaffected.
+    All planes have the same d directions; each point has its own entry of `temperatures`. `factor` is the lower
+    Cholesky factor L (d, d) of the Gram matrix of the raw directions. All sums belong to the total loss. `residual`,
+    which is H′ (p, d, d), refers to raw directions. The following refer to orthonormal directions: `gauss_newton`,
+    which is G (p, d, d); `gradient` (p, d); `traces` and `squares` (p, d), the traces of each example's G on the first
+    1 … d directions and the squares of these traces. The caller itself adds to `residual` and `radial_derivative` (p,);
+    `add` adds to all other sums. If `refuse_overflow` is false, the sums at a point whose logits overflow are not
+    finite; other points are unaffected.
     """
 
     def __init__(self, factor: Tensor, loss: losses.Loss, temperatures: Sequence[float], refuse_overflow: bool = True):
@@ -40,14 +43,14 @@ class Sums:
     def residuals(self, outputs: Tensor, labels: Tensor, points: slice | list[int] = slice(None)) -> Tensor:
         """Derivatives (p, n, k) of the total losses with respect to logits / temperature.
 
-        `outputs` (p, n, k) are the logits at the p chosen `points`.
+        `outputs` (p, n, k) are the logits at those p points that the indices `points` select.
         """
         return self.loss.gradient(outputs / self.temperatures[points], labels)
 
     def adjoints(self, outputs: Tensor, labels: Tensor, points: slice = slice(None)) -> Tensor:
         """Derivatives (p, n, k) of the total losses with respect to the logits.
 
-        `outputs` (p, n, k) are the logits at the p chosen `points`.
+        `outputs` (p, n, k) are the logits at those p points that the indices `points` select.
         """
         return self.residuals(outputs, labels, points) / self.temperatures[points]
 
@@ -110,7 +113,10 @@ class Sums:
         self.squares[points] += heights**4 * squares
 
     def _places(self, given: slice | list[int]) -> slice | Tensor:
-        """Index for the `given` points: a slice, or a tensor on the device, to which each use would copy a list."""
+        """Convert a list of point indices to a tensor on the device of the sums; return a slice unchanged.
+
+        Indexing with a list would copy it to the device each time.
+        """
         return given if isinstance(given, slice) else torch.tensor(given, device=self.factor.device)
 
     def _add_moments(
@@ -118,7 +124,8 @@ class Sums:
     ) -> None:
         """Add the moments of softmax outputs and of tangents from which `means` computes statistics.
 
-        Row `numbers[i]` of `cooled` holds logits / temperature of the i-th of the `points`.
+        Row `numbers[i]` of `cooled` (…, n, k) holds logits / temperature at the i-th of the `points`. The tangents are
+        in `parts`, as in `add`.
         """
         classes = cooled.shape[-1]
         if self._predicted is None:
@@ -145,7 +152,7 @@ class Sums:
         self.amount += self.loss.amount(labels)
 
     def means(self) -> dict[str, Tensor]:
-        """Scalar fields (p,) of `dispatch.PlaneCurvature`, by name, for the examples added so far."""
+        """Scalar fields (p,) of `dispatch.PlaneCurvature`, by their names, for the examples added so far."""
         n, (d, classes) = self._elements, self._tangents.shape[1:]
         # Off-diagonal entries are −⟨p_k p_l⟩. Minus the sum of a row of them is the diagonal entry ⟨p_k (1 − p_k)⟩,
         # without cancellation for p near 1.
@@ -172,6 +179,9 @@ class Sums:
 
 
 def orthonormalised(tangents: Tensor, factor: Tensor) -> Tensor:
-    """Tangents L⁻¹ ż (d, …) along orthonormal directions, from `tangents` ż along raw ones and `factor` L (d, d)."""
+    """Tangents L⁻¹ ż (d, …) along orthonormal directions, from `tangents` ż (d, …) along raw directions.
+
+    `factor` is the lower Cholesky factor L (d, d) of the Gram matrix of the raw directions.
+    """
     flat = tangents.double().flatten(1)
     return torch.linalg.solve_triangular(factor, flat, upper=False).view(tangents.shape).to(tangents.dtype)

@@ -1,7 +1,8 @@
 """Validation of the arguments of library functions: values are converted, or rejected with a one-sentence error.
 
 Arrays may come from torch or NumPy, with any strides, on any device, with or without gradients. Only their values
-matter; these are moved to the device of the parameters. Arrays below single precision are converted to single.
+matter; these are moved to the device of the parameters. Arrays below single precision are converted to single. `name`
+is what error messages call an argument.
 """
 
 import contextlib
@@ -80,7 +81,7 @@ def parameters(given: Array, name: str = "parameters") -> Tensor:
 
 
 def rows(given: Array, theta: Tensor, name: str = "vectors") -> Tensor:
-    """Vectors (d, D) in their own precision, on the device of θ (D,). Raises ValueError if misshapen or not finite."""
+    """Convert vectors (d, D) to a tensor on the device of θ (D,). Raises ValueError if misshapen or not finite."""
     found = _matrix(real(given, name).to(theta.device), name)
     if found.shape[1] != len(theta):
         raise ValueError(
@@ -112,7 +113,7 @@ def _matrix(rows: Rows, name: str) -> Rows:
 
 
 def refuse_other_size(theta: Tensor, network: Network, entries: int | None = None) -> None:
-    """Raise ValueError unless θ (D,), directions with `entries` columns and a module's parameters agree in size."""
+    """Raise ValueError unless θ (D,), a module and directions with `entries` columns, if given, agree in their D."""
     size = sum(each.numel() for each in network.parameters()) if isinstance(network, nn.Module) else len(theta)
     if not len(theta) == size == (size if entries is None else entries):
         beside = "" if entries is None else f" and directions of {entries} entries"
@@ -176,7 +177,7 @@ class Prepared:
             yield from inputs.split(size)
 
     def logits(self, part: str) -> Logits:
-        """Logits function of the network. Raises ValueError if autodiff cannot compute this `part` of its Hessian."""
+        """Map from θ (D,) and inputs to logits (n, k). Raises ValueError if autodiff cannot give a `part` of H."""
         logits = autodiff.function(self.network)
         if not self._labelled:
             # Without a loss, an axis of tokens cannot be told from one of classes, so outputs must be logits (n, k).
@@ -186,7 +187,7 @@ class Prepared:
 
 
 def prepared(problem: Problem, point: Array, *, labelled: bool = True) -> Prepared:
-    """Prepare a problem at a `point` (D,), with floating-point inputs and labels in the precision of the point."""
+    """The problem at a `point` (D,), with floating-point arrays in the precision of the point; see `Prepared`."""
     known, theta = network(problem.network), parameters(point)
     refuse_other_size(theta, known)
     return Prepared(problem, known, theta, theta.dtype, labelled)
@@ -228,7 +229,7 @@ def _examples(
 
 
 def _classes(labels: Labels, examples: int, shape: Sequence[int], loss: losses.Loss) -> Tensor:
-    """Labels (n, …) for outputs (n, *shape): class indices, or class probabilities for losses that accept them."""
+    """Labels (n, …) of n `examples` with outputs (n, *shape): class numbers, or probabilities if `loss` takes them."""
     given, leading = _labels(labels, examples), getattr(loss, "class_axis", -1) == 1
     if isinstance(loss, losses.CrossEntropy) and given.is_floating_point() and given.shape[1:] == shape:
         if not (torch.isfinite(given) & (given >= 0)).all():
@@ -247,7 +248,7 @@ def _classes(labels: Labels, examples: int, shape: Sequence[int], loss: losses.L
 
 
 def in_precision(inputs: Tensor, dtype: torch.dtype) -> Tensor:
-    """Convert inputs to a precision; leave integers unchanged."""
+    """Convert floating-point `inputs` to `dtype`; leave integers unchanged."""
     return inputs.to(dtype) if inputs.is_floating_point() else inputs
 
 
@@ -303,9 +304,9 @@ def _labels(given: Labels, examples: int) -> Tensor:
 
 
 def classes(labels: Labels, examples: int, count: int, ignored: int | None = None) -> Tensor:
-    """Labels (n,) of `count` classes, as int64.
+    """Class numbers (n,) of n `examples`, as int64.
 
-    Raises ValueError unless there is one integer for each example, within range or equal to `ignored`.
+    Raises ValueError unless there is one integer for each example, from 0 to `count` − 1 or equal to `ignored`.
     """
     given = _labels(labels, examples)
     if given.ndim != 1:
@@ -331,7 +332,7 @@ def classes(labels: Labels, examples: int, count: int, ignored: int | None = Non
 
 
 def counts(given: Sequence[int] | None, available: int) -> list[int]:
-    """Numbers n of leading examples to average over (default: all). Raises ValueError unless 1 ≤ n ≤ `available`."""
+    """Numbers n of first examples to average over (default: all). Raises ValueError unless 1 ≤ each n ≤ `available`."""
     found = [available] if given is None else given
     if isinstance(found, Integral) or not all(isinstance(each, Integral) for each in found):
         raise ValueError(
@@ -388,7 +389,7 @@ def _refuse_not_finite(found: Tensor, name: str) -> None:
 
 
 def of_rows(products: Callable[[Tensor], Tensor], theta: Tensor) -> Callable[[Array], Array]:
-    """Wrap the map `products` to validate its vectors (d, D); NumPy vectors give NumPy products in double precision."""
+    """Map `products`, with its vectors (d, D) validated and in the precision of θ; NumPy arrays give NumPy doubles."""
 
     @kernels.differentiating
     def checked(vectors: Array) -> Array:

@@ -41,9 +41,9 @@ def function(network: nn.Module | Logits) -> Logits:
 def hessian_products(problem: Problem, parameters: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     """Map from directions (d, D) to a pair: products (d, D) with the Hessian of the total loss, and logit tangents.
 
-    The tangents have the shape (d, n, k). The network of the problem must be a logits function, and its examples must
-    be one batch. Like the other maps in this module, this one raises ValueError if torch cannot differentiate the
-    network.
+    The tangents (d, n, k) are the derivatives of the logits along the directions. Both are taken at `parameters` (D,).
+    The network of the problem must be a logits function, and its examples must be one batch. Like the other maps in
+    this module, this one raises ValueError if torch cannot differentiate the network.
     """
 
     def objective(theta):
@@ -62,9 +62,10 @@ def hessian_products(problem: Problem, parameters: Tensor) -> Callable[[Tensor],
 def products(problem: Problem, parameters: Tensor, part: str) -> Callable[[Tensor], Tensor]:
     """Map from directions (d, D) to products (d, D) with a `part` of the Hessian of the total loss.
 
-    `part` is `hessian` for all of it, `gauss_newton` for G or `residual` for H′. The map keeps the autograd graph of a
-    first derivative. Each direction takes one backward pass through this graph, or two for G; on a GPU, all directions
-    share a pass. If torch cannot do the second backward pass, the map uses forward over reverse mode.
+    The Hessian H is taken at `parameters` (D,). `part` is `hessian` for the whole H, `gauss_newton` for its
+    Gauss–Newton part G or `residual` for H′ = H − G. The map keeps the autograd graph of a first derivative. Each
+    direction takes one backward pass through this graph, or two for G; on a GPU, all directions share a pass. If torch
+    cannot do the second backward pass, the map uses forward over reverse mode.
     """
     backward = cache(lambda: _twice_backward(problem, parameters, part))
     return _first_that_works(lambda directions: backward()(directions), products_forward(problem, parameters, part))
@@ -88,9 +89,10 @@ def _twice_backward(problem: Problem, parameters: Tensor, part: str) -> Callable
 
 
 def products_forward(problem: Problem, parameters: Tensor, part: str) -> Callable[[Tensor], Tensor]:
-    """Map from directions (d, D) to products (d, D), like that of `products`, by forward over reverse mode.
+    """Map from directions (d, D) to products (d, D), computed by forward over reverse mode.
 
-    This mode also differentiates computations that reverse mode leaves out.
+    The products and the arguments are those of `products`. This mode also differentiates computations that reverse
+    mode leaves out.
     """
     if part == "residual":
         whole, gauss_newton = (products_forward(problem, parameters, each) for each in ("hessian", "gauss_newton"))
@@ -126,7 +128,7 @@ def radial_derivative(problem: Problem, parameters: Tensor) -> float:
 
 
 def tangents(logits: Logits, parameters: Tensor, inputs: Tensor) -> Callable[[Tensor], Tensor]:
-    """Map from a direction (D,) to the derivative (n, k) of the logits along it."""
+    """Map from a direction (D,) to the derivative (n, k), along it, of the logits of `inputs` at `parameters` (D,)."""
 
     def backward_twice(direction):
         theta = parameters.detach().requires_grad_()
@@ -141,7 +143,7 @@ def _along(function: Callable, parameters: Tensor) -> Callable:
 
 
 def jacobian(logits: Logits, parameters: Tensor, inputs: Tensor) -> Tensor:
-    """Jacobian (n, k, D) of the logits with respect to the parameters."""
+    """Jacobian (n, k, D) of the logits of `inputs` (n, …) with respect to the parameters, at `parameters` (D,)."""
     theta = parameters.detach().requires_grad_()
     outputs = logits(theta, inputs)
     seeds = torch.eye(outputs.numel(), dtype=outputs.dtype, device=outputs.device).view(-1, *outputs.shape)
@@ -172,9 +174,10 @@ def pulled(
 
 
 def _pushed(theta: Tensor, outputs: Tensor) -> Callable[[Tensor], Tensor]:
-    """Map from directions v (d, D) to derivatives J v (d, n, k) of the outputs along them.
+    """Map from directions v (d, D) to derivatives J v (d, n, k) of the `outputs` along them.
 
-    As ⟨Jᵀu, v⟩ is linear in u, its gradient with respect to u is J v: two backward passes replace forward mode.
+    J is the Jacobian of `outputs` (n, k), which have an autograd graph, with respect to `theta` (D,). As ⟨Jᵀu, v⟩ is
+    linear in u, its gradient with respect to u is J v: two backward passes replace forward mode.
     """
     u = torch.zeros_like(outputs, requires_grad=True)
     pulled = _differentiable(outputs, theta, u)
@@ -182,9 +185,10 @@ def _pushed(theta: Tensor, outputs: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def _differentiable(outputs: Tensor, inputs: Tensor, cotangent: Tensor | None = None) -> Tensor:
-    """Derivative of ⟨outputs, cotangent⟩ with respect to the inputs, which can be differentiated again.
+    """Derivative of ⟨outputs, cotangent⟩ with respect to the inputs, with an autograd graph for the next derivative.
 
-    Raises ValueError if the derivative passes through a function that is differentiable only once.
+    `cotangent` is None if `outputs` is a single number. Raises ValueError if the derivative passes through a function
+    that is differentiable only once.
     """
     (found,) = torch.autograd.grad(outputs, inputs, cotangent, create_graph=True, materialize_grads=True)
     if passes(found, "torch::autograd::Error"):
@@ -196,7 +200,7 @@ def _differentiable(outputs: Tensor, inputs: Tensor, cotangent: Tensor | None = 
 
 
 def passes(outputs: Tensor, name: str) -> bool:
-    """Whether the autograd graph of a tensor has a node with this name."""
+    """Whether the autograd graph of the tensor `outputs` has a node called `name`."""
     seen, left = set(), [outputs.grad_fn]
     while left:
         node = left.pop()
@@ -210,7 +214,10 @@ def passes(outputs: Tensor, name: str) -> bool:
 
 
 def derivative(outputs: Tensor, inputs: Tensor, cotangent: Tensor | None) -> Tensor:
-    """Derivative of ⟨outputs, cotangent⟩ with respect to the inputs; zero if the outputs do not depend on them."""
+    """Derivative of ⟨outputs, cotangent⟩ with respect to the inputs; zero if the outputs do not depend on them.
+
+    `cotangent` is None if `outputs` is a single number. The autograd graph of the outputs is kept.
+    """
     if not outputs.requires_grad:
         return torch.zeros_like(inputs)
     (found,) = torch.autograd.grad(outputs, inputs, cotangent, retain_graph=True, materialize_grads=True)
@@ -271,7 +278,8 @@ def said(error: Exception) -> str:
 def refuse_unfit_logits(logits: Logits, parameters: Tensor, inputs: Tensor, part: str = "hessian") -> None:
     """Raise ValueError if automatic differentiation would not give a correct `part` of the Hessian.
 
-    The reasons are those of `refuse_random` and `refuse_unfit_derivatives`.
+    The reasons are those of `refuse_random` and `refuse_unfit_derivatives`. The tests are made at `parameters` (D,), on
+    a few of the `inputs` (n, …).
     """
     refuse_random(logits, parameters, inputs)
     refuse_unfit_derivatives(logits, parameters, inputs, part)
@@ -280,7 +288,8 @@ def refuse_unfit_logits(logits: Logits, parameters: Tensor, inputs: Tensor, part
 def refuse_unfit_derivatives(logits: Logits, parameters: Tensor, inputs: Tensor, part: str = "hessian") -> None:
     """Raise ValueError if the logits of an example depend on other examples, or if derivatives are unfit.
 
-    Derivatives are unfit if the logits do not depend on the parameters, or if a `part` of the Hessian is not symmetric.
+    Derivatives are unfit if the logits do not depend on the parameters, or if a `part` of the Hessian, named as in
+    `products`, is not symmetric. The tests are made at `parameters` (D,), on a few of the `inputs` (n, …).
     """
     _refuse_mixing(logits, parameters, inputs)
     _refuse_asymmetric_products(logits, parameters, inputs, part)
@@ -299,7 +308,7 @@ def _refuse_mixing(logits: Logits, parameters: Tensor, inputs: Tensor) -> None:
 
 
 def refuse_random(logits: Logits, parameters: Tensor, inputs: Tensor) -> None:
-    """Raise ValueError if logits differ between calls, or if computing them draws random numbers."""
+    """Raise ValueError if the logits of the first input differ between calls, or their computation is random."""
     generator = torch.cuda if parameters.is_cuda else torch
     states, found = [generator.get_rng_state()], []
     for _ in range(CALLS):
@@ -326,12 +335,12 @@ def refuse_asymmetric(matrix: Tensor, size: float = 0.0) -> None:
 
 
 def _refuse_asymmetric_products(logits: Logits, parameters: Tensor, inputs: Tensor, part: str) -> None:
-    """Raise ValueError if products with a `part` A of the Hessian are asymmetric, or logits ignore the parameters.
+    """Raise ValueError if a `part` A of the Hessian is not symmetric, or if the logits do not depend on the parameters.
 
     Symmetry is checked on a few inputs, and only if reverse mode misses some computation. The check compares ⟨u, Av⟩
-    with ⟨v, Au⟩ for v ∝ Au, which maximises ⟨v, Au⟩. The vector u has random entries in one piece of the parameters and
-    zeros elsewhere; all pieces take a turn, as errors in one may be small relative to the others. The loss is the
-    squared error, which does not saturate.
+    with ⟨v, Au⟩ for v ∝ Au, which maximises ⟨v, Au⟩. The vector u has random entries in one of PIECES slices of the
+    parameter vector and zeros elsewhere; all slices take a turn, as the error in one slice may be small relative to the
+    whole matrix. The loss is the squared error, which does not saturate.
     """
     some, point = networks.few(inputs, EXAMPLES), parameters.detach().requires_grad_()
     with _Watch() as watch:

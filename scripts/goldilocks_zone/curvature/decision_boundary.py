@@ -28,7 +28,7 @@ RELATIVE_ZERO = 1e-13  # eigenvalues of G below this share of the largest count 
 
 @dataclass(frozen=True)
 class Dual:
-    """All eigenpairs of G with non-zero eigenvalues, and the logit gradients of the n examples that define G."""
+    """All eigenpairs of G with non-zero eigenvalues, `pairs`, and the logit `gradients` of the n examples, J."""
 
     gradients: LogitGradients
     pairs: GaussNewton
@@ -42,9 +42,9 @@ class Dual:
 def dual(gradients: LogitGradients, factor: Factor, kernel: Tensor | None = None) -> Dual:
     """Eigenpairs of G = J S Jᵀ/n, with S = R Rᵀ, from those of the matrix Rᵀ JᵀJ R/n (n r, n r).
 
-    S is the second derivative of the loss with respect to the logits. `factor` is R, whose `reduced` form has r columns
-    per example. `kernel` is JᵀJ (n, k, n, k), if already known. Eigenvalues that are zero up to rounding are left out,
-    so that there may be no eigenpairs if the softmax is saturated.
+    S is the second derivative of the loss with respect to the logits. `gradients` hold J. `factor` is R, whose
+    `reduced` form has r columns per example. `kernel` is JᵀJ (n, k, n, k), if already known. Eigenvalues that are zero
+    up to rounding are left out, so that there may be no eigenpairs if the softmax is saturated.
     """
     roots = logit_gradients.fitting(factor.reduced(), gradients)
     kernel = gradients.products(gradients) if kernel is None else kernel
@@ -58,12 +58,12 @@ def dual(gradients: LogitGradients, factor: Factor, kernel: Tensor | None = None
 
 
 def predicted_loss_weights(logits: Tensor) -> Tensor:
-    """Weights (n, k) with which logit gradients J_k combine to g, up to a positive factor for each example.
+    """Weights w (n, k) for which Σ_k w_k J_k is a positive multiple of the gradient g at each of n examples.
 
-    g is the gradient of the loss whose label is the predicted class, and the weights are proportional to p − ŷ, where p
-    is the softmax of `logits` (n, k) and ŷ is one-hot. Each row is divided by its largest magnitude 1 − p_ŷ, so that
-    the predicted class has the weight −1. This is accurate even if p_ŷ rounds to 1, because 1 − p_ŷ is computed as the
-    sum of p over the other classes.
+    J_k is the gradient of logit k, and g that of the cross-entropy with the predicted class as label. The weights are
+    proportional to p − ŷ, where p is the softmax of `logits` (n, k) and ŷ is one-hot. Each row is divided by its
+    largest magnitude 1 − p_ŷ, so that the predicted class has the weight −1. This is accurate even if p_ŷ rounds to 1,
+    because 1 − p_ŷ is computed as the sum of p over the other classes.
     """
     logits = logits.double()
     predicted = logits.argmax(1, keepdim=True)
@@ -91,9 +91,10 @@ def differences(classes: Tensor, count: int) -> Tensor:
 
 
 def normals(problem: Problem, parameters: Tensor, crossings: Crossings) -> LogitGradients:
-    """Unit normals u of the decision boundary, in parameter space, at b `crossings`.
+    """Unit normals u of the decision boundary, in parameter space, at b `crossings`: one gradient per crossing.
 
-    u is J_k − J_l scaled to unit length, for the two classes k and l of each crossing.
+    u is J_k − J_l at `parameters` (D,), scaled to unit length, for the two classes k and l of each crossing. Only the
+    network of the problem is used, not its examples.
     """
     gradients = logit_gradients.of(Problem(problem.network, crossings.points), parameters)
     return unit(gradients, differences(crossings.classes, gradients.classes))
@@ -111,8 +112,9 @@ def predicted_loss(gradients: LogitGradients, logits: Tensor) -> LogitGradients:
 def with_vectors(problem: Problem, parameters: Tensor, vectors: Tensor, weights: Tensor) -> np.ndarray:
     """Scalar products (n, m) of `vectors` (m, D) with unit combinations of logit gradients at n examples.
 
-    The combinations are Σ_k w_k J_k for `weights` w (n, k), scaled to unit length. The products are zero for an example
-    with Σ_k w_k J_k = 0.
+    The examples are those of the problem. The combinations are Σ_k w_k J_k for `weights` w (n, k), scaled to unit
+    length; J_k is the gradient of logit k at `parameters` (D,). The products are zero for an example with
+    Σ_k w_k J_k = 0.
     """
     lengths = logit_gradients.of(problem, parameters).combined(weights).own().view(-1, 1).sqrt()
     along = (logit_gradients.pushed(problem, parameters, vectors) * weights).sum(2)
@@ -131,10 +133,11 @@ class Explicit:
 
 
 def explicit(problem: Problem, parameters: Tensor, logits: Tensor, memory_mib: float | None = None) -> Explicit:
-    """All eigenvalues of the Hessian, and scalar products of its eigenvectors with g/|g| at all examples.
+    """All eigenvalues of the Hessian at `parameters` (D,), and scalar products of its eigenvectors with g/|g|.
 
     g is the gradient of the loss of one example with the predicted class as label, which follows from `logits` (n, k).
     The Hessian (D, D) is formed in the precision of the parameters, which is feasible for a few thousand parameters.
+    `memory_mib` is as in `hessian.hessian_products`.
     """
     identity = torch.eye(len(parameters), dtype=parameters.dtype, device=parameters.device)
     matrix = hessian.hessian_vector_products(problem, parameters, identity, memory_mib=memory_mib)

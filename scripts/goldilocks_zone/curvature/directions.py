@@ -1,4 +1,7 @@
-"""Directions in parameter space, prepared for products with the layers of a chain."""
+"""Directions in parameter space, prepared for products with the layers of a chain.
+
+A chain is a network as a tuple of layers (`models.chains`).
+"""
 
 import functools
 import math
@@ -19,7 +22,8 @@ from goldilocks_zone.subspaces import planes
 class Directions:
     """Directions (d, D) in parameter space, with sparse forms of their entries in layers where few are non-zero.
 
-    Ẇ denotes the entries of a direction in the weights of a layer. A place is a slice of the parameter vector.
+    Ẇ denotes the entries of a direction in the weights of a layer, (o, i) for a dense one. A place is a slice of the
+    parameter vector.
     """
 
     def __init__(self, given: Rows, chain: tuple, sparse: scipy.sparse.csr_array | None = None):
@@ -72,7 +76,7 @@ class Directions:
         return self._moves[place.start, place.stop]
 
     def entries(self, layer: Affine) -> int:
-        """Number of non-zero entries in Ẇ of a sparse layer, summed over all directions."""
+        """Number of non-zero entries of Ẇ, summed over all directions, in a `layer` for which `is_sparse` is true."""
         return len(self._sparse[layer.weight.start][1])
 
     def is_sparse(self, layer: Affine) -> bool:
@@ -80,18 +84,18 @@ class Directions:
         return layer.weight.start in self._sparse
 
     def sparse_rows(self, layer: Affine) -> Tensor:
-        """Ẇ of all directions as one sparse matrix (d · o, i)."""
+        """Ẇ of all directions as one sparse matrix (d · o, i), for a `layer` for which `is_sparse` is true."""
         return self._once(layer, "rows", lambda: self._matrix(layer, 0))
 
     def sparse_columns(self, layer: Affine) -> Tensor:
-        """Ẇᵀ of all directions as one sparse matrix (d · i, o)."""
+        """Ẇᵀ of all directions as one sparse matrix (d · i, o), for a `layer` for which `is_sparse` is true."""
         return self._once(layer, "columns", lambda: self._matrix(layer, 1))
 
     def filled(self, layer: Affine, axis: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Rows with non-zero entries of Ẇ (o, i) for `axis` 0, or of Ẇᵀ for `axis` 1, from all directions.
+        """Those rows of Ẇ (o, i) for `axis` 0, or of Ẇᵀ (i, o) for `axis` 1, that have non-zero entries.
 
-        Returns, for these m rows, the indices (m,) of their directions, their row indices (m,) in Ẇ or Ẇᵀ, and the rows
-        themselves as one sparse matrix (m, …).
+        Returns, for the m such rows of all directions, the indices (m,) of their directions, their row indices (m,) in
+        Ẇ or Ẇᵀ, and the rows themselves as one sparse matrix (m, …). `is_sparse` must be true for the `layer`.
         """
 
         def made():
@@ -113,10 +117,10 @@ class Directions:
         return _csr(starts, places[1 - axis][order], values[order], size)
 
     def by_input(self, layer: Affine) -> dict[int, tuple[Tensor, Tensor]]:
-        """Non-zero entries of Ẇ in all directions, by input i of the layer.
+        """Non-zero entries of Ẇ in all directions, by input i of a `layer` for which `is_sparse` is true.
 
-        Returns a dictionary from i to the m outputs (m,) for which some direction has an entry, and the values (d, m)
-        of these entries. Inputs without entries are omitted.
+        Returns a dictionary from i to the numbers (m,) of the m outputs for which some direction has an entry at input
+        i, and the values (d, m) of these entries. Inputs without entries are omitted.
         """
 
         def made():
@@ -132,7 +136,7 @@ class Directions:
         return self._once(layer, "inputs", made)
 
     def stacked(self, layer: Affine) -> Tensor:
-        """Ẇ of all directions as one contiguous tensor (o, d, i)."""
+        """Ẇ of all directions in a dense `layer`, as one contiguous tensor (o, d, i)."""
         return self._once(layer, "stacked", lambda: self.weights(layer).transpose(0, 1).contiguous())
 
     def _once(self, layer: Affine, name: str, make: Callable) -> object:
@@ -143,7 +147,7 @@ class Directions:
 
 
 class _Rows(Directions):
-    """The directions `start` up to `stop`, which is excluded, of other `Directions`, whose memory they share."""
+    """The directions `start` up to `stop`, which is excluded, of `whole`; both share the memory of the entries."""
 
     def __init__(self, whole: Directions, start: int, stop: int):
         # Do not reference `whole`, which caches its rows: the reference cycle would delay freeing both.

@@ -40,11 +40,13 @@ Form = tuple | Traced | None  # a network as a chain of layers, as a graph, or a
 class PlaneCurvature:
     """Second-order expansion of the mean loss over n examples on a plane of d orthonormal directions.
 
-    gauss_newton, residual: the parts G and H′ of the Hessian, shape (d, d). gradient: the gradient in the plane, shape
-    (d,). effective_examples: the effective number (Σt)²/Σt² of examples, where t is the trace of an example's G on the
-    first 1 … d directions, shape (d,); NaN if the loss couples examples. loss: mean over examples, in nats for
-    cross-entropy. logits_std: standard deviation (k − 1 degrees of freedom) of an example's k logits, as a root mean
-    square over examples. radial_derivative: ⟨∇L, θ⟩. zero_logits: share of the logits that are exactly zero.
+    gauss_newton: the Gauss–Newton part G of the Hessian H = G + H′, shape (d, d). residual: H′, with the second
+    derivatives of the logits, shape (d, d). gradient: the gradient in the plane, shape (d,). effective_examples: the
+    effective number (Σt)²/Σt² of examples, where t is the trace of an example's G on the first 1 … d directions, shape
+    (d,); NaN if the loss couples examples. loss: mean over examples, in nats for cross-entropy. logits_std: standard
+    deviation (k − 1 degrees of freedom) of an example's k logits, as a root mean square over examples.
+    radial_derivative: ⟨∇L, θ⟩ of the mean loss L at the point θ. zero_logits: share of the logits that are exactly
+    zero.
 
     The next three fields use the softmax output p at the temperature of the point, its mean Q̂ over examples, and the
     class frequencies Q of the examples (Vysogorets et al. 2024). entropy: mean entropy of p over examples, in nats.
@@ -146,11 +148,11 @@ def prepared(directions: Rows, path: str, device: torch.device) -> tuple[Rows, s
 def averages_over(
     counts: Sequence[int], batches: arguments.Prepared, begin: Callable[[], tuple[Sums, Callable]]
 ) -> dict[int, list[PlaneCurvature | None]]:
-    """Curvature at each point, averaged over the first n examples, for each n in `counts`.
+    """Curvature at each point, averaged over the first n examples of `batches`, for each n in `counts`.
 
-    Returns a dictionary from n to a list over points. `begin` returns empty sums, and a function that adds the inputs
-    and labels of some examples to them. If averages are not finite, their entry in the list is None; ValueError is
-    raised instead if `refuse_overflow` of the sums is true.
+    Returns a dictionary from n to a list over points. `begin` returns empty sums over all points, and a function that
+    takes the inputs and labels of some examples and adds these examples to the sums. If averages at a point are not
+    finite, the list has None there; ValueError is raised instead if `refuse_overflow` of the sums is true.
     """
     left, found, (total, add) = sorted(set(counts)), {}, begin()
     for inputs, labels in batches:
@@ -192,10 +194,10 @@ def adder(path: str, ray: Ray, inputs: Tensor, total: Sums, memory_mib: float) -
 
 
 def _automatic_adder(ray: Ray, inputs: Tensor, total: Sums, memory_mib: float) -> Callable[[Tensor, Tensor], None]:
-    """Function that adds examples to the sums `total`, like `adder`, by automatic differentiation.
+    """Function that takes inputs and labels, and adds them to the sums `total` by automatic differentiation.
 
-    It computes in the precision of the directions. Raises ValueError if automatic differentiation would give no correct
-    Hessian of the network.
+    The arguments are those of `adder`. The function computes in the precision of the directions. Raises ValueError if
+    automatic differentiation would give no correct Hessian of the network.
     """
     logits, theta, dtype = ray.network, ray.theta, ray.directions.dtype
     inputs = arguments.in_precision(inputs, dtype)
@@ -242,7 +244,8 @@ def _add_point(problem: Problem, theta: Tensor, directions: Tensor, step: int, t
 def chunks(loss: losses.Loss, inputs: Tensor, labels: Tensor, fitting: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Split examples into pairs (inputs, labels) of at most `fitting` examples, for automatic differentiation.
 
-    On a CPU, a chunk also has at most EXAMPLES_PER_CHUNK examples. All stay together if the loss couples examples.
+    On a CPU, a chunk also has at most EXAMPLES_PER_CHUNK examples. All examples stay in one chunk if the `loss` couples
+    them.
     """
     most = fitting if inputs.is_cuda else min(fitting, tangents.EXAMPLES_PER_CHUNK)
     step = len(inputs) if loss.couples_examples else most

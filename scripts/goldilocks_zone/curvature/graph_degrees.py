@@ -1,6 +1,6 @@
 """Degrees of homogeneity, in the scale of the parameters, of the values in a graph of operations.
 
-A value v of degree k satisfies v(α θ) = α^k v(θ) for all α > 0. Parameters have degree 1, inputs and constants 0.
+A value v of degree w satisfies v(α θ) = α^w v(θ) for all α > 0. Parameters have degree 1, inputs and constants 0.
 Products add degrees, and sums need equal degrees. Functions that are not homogeneous need arguments of degree 0, such
 as the outputs of normalisations.
 
@@ -8,6 +8,9 @@ Zeros have any degree: zero constants, and pieces of the parameters that are zer
 be treated as scaled by α^w instead of α. Derivatives with respect to it then scale like those with respect to a
 parameter of degree w. The degrees of zeros are unknowns, and all other degrees are linear functions of them. The
 conditions of all operations are linear equations for the unknowns, which are solved in exact arithmetic.
+
+A rule, such as `_sum`, takes the inference `infer` and the arguments of one kind of torch operation. It returns the
+degree of the operation's result, and raises _Inhomogeneous if degrees that must be equal cannot be.
 """
 
 import itertools
@@ -48,7 +51,7 @@ class _Inhomogeneous(Exception):
 
 
 def of(graph: Graph, theta: Tensor) -> Degrees | None:
-    """Infer the degrees in a graph at parameters θ (D,); None if some cannot be inferred."""
+    """Infer the degrees in a graph at parameters θ (D,); None if some value has no degree."""
     try:
         return _Inference(graph, theta).found()
     except _Inhomogeneous:
@@ -106,7 +109,7 @@ class _Inference:
         return first
 
     def none(self, *arguments: object) -> None:
-        """Require degree 0 of all tensors among the arguments. Raises _Inhomogeneous if they cannot have it."""
+        """Require degree 0 of all tensors among the `arguments`. Raises _Inhomogeneous if they cannot have degree 0."""
         for each in pytree.tree_leaves(arguments):
             if isinstance(each, Reference):
                 self.equal(self.of(each), {})
@@ -151,7 +154,7 @@ class _Inference:
 
 
 def added(first: Degree, second: Degree, factor: Number = 1) -> Degree:
-    """Degree first + factor · second."""
+    """Sum `first` + `factor` · `second` of two degrees, coefficient by coefficient."""
     found = dict(first)
     for unknown, each in second.items():
         found[unknown] = found.get(unknown, Fraction(0)) + factor * each
@@ -159,7 +162,7 @@ def added(first: Degree, second: Degree, factor: Number = 1) -> Degree:
 
 
 def scaled(degree: Degree, factor: Number) -> Degree:
-    """Degree factor · degree."""
+    """Product `factor` · `degree`, coefficient by coefficient."""
     return added({}, degree, factor)
 
 
@@ -191,19 +194,22 @@ def _same(infer: _Inference, first: object, *others: object, **options: object) 
 
 
 def _converted(infer: _Inference, first: object, **options: object) -> Degree:
-    """Degree of a tensor converted to another type; any type but double precision rounds, and needs degree 0."""
+    """Degree of a tensor converted to another type.
+
+    A conversion to any type but double precision rounds, so that the tensor needs degree 0.
+    """
     if options.get("dtype") not in (None, torch.float64):
         infer.none(first)
     return infer.of(first)
 
 
 def _norm(infer: _Inference, first: object, order: Number = 2, *others: object, **options: object) -> Degree:
-    """Degree of a norm; a norm of order 0 counts entries and has degree 0."""
+    """Degree of the norm of a tensor: that of the tensor, or 0 for `order` 0, which counts non-zero entries."""
     return infer.of(first) if order else {}
 
 
 def _chosen(infer: _Inference, first: object, *others: object, **options: object) -> tuple[Degree, Degree]:
-    """Degrees of entries selected from the first argument, and of their indices."""
+    """Degrees of the two results of an operation that selects entries of `first`: the entries and their indices."""
     return _same(infer, first, *others, **options), {}
 
 
@@ -213,7 +219,7 @@ def _alike(infer: _Inference, first: object, *others: object, **options: object)
 
 
 def _sum(infer: _Inference, first: object, second: object, alpha: object = 1) -> Degree:
-    """Degree of a ± b, whose degrees must be equal."""
+    """Degree of `first` ± `alpha` · `second`, whose degrees must be equal."""
     return infer.equal(infer.of(first), infer.of(second))
 
 
@@ -229,12 +235,12 @@ def _fixed(infer: _Inference, *arguments: object, **options: object) -> Degree:
 
 
 def _filled(infer: _Inference, like: object, *arguments: object, **options: object) -> Degree:
-    """New unknown degree of a tensor of zeros."""
+    """Degree of a new tensor of zeros, which is a new unknown."""
     return infer.any()
 
 
 def _full(infer: _Inference, like: object, *arguments: object, **options: object) -> Degree:
-    """Degree of a tensor filled with a constant, the last argument."""
+    """Degree of a tensor filled with a constant, which is the last of the `arguments`."""
     return infer.of(arguments[-1])
 
 
@@ -265,7 +271,7 @@ def _any_power(infer: _Inference, first: object, exponent: object) -> Degree:
 
 
 def _convolution(infer: _Inference, image: object, weight: object, bias: object, *options: object) -> Degree:
-    """Degree of W ∗ a + b, where both terms must have equal degrees."""
+    """Degree of W ∗ a + b for an `image` a, a `weight` W and a `bias` b; both terms must have equal degrees."""
     found = added(infer.of(image), infer.of(weight))
     return found if bias is None else infer.equal(found, infer.of(bias))
 
@@ -294,19 +300,19 @@ def _masked(infer: _Inference, first: object, mask: object, value: object) -> De
 
 
 def _scattered(infer: _Inference, first: object, second: object, *others: object, **options: object) -> Degree:
-    """Degree of a tensor with a slice replaced by another tensor, which must have the same degree."""
+    """Degree of the tensor `first` with a slice replaced by the tensor `second`, which must have the same degree."""
     infer.none(others, options)
     return infer.equal(infer.of(first), infer.of(second))
 
 
 def _put(infer: _Inference, first: object, places: object, values: object, accumulate: bool = False) -> Degree:
-    """Degree of a tensor with `values` put or added at some places; the values must have the same degree."""
+    """Degree of the tensor `first` with `values` put or added at some `places`; both must have the same degree."""
     infer.none(places)
     return infer.equal(infer.of(first), infer.of(values))
 
 
 def _bounded(infer: _Inference, first: object, low: object = None, high: object = None) -> Degree:
-    """Degree of a tensor clamped between bounds, which must have the same degree."""
+    """Degree of the tensor `first` clamped between `low` and `high`, which must have the same degree."""
     return _alike(infer, first, low, high)
 
 

@@ -1,4 +1,7 @@
-"""Rules for elementwise operations of a graph, and for softmax, which is elementwise apart from sums over one axis."""
+"""Rules for elementwise operations of a graph, and for softmax, which is elementwise apart from sums over one axis.
+
+`graph_points.Rule` says what the methods of a rule take and return.
+"""
 
 from collections.abc import Sequence
 
@@ -24,11 +27,11 @@ class Pointwise:
     owns = True
 
     def bends(self, operation: Operation, moving: set[int]) -> bool:
-        """Whether the operation is not piecewise linear."""
+        """Whether the operation has a second derivative, as it is not piecewise linear."""
         return operation.target not in PIECEWISE
 
     def push(self, operation: Operation, point: Point) -> Tensor | None:
-        """Tangent Σ ∂f/∂a ȧ, summed over the arguments a; None if no argument has a tangent."""
+        """Tangents Σ ∂f/∂a ȧ (d, …) of the result, summed over the arguments a; None if no argument has tangents."""
         slopes, _ = point.once(operation.number, lambda: _derivatives(operation, point))
         total = None
         for i, slope in slopes.items():
@@ -77,10 +80,11 @@ def _weighted(operation: Operation, point: Point, bend: Tensor, a: Tensor | None
 
 
 def _derivatives(operation: Operation, point: Point) -> tuple[dict[int, Tensor], dict[tuple[int, int], Tensor]]:
-    """First derivatives of an elementwise operation by argument, and second derivatives by pair of arguments.
+    """First and second derivatives of an elementwise operation at a point, with respect to its arguments.
 
-    The keys of the two dictionaries are positions of arguments. Derivatives broadcast to the shape of the result.
-    Second derivatives that vanish are left out.
+    Returns two dictionaries: from the position of an argument to the first derivative, and from a pair of positions to
+    the second derivative. Derivatives broadcast to the shape of the result. Second derivatives that vanish are left
+    out. Except for a product of two tensors, all are left out if the result has no adjoints at the point.
     """
     args, options = operation.filled(point.results.__getitem__)
     numbers = [i for i, each in enumerate(operation.args) if isinstance(each, Reference) and point.moves(each.number)]
@@ -100,9 +104,10 @@ def _derivatives(operation: Operation, point: Point) -> tuple[dict[int, Tensor],
 
 
 def _gradients(value: Tensor | None, arguments: list[Tensor], again: bool) -> Sequence[Tensor | None]:
-    """Derivatives of an elementwise `value` with respect to each argument, None without dependence.
+    """Derivatives of an elementwise `value` with respect to each of the `arguments`.
 
-    If `again` is true, the derivatives can themselves be differentiated.
+    The derivative is None for an argument on which the value does not depend. If `again` is true, the derivatives can
+    themselves be differentiated.
     """
     if value is None or not value.requires_grad:
         return (None,) * len(arguments)
@@ -112,8 +117,8 @@ def _gradients(value: Tensor | None, arguments: list[Tensor], again: bool) -> Se
 class Softmax:
     """Rule for the softmax p of x over one axis.
 
-    With A = ẋ − ⟨p, ẋ⟩ the tangent is p A, and the second derivative along the tangents i and j, contracted with an
-    adjoint δ, is Σ p (δ − ⟨p, δ⟩) A^i A^j.
+    ⟨·, ·⟩ is the sum over this axis. With A = ẋ − ⟨p, ẋ⟩ the tangent is p A, and the second derivative along the
+    tangents i and j, contracted with an adjoint δ, is Σ p (δ − ⟨p, δ⟩) A^i A^j.
     """
 
     owns = True
@@ -123,7 +128,7 @@ class Softmax:
         return True
 
     def push(self, operation: Operation, point: Point) -> Tensor:
-        """Tangents p A of the softmax."""
+        """Tangents p A (d, …) of the softmax, with A as in the class."""
         return _centred(operation, point, point.tangents).mul_(point.value(operation.number))
 
     def bend(self, operation: Operation, point: Point, one: Tangents, other: Tangents) -> Tensor | None:
@@ -140,7 +145,7 @@ class Softmax:
 
 
 def _centred(operation: Operation, point: Point, tangents: Tangents) -> Tensor | None:
-    """A = ẋ − ⟨p, ẋ⟩ (d, …) of a softmax p of x; None if x has no tangent."""
+    """A = ẋ − ⟨p, ẋ⟩ (d, …) of a softmax p of x, with ẋ from `tangents`, by number; None if x has no tangent."""
     along, axis = tangents.get(operation.args[0].number), operation.args[1] % len(operation.shape)
     if along is None:
         return None

@@ -27,7 +27,7 @@ class Point:
     The adjoints of a result belong to q adjoints of the output of the graph. `results` and `adjoints` are in the
     precision of the point, `tangents` in the precision of the directions; the methods `value` and `adjoint` convert to
     the precision of the directions. `free` holds the numbers of the results whose tangents the current operation may
-    overwrite.
+    overwrite. `weights` describes the results that are weight matrices, by number of the operation.
     """
 
     def __init__(self, graph: Graph, results: list, directions: Directions, weights: dict[int, Weights]):
@@ -74,9 +74,10 @@ class Point:
         return None if number not in self.adjoints else self.cast(self.adjoints[number])
 
     def sparse(self, number: int, axis: int) -> Filled | None:
-        """Rows with non-zero entries of Ẇᵀ (`axis` 0) or Ẇ (`axis` 1), for a result that is a weight matrix W (i, o).
+        """Rows with non-zero entries of the Ẇᵀ (`axis` 0) or Ẇ (`axis` 1) of a weight matrix W (i, o).
 
-        The rows have the form of `Directions.filled`. None if the result is no weight matrix, or its Ẇ are not sparse.
+        W is the result of operation `number`, and Ẇ (i, o) its tangents along all directions. The rows have the form of
+        `Directions.filled`. None if the result is no weight matrix, or if the Ẇ are not stored in sparse form.
         """
         weights = self._weights.get(number)
         if weights is None or not self._directions.is_sparse(layer := layer_of(weights)):
@@ -89,20 +90,21 @@ class Point:
 
 
 def layer_of(weights: Weights) -> Dense:
-    """Dense layer, without a bias, that has the same weight matrix at the same place of the parameter vector."""
+    """Dense layer without a bias, with the matrix that `weights` describes, at its place of the parameter vector."""
     return Dense(weights.place, None, tuple(weights.shape))
 
 
 class Rule(Protocol):
     """Methods that compute the derivatives of one kind of operation f.
 
-    owns: True if the tangents that `push` returns are in memory of their own, so that they may be overwritten.
+    `operation` is an operation of this kind, and `point` the state of the graph at which it is differentiated. owns:
+    True if the tangents that `push` returns are in memory of their own, so that they may be overwritten.
     """
 
     owns: bool
 
     def bends(self, operation: Operation, moving: set[int]) -> bool:
-        """Whether the operation has a second derivative, given the numbers `moving` of results with tangents."""
+        """Whether the operation has a second derivative; `moving` holds the numbers of all results with tangents."""
 
     def push(self, operation: Operation, point: Point) -> Tangent:
         """Tangents of the result of the operation, from those of its arguments in `point.tangents`."""
@@ -120,9 +122,9 @@ def paired(first: Tensor, second: Tensor) -> Tensor:
 
 
 def paired_with_each(stacked: Tensor, second: Tensor) -> Tensor:
-    """Scalar products ⟨stacked^{iq}, second^j⟩ (q, d, d) of `stacked` tangents (d, q, …) with tangents (d, …).
+    """Scalar products ⟨stacked^{iq}, second^j⟩ (q, d, d) of `stacked` (d, q, …) with tangents `second` (d, …).
 
-    The tangents are stacked over q adjoints.
+    `stacked` has one tensor for each direction i and adjoint q, with the memory layout of a tangent.
     """
     d, q = stacked.shape[:2]
     return (stacked.reshape(d * q, -1) @ second.reshape(len(second), -1).T).view(d, q, -1).transpose(0, 1)

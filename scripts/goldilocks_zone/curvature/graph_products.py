@@ -1,8 +1,8 @@
 """Rules for bilinear operations of a graph: matrix products and convolutions.
 
-Their second derivative ⟨δ, Ȧ^i Ḃ^j + Ȧ^j Ḃ^i⟩ follows from products of the adjoints δ with the tangents of one factor,
-paired with the tangents of the other factor. The products for q adjoints are stacked, so that each tangent is read only
-once.
+Their second derivative ⟨δ, Ȧ^i Ḃ^j + Ȧ^j Ḃ^i⟩ along the directions i and j follows from products of the adjoints δ with
+the tangents of one factor, paired with the tangents of the other factor. The products for q adjoints are stacked, so
+that each tangent is read only once. `graph_points.Rule` says what the methods of a rule take and return.
 """
 
 from abc import ABC, abstractmethod
@@ -33,7 +33,7 @@ class _Bilinear(ABC):
 
     @abstractmethod
     def operands(self, operation: Operation) -> tuple[Reference, Reference]:
-        """References to the operands a and b."""
+        """References to the operands a and b among the arguments of the operation."""
 
     @abstractmethod
     def crossed(self, operation: Operation, point: Point, a: Tensor, b: Tensor) -> Tensor:
@@ -43,11 +43,14 @@ class _Bilinear(ABC):
         """
 
     def bends(self, operation: Operation, moving: set[int]) -> bool:
-        """Whether both operands have tangents."""
+        """Whether both operands have tangents, so that there is a second derivative."""
         return all(each.number in moving for each in self.operands(operation))
 
     def bend(self, operation: Operation, point: Point, one: Tangents, other: Tangents) -> Tensor | None:
-        """⟨δ, f(ȧ^i, ḃ^j) + f(ȧ^j, ḃ^i)⟩ (q, d, d), with tangents i from `one` and j from `other`."""
+        """Second derivatives ⟨δ, f(ȧ^i, ḃ^j) + f(ȧ^j, ḃ^i)⟩ (q, d, d), with tangents i from `one` and j from `other`.
+
+        None if there are no adjoints δ, or if neither term has both tangents.
+        """
         if operation.number not in point.adjoints:
             return None
         first, second = (each.number for each in self.operands(operation))
@@ -103,9 +106,9 @@ class Product(_Bilinear):
 
 
 def _times(first: Tensor, second: Tensor) -> Tensor:
-    """Product first @ second, where one factor is a matrix or a batch of matrices, the other tangents (d, …).
+    """Products `first` @ `second` for all d directions, where either factor is tangents (d, …).
 
-    Either factor may be the tangents.
+    The other factor is a matrix or a batch of matrices, shared by all directions.
     """
     if second.ndim == 2 and first.is_contiguous():
         return (first.reshape(-1, first.shape[-1]) @ second).view(*first.shape[:-1], -1)
@@ -203,7 +206,10 @@ class Convolution(_Bilinear):
 
 
 def _turned(image: Tensor, weights: Tensor, options: Sequence) -> Tensor:
-    """Convolutions (d, n, o, …) of an image (n, i, …) with all Ẇ (d, *shape) at once, stacked as output channels."""
+    """Convolutions (d, n, o, …) of an image (n, i, …) with all d tangents `weights` Ẇ (d, *shape) at once.
+
+    The Ẇ are stacked as output channels. `options` are the arguments of aten.convolution after the bias.
+    """
     *_, transposed, _, groups = options
     if transposed:
         stacked = weights.transpose(0, 1).flatten(1, 2)

@@ -1,9 +1,9 @@
 """Rules that push tangents through the operations of a graph, and compute each operation's part of H′.
 
 For an operation y = f(a, b, …) with tangents ȧ, ḃ, … along d directions and an adjoint δ of y, a rule gives ẏ and the
-matrix ⟨δ, f″[ȧ^i ḃ^j …]⟩ over all pairs of directions. The sum of these matrices over all operations is the second
+matrix ⟨δ, f″[ȧ^i ḃ^j …]⟩ over all pairs of directions i, j. The sum of these matrices over all operations is the second
 derivative of ⟨outputs, adjoint⟩. With the loss's derivative as the adjoint of the outputs, it is the part H′ of the
-Hessian.
+Hessian. `graph_points.Rule` says what the methods of a rule take and return.
 """
 
 import operator
@@ -60,7 +60,7 @@ class Sum(_Straight):
     """Rule for a + s b or a − s b, where the factor s is usually 1."""
 
     def push(self, operation: Operation, point: Point) -> Tensor:
-        """Tangents ȧ + s ḃ or ȧ − s ḃ."""
+        """Tangents ȧ + s ḃ or ȧ − s ḃ (d, …) of the result."""
         factor, ndim = SUMS[operation.target] * operation.kwargs.get("alpha", 1), len(operation.shape)
         a, b = (None if each is None else aligned(each, ndim) for each in map(point.along, operation.args[:2]))
         if a is None:
@@ -92,8 +92,8 @@ class MaxPool(_Straight):
 class Local:
     """Rule for any operation, which torch differentiates.
 
-    It uses forward mode, or double backward if the operation has no forward derivative. `bent` is False for operations
-    that merely select entries, which have no second derivative.
+    Torch uses forward mode, or double backward if the operation has no forward derivative. `bent` is False for
+    operations that merely select entries, which have no second derivative.
     """
 
     owns = False
@@ -102,7 +102,7 @@ class Local:
         self._bent = bent
 
     def bends(self, operation: Operation, moving: set[int]) -> bool:
-        """Whether the operation may have a second derivative."""
+        """Whether the operation may have a second derivative: `bent` of the rule."""
         return self._bent
 
     def push(self, operation: Operation, point: Point) -> Tangent:
@@ -163,10 +163,10 @@ def _bent(function: Callable, values: tuple, along: tuple, adjoints: tuple) -> t
 
 
 def _turned_twice(function: Callable, values: tuple, along: tuple) -> tuple[Tensor, ...]:
-    """Derivatives of a function at `values` along the tangents `along` (d, …), by double backward.
+    """Derivatives (d, …) of each result of a function at `values` along their tangents `along` (d, …).
 
-    The backward pass is linear in the adjoints. Its derivatives with respect to the adjoints are those of the function
-    along the tangents.
+    They are computed by double backward. The backward pass is linear in the adjoints of the results, and its gradient
+    with respect to these adjoints, paired with the tangents, is the derivative of the function along the tangents.
     """
     leaves = _leaves(values)
     results = function(*leaves)
@@ -179,7 +179,10 @@ def _leaves(values: tuple) -> tuple[Tensor, ...]:
 
 
 def _pulled_each(results: tuple, leaves: tuple, cotangents: tuple) -> tuple[Tensor, ...]:
-    """Gradients (d, …) for each leaf, from d cotangents of each result; zero for leaves that no result depends on."""
+    """Gradients (d, …) with respect to each of the `leaves` of Σ ⟨result, cotangent⟩ over all `results`.
+
+    `cotangents` (d, …) has d cotangents for each result. The gradient is zero for a leaf that no result depends on.
+    """
     pairs = [(each, those) for each, those in zip(results, cotangents) if each.requires_grad]
     if not pairs:
         return tuple(each.new_zeros(len(cotangents[0]), *each.shape) for each in leaves)
@@ -190,7 +193,7 @@ def _pulled_each(results: tuple, leaves: tuple, cotangents: tuple) -> tuple[Tens
 
 
 def _sources(operation: Operation, *tangents: Tangents) -> list[int]:
-    """Numbers, without duplicates, of the arguments of an operation that have a tangent."""
+    """Numbers, without duplicates, of an operation's arguments that have tangents in one of the given `tangents`."""
     return [i for i in dict.fromkeys(operation.sources) if any(each.get(i) is not None for each in tangents)]
 
 
@@ -293,7 +296,10 @@ def rule_of(operation: Operation) -> Rule:
 
 
 def without_rule(graph: Graph) -> list[str]:
-    """Names of the operations on parameters that have no rule, so that torch differentiates them one by one."""
+    """Names of the operations in a graph for which there is no special rule, so that torch differentiates them.
+
+    Operations that do not depend on the parameters are left out.
+    """
     moving = (each for each in graph.operations if each.moves and each.number != PARAMETERS)
     return sorted({each.name for each in moving if rule_of(each) is LOCAL})
 
@@ -301,7 +307,8 @@ def without_rule(graph: Graph) -> list[str]:
 def products_of_constants(graph: Graph, rules: dict[int, Rule]) -> set[int]:
     """Numbers of the matrix products and convolutions of parameters with values that do not depend on parameters.
 
-    Their tangents are equal at all points. Linear functions of the parameters count as parameters.
+    Their tangents are equal at all points. Linear functions of the parameters count as parameters. `rules` has the rule
+    of each operation of the `graph` that depends on the parameters, by number.
     """
     linear, found = {PARAMETERS}, set()
     for i, rule in rules.items():

@@ -46,8 +46,9 @@ class Traced:
 def traced(network: nn.Module | networks.Logits, points: Sequence[Tensor], inputs: Tensor) -> Traced | None:
     """Trace the graph of a network; None if the trace is not faithful.
 
-    The graph must reproduce the logits of the network and their gradient at all points (D,), and the rules must
-    reproduce its second derivatives at the first point. Raises ValueError if the network is random.
+    On a few of the `inputs` (n, …), the graph must reproduce the logits of the network and their gradient at all
+    `points` (D,), and the rules must reproduce its second derivatives at the first point. Raises ValueError if the
+    network is random.
     """
     some = in_precision(networks.few(inputs, EXAMPLES_COMPARED), torch.float64)
     for _ in range(1 + graphs.are_kept(network)):  # Graphs that were kept may be outdated.
@@ -83,7 +84,7 @@ def _faithful(network: nn.Module | networks.Logits, points: Sequence[Tensor], so
 def _follows_rules(graph: Graph, theta: Tensor, inputs: Tensor) -> bool:
     """Whether the rules give the same second derivatives of a graph at θ (D,) as double backward does.
 
-    They are compared along a few random directions.
+    The derivatives of one combination of the logits of `inputs` (n, …) are compared along a few random directions.
     """
     rows = torch.randn(DIRECTIONS_COMPARED, len(theta), generator=torch.Generator().manual_seed(0)).to(theta)
     leaf = theta.detach().clone().requires_grad_()
@@ -132,14 +133,17 @@ class Program:
 
     @property
     def groups(self) -> list[Fraction]:
-        """Distinct degrees of the pieces in which some direction has entries, ascending; [1] if there are none."""
+        """Groups of pieces of the parameters, each given by its degree, ascending; [1] if there are none.
+
+        A group holds all pieces of one degree of homogeneity in which some direction has entries.
+        """
         return sorted({weight for i, weight in self.pieces.items() if i not in self.still}) or [Fraction(1)]
 
     def shared(self, scales: Sequence[float]) -> list[tuple[float, dict[int, float]]]:
-        """Groups of points that share tangents, each as a scale and a dictionary from point numbers to relative scales.
+        """Sets of points that share tangents, each as a scale and a dictionary from point numbers to relative scales.
 
-        The tangents are taken at the scale of the group; the relative scale of a point is its scale divided by the
-        scale of the group.
+        The points have the given `scales`. Tangents are taken at the scale of the set; the relative scale of a point is
+        its scale divided by the scale of the set.
         """
         if self.degree is not None:
             return [(1.0, dict(enumerate(scales)))]
@@ -243,9 +247,9 @@ def _entries_by_example(graph: Graph) -> dict[int, float]:
 
 
 def _live(graph: Graph, entries: dict[int, float]) -> float:
-    """Largest number of entries per example of results whose tangents are in memory at once.
+    """Largest number of entries per example, in total, of results whose tangents are in memory at once.
 
-    `entries` are those of `_entries_by_example`. The result of the current operation counts twice.
+    `entries` are those of `_entries_by_example`. The result of the operation that is being computed counts twice.
     """
     left, held, most = {each.number: len(each.users) for each in graph.operations}, 0.0, 0.0
     for each in graph.operations:
@@ -267,8 +271,8 @@ def _add_points(
 ) -> None:
     """Add the derivatives for `examples`, a pair of inputs and labels, to the sums `total` at points α θ.
 
-    `points` maps the number of each point in the sums to its α. There are at most as many examples as the graph was
-    traced with. `kept` is as in `carried`.
+    `program` holds the graph and the directions, and `points` maps the number of each point in the sums to its α. There
+    are at most as many examples as the graph was traced with. `kept` is as in `carried`.
     """
     (inputs, labels), graph, numbers = examples, program.graph, list(points)
     results = graph.results(theta.detach().clone().requires_grad_(), _filled(inputs, graph.examples))
@@ -305,8 +309,9 @@ def carried(
     """Push tangents through the graph at a point, given the `results` of all operations and output `adjoints` (q, …).
 
     Returns three things: the gradients (q, D) of ⟨outputs, adjoint⟩, or None if the degree already gives the radial
-    derivative; the second derivatives (q, d, d) of ⟨outputs, adjoint⟩, by pair of groups of parameters; and the
-    tangents (d, …) of the outputs, by group. `kept` is a cache of tangents that are shared by points of other scales.
+    derivative; the second derivatives (q, d, d) of ⟨outputs, adjoint⟩, by pair of `program.groups`; and the tangents
+    (d, …) of the outputs, by group. `kept` is a cache, by number, of the tangents of `program.products`, which points
+    of other scales share; the function fills it.
     """
     graph, raw = program.graph, program.directions.part(slice(None))
     point, outputs = Point(graph, results, program.directions, program.weights), results[graph.output]

@@ -1,7 +1,8 @@
 """Exact Hessians of the mean loss: on random planes, over sweeps of radii, on spheres, as products in full space.
 
 For ReLU this is the Hessian that exists almost everywhere, without the contribution of kinks, as computed by automatic
-differentiation.
+differentiation. H = G + H′ is the sum of the Gauss–Newton part G, which has the first derivatives of the logits, and of
+H′, which has their second derivatives.
 """
 
 import math
@@ -45,7 +46,10 @@ class Options:
 def plane_hessian(
     problem: Problem, parameters: Array, directions: Rows, memory_mib: float | None = None
 ) -> PlaneCurvature:
-    """Curvature on the plane through `parameters` (D,) along the raw `directions` (d, D); see `radial_sweep`."""
+    """Curvature on the plane through `parameters` (D,) along the raw `directions` (d, D).
+
+    Arguments and errors are those of `radial_sweep`.
+    """
     return radial_sweep(problem, parameters, [1.0], directions, memory_mib)[0]
 
 
@@ -54,7 +58,7 @@ def radial_sweep(
 ) -> list[PlaneCurvature]:
     """Curvature at the points α · `parameters` (D,) for each scale α, on planes along the raw `directions` (d, D).
 
-    Directions need not be orthonormal: they are orthonormalised in order, through their Gram matrix. For a chain of
+    Raw directions need not be orthonormal: they are orthonormalised in order, through their Gram matrix. For a chain of
     layers, a sparse matrix of directions saves memory. `dispatch.path_of` returns the name of the algorithm. Automatic
     differentiation (`dispatch.AUTOMATIC`) runs in the precision of `directions`; other algorithms compute activations
     and adjoints in double precision, and tangents in the precision of `directions`. `memory_mib` bounds the working
@@ -122,9 +126,10 @@ def sphere_hessian(
 ) -> np.ndarray:
     """Riemannian Hessian (d, d) of the mean loss on the sphere |θ| = r through `parameters` (D,).
 
-    This is PᵀHP − (⟨∇L, θ⟩/r²) I, where the columns of P are orthonormal directions tangent to the sphere, obtained
-    from the raw `directions` (d, D). Raises ValueError as `radial_sweep` does, and if the directions and θ are linearly
-    dependent or θ is zero.
+    This is PᵀHP − (⟨∇L, θ⟩/r²) I, for the mean loss L with the Hessian H at the parameters θ. The columns of P are
+    orthonormal directions tangent to the sphere, obtained from the raw `directions` (d, D). `memory_mib` is as in
+    `radial_sweep`. Raises ValueError as `radial_sweep` does, and if the directions and θ are linearly dependent or θ is
+    zero.
     """
     theta = arguments.parameters(parameters)
     directions = arguments.plane(directions, theta)
@@ -148,7 +153,8 @@ def hessian_vector_products(
 ) -> Array:
     """Products (d, D) of the Hessian of the mean loss with `vectors` (d, D), in the precision of the vectors.
 
-    The other arguments and the errors are those of `hessian_products`.
+    The Hessian, or the `part` of it, is taken at `parameters` (D,). The other arguments and the errors are those of
+    `hessian_products`.
     """
     theta = arguments.parameters(parameters).to(arguments.real(vectors, "vectors").dtype)
     return hessian_products(problem, theta, part, memory_mib)(vectors)
@@ -160,11 +166,12 @@ def hessian_products(
 ) -> Callable[[Array], Array]:
     """Map from vectors (d, D) to products (d, D) with the Hessian of the mean loss at `parameters` (D,).
 
-    `part` is `hessian`, `gauss_newton` for G or `residual` for H′. Products are computed in the precision of the
-    parameters. If they fit into `memory_mib`, results of a single pass over the examples are kept for all calls:
-    activations and adjoints of fully connected chains, the autograd graphs of other networks. NumPy vectors give NumPy
-    products in double precision, as `lanczos` requires. This function and the map raise ValueError as `radial_sweep`
-    does; this function also raises it if the part is unknown.
+    `part` is `hessian` for H, `gauss_newton` for G or `residual` for H′ = H − G. Products are computed in the precision
+    of the parameters. `memory_mib` bounds the working memory, as in `radial_sweep`. If they fit into it, results of a
+    single pass over the examples are kept for all calls: activations and adjoints of fully connected chains, the
+    autograd graphs of other networks. NumPy vectors give NumPy products in double precision, as `lanczos` requires.
+    This function and the map raise ValueError as `radial_sweep` does; this function also raises it if the part is
+    unknown.
     """
     if part not in PARTS:
         raise ValueError(f"part {part!r} of the Hessian is unknown: use one of {', '.join(PARTS)}")
@@ -204,9 +211,10 @@ def hessian_products(
 def spectral_density(
     problem: Problem, parameters: Array, steps: int = 30, probes: int = 10, memory_mib: float | None = None
 ) -> lanczos.Density:
-    """Spectral density of the Hessian at `parameters` (D,), by Lanczos iteration from random vectors.
+    """Spectral density of the Hessian of the mean loss at `parameters` (D,), by Lanczos iteration from random vectors.
 
-    The number of Gaussian vectors is `probes`; each takes `steps` Lanczos steps.
+    The number of Gaussian vectors is `probes`; each takes `steps` Lanczos steps. `memory_mib` is as in
+    `hessian_products`.
     """
     vectors = stream("spectral density").standard_normal((probes, len(parameters)))
     return lanczos.spectral_density(hessian_products(problem, parameters, memory_mib=memory_mib), vectors, steps)

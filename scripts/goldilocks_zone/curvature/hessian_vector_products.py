@@ -47,18 +47,19 @@ class Products:
     def applies(chain: tuple | None, theta: Tensor, examples: int, memory_mib: float) -> bool:
         """Whether all layers are dense, activations or flattening, and the cached arrays fit into `memory_mib`.
 
-        False for a network that is no chain, given as None. `examples` is the number of examples.
+        False if `chain` is None, as for a network that is no chain. `examples` is the number of examples. Arrays have
+        the precision of `theta`.
         """
         if chain is None or not all(isinstance(layer, Dense | Activation | Reshape) for layer in chain):
             return False
         return _entries_per_example(chain) * examples * theta.element_size() <= memory_mib * 2**20
 
     def _prepared(self, inputs: Tensor, labels: Tensor) -> tuple[list[Step], Callable[[Tensor], Tensor]]:
-        """Layers' data for a chunk of examples, and a map from logit tangents ż (n, k) to S ż.
+        """Steps of all layers but reshapes for a chunk of examples, and a map from logit tangents ż (n, k) to S ż.
 
-        S is the second derivative of the loss with respect to logits / temperature. Steps of dense layers hold inputs
-        and adjoints, steps of activations hold slopes. There are no adjoints if the part is `gauss_newton`. The map
-        returns zero if the part is `residual`.
+        S is the second derivative of the total loss with respect to logits / temperature. Steps of dense layers hold
+        inputs and adjoints, steps of activations hold slopes. Activations before the first dense layer are left out.
+        There are no adjoints if the part is `gauss_newton`. The map returns zero if the part is `residual`.
         """
         outputs, kept = chains.forward(self._chain, self._theta, inputs)
         cooled = outputs.double() / self._temperature
@@ -125,7 +126,7 @@ class Products:
 
 
 def _entries_per_example(chain: tuple) -> int:
-    """Upper bound on the number of entries that are cached for one example.
+    """Upper bound on the number of entries that `Products` of this chain cache for one example.
 
     It also bounds the number of entries in the tangents of one vector for one example.
     """
@@ -133,7 +134,7 @@ def _entries_per_example(chain: tuple) -> int:
 
 
 def _widths(chain: tuple) -> list[int]:
-    """Number of inputs plus number of outputs of each dense layer."""
+    """Number of inputs plus number of outputs, for each dense layer of a chain."""
     return [sum(layer.shape) for layer in chain if isinstance(layer, Dense)]
 
 
@@ -142,7 +143,7 @@ def _is_activation(step: Step) -> bool:
 
 
 def _add_product(total: Tensor, first: Tensor, second: Tensor) -> None:
-    """Add the product of matrices (…, a, b) and (…, b, c) to a total (…, a, c)."""
+    """Add the product of `first` (…, a, b) and `second` (…, b, c) to `total` (…, a, c) in place."""
     if total.ndim == 2:
         total.addmm_(first, second)
     else:

@@ -1,13 +1,14 @@
 """Sweeps over radii and temperatures for little more than the cost of a single point.
 
-Consider a positively homogeneous network of n weight layers whose biases are zero. Its activation patterns do not
-depend on the scale α of the parameters. Logits scale as αⁿ. Tangents along weights and along the bias of the first
-layer scale as α^{n−1}, and tangents along the bias of layer l as α^{n−l}. Let p(α) be the softmax outputs and y the
-one-hot labels. With the first derivatives of the logits in G and their second derivatives K both taken at α = 1, H(α) =
-α^{2n−2} G(p(α)) + α^{n−2} Σ (p(α) − y)·K. Each group of bias directions has a similar formula with other powers of α.
+Consider a positively homogeneous network of L weight layers whose biases are zero. Its activation patterns do not
+depend on the scale α of the parameters. Logits scale as α^L. Tangents along weights and along the bias of the first
+layer scale as α^{L−1}, and tangents along the bias of layer l as α^{L−l}. Let p(α) be the softmax outputs and y the
+one-hot labels. The Hessian is H(α) = α^{2L−2} G(p(α)) + α^{L−2} Σ (p(α) − y)·K, where K are the second derivatives of
+the logits at α = 1, and the Gauss–Newton matrix G has the first derivatives at α = 1. Each group of bias directions has
+a similar formula with other powers of α.
 
 Tangents are computed once for all points, streamed over chunks of examples. Functions of p are computed once for all
-points with the same αⁿ/T, where T is the temperature. Up to rounding, the residuals p(α) − y of all points are linear
+points with the same α^L/T, where T is the temperature. Up to rounding, the residuals p(α) − y of all points are linear
 combinations of a few basis vectors, and only these basis vectors are contracted with the tangents.
 """
 
@@ -25,7 +26,10 @@ ROUNDING = 1e-14  # relative difference up to which powers of scales count as eq
 
 
 def applies(chain: tuple, theta: Tensor) -> bool:
-    """Whether the logits of a chain are homogeneous in the scale of the parameters at θ (D,)."""
+    """Whether the logits of a chain are homogeneous in the scale of the parameters at θ (D,).
+
+    All layers must be homogeneous, and all biases zero.
+    """
     biases = [layer.bias for layer in chains.affine_layers(chain) if layer.bias is not None]
     return all(layer.homogeneous for layer in chain) and not any(theta[bias].any() for bias in biases)
 
@@ -95,11 +99,11 @@ def spanning(residuals: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def _crossed(meetings, directions, kept, theta, adjoints, loss):
-    """Yield cross terms (p, d, d), defined in the module `tangents`, for each layer and group of directions.
+    """Yield pairs (group, cross terms (p, d, d)), one for each layer and each group of directions.
 
-    Each pair (group, cross terms) is computed by the cheapest method. `meetings` are those of `_push`, with the
-    tangents that enter each layer by group. `kept` are the records of a forward pass at θ (D,), and `adjoints`
-    (p, n, k) those of the logits at p points.
+    Cross terms are the C of the module `tangents`, groups those of `_push`. Each pair is computed by the cheapest
+    method. `meetings` are those of `_push`, with the tangents that enter each layer by group. `kept` are the records of
+    a forward pass at θ (D,), and `adjoints` (p, n, k) those of the logits at p points, under the given `loss`.
     """
     seeds, coefficients = _families(adjoints, loss)
     by_point, by_family = {}, {}
@@ -129,7 +133,8 @@ def _pulled_back(kept, theta, seeds, meetings, dtype):
     """Yield pairs of a value of `meetings` and the adjoints (p, n, …) of its layer's output, last layer first.
 
     `meetings` are those of `_push`, in a dictionary by the start of the layer's weights in θ. `seeds` are adjoints
-    (p, n, k) of the logits, which are propagated back through the records `kept` of a forward pass.
+    (p, n, k) of the logits, which are propagated back through the records `kept` of a forward pass at θ (D,). The
+    adjoints are converted to `dtype`.
     """
     left, deltas = dict(meetings), list(seeds)
     for each in reversed(kept):
@@ -141,12 +146,12 @@ def _pulled_back(kept, theta, seeds, meetings, dtype):
 
 
 def _push(steps: list[Step], directions: Directions) -> tuple[dict[int, Tensor], list[tuple[Step, dict]]]:
-    """Tangents of the logits, by group of directions, and for each affine layer the tangents that enter it.
+    """Tangents of the logits, by group of directions, and for each affine layer the tangents of its inputs.
 
-    A group holds entries of the directions whose tangents scale by the same power of α: group 1 the weights and the
-    first bias, group l > 1 the l-th bias. The second result is the list of `meetings`, pairs of the step of an affine
-    layer and the tangents of its inputs by group. The first affine layer is left out, as its inputs have no tangents.
-    Tangents are in the layout of `tangents.push`.
+    A group holds those entries of the directions whose tangents scale by the same power of α: group 1 the weights and
+    the first bias, group l > 1 the l-th bias. The second result is the list of `meetings`, pairs of the step of an
+    affine layer and the tangents of its inputs by group. The first affine layer is left out, as its inputs have no
+    tangents. `steps` are those of `tangents.linearised`, and tangents have the layout of `tangents.push`.
     """
     groups, meetings, number, before = {}, [], 0, None
     for step in steps:
@@ -180,7 +185,8 @@ def _through(step: Step, directions: Directions, groups: dict[int, Tensor], numb
 def _families(adjoints: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
     """Families of logit adjoints (f, n, k) that span, at each example, the `adjoints` (p, n, k) of all points.
 
-    A family has the same adjoint (k,) at all examples. Returns the families and the coefficients (p, n, f).
+    A family has the same adjoint (k,) at all examples. Returns the families and the coefficients (p, n, f) with which
+    they combine to the `adjoints`. There are f = k − 1 families if the `loss` is shift-invariant, and k otherwise.
     """
     seeds, coefficients = torch.eye(adjoints.shape[2], dtype=adjoints.dtype, device=adjoints.device), adjoints
     if loss.shift_invariant:
@@ -192,7 +198,7 @@ def _families(adjoints: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
 def _crossed_at_the_end(layer: Dense, directions: Directions, along: Tensor, adjoints: Tensor) -> Tensor:
     """Cross terms (p, d, d) of the last layer, whose output adjoints are the logit `adjoints` (p, n, k).
 
-    `along` (d, i, n) are the tangents of its inputs.
+    `along` (d, i, n) are the tangents of the inputs of the layer along the `directions`.
     """
     p, n, k = adjoints.shape
     stacked = adjoints.to(along.dtype).transpose(1, 2).reshape(p * k, n)
@@ -203,7 +209,7 @@ def _crossed_at_the_end(layer: Dense, directions: Directions, along: Tensor, adj
 def _crossed_by_point(step: Step, directions: Directions, along: Tensor, deltas: Tensor) -> Tensor:
     """Cross terms (p, d, d) of a layer, from the adjoints `deltas` (p, n, …) of its output at each point.
 
-    `along` are the tangents of its inputs.
+    `along` (d, …) are the tangents of the layer's inputs along the `directions`, in the layout of `tangents.push`.
     """
     weights = directions.part(step.layer.weight)
     gradients = (step.layer.weight_gradients(chains.laid_out(delta), along, step.weights) for delta in deltas)
@@ -213,7 +219,8 @@ def _crossed_by_point(step: Step, directions: Directions, along: Tensor, deltas:
 def _crossed_sparsely(step: Step, directions: Directions, along: Tensor, deltas: Tensor) -> Tensor:
     """Cross terms (p, d, d) of a dense layer, from the adjoints `deltas` (p, n, o) of its output at each point.
 
-    `along` (d, i, n) are the tangents of its inputs. Only the non-zero entries of Ẇ are used.
+    `along` (d, i, n) are the tangents of the layer's inputs along the `directions`. Only the non-zero entries of Ẇ, the
+    directions' entries in the weights, are used.
     """
     (p, n, _), d = deltas.shape, len(along)
     deltas = deltas.permute(2, 0, 1).contiguous()
@@ -227,8 +234,9 @@ def _crossed_sparsely(step: Step, directions: Directions, along: Tensor, deltas:
 def _crossed_by_family(step: Step, directions: Directions, along: Tensor, deltas: Tensor, weights: Tensor) -> Tensor:
     """Cross terms (p, d, d) of a layer at all points, from the adjoints of f families at its output.
 
-    They are sums over examples n and families of K_n = ⟨Ẇᵀδ, ȧ⟩, for adjoints `deltas` δ (f, n, …) and the tangents
-    `along` ȧ of the layer's inputs. `weights` are the coefficients (p, n, f) from `_families`.
+    They are sums of ⟨Ẇᵀδ, ȧ⟩ over examples and families, weighted by `weights` (p, n, f), the coefficients from
+    `_families`. `deltas` (f, n, …) are the adjoints δ, `along` (d, …) the tangents ȧ of the layer's inputs, and Ẇ the
+    entries of the `directions` in the layer's weights.
     """
     deltas = deltas.transpose(0, 1).contiguous()
     (n, f), d = deltas.shape[:2], len(directions)

@@ -1,9 +1,10 @@
 """Second-order jets of the outputs of a network on a plane, which give the Hessian of any loss of these outputs.
 
 Let Z be the outputs, and J = ∂Z/∂t and K = ∂²Z/∂t² their derivatives along d orthonormal directions with coordinates t.
-The Hessian is H = Jᵀℓ″J + ℓ′·K, with the parts G and H′. The loss ℓ may couple examples. For L dense ReLU layers
-without biases, Z, J and K at the parameters αθ are proportional to α^L, α^{L−1} and α^{L−2}, so that one pass gives all
-radii and losses. As elsewhere, this is the Hessian that exists almost everywhere, without the contribution of kinks.
+The Hessian of the loss ℓ is H = Jᵀℓ″J + ℓ′·K; the first term is G, the second H′. The loss may couple examples. For L
+dense ReLU layers without biases, Z, J and K at the parameters αθ are proportional to α^L, α^{L−1} and α^{L−2}, so that
+one pass gives all radii and losses. As elsewhere, this is the Hessian that exists almost everywhere, without the
+contribution of kinks.
 
 Letters: n examples, b branches, e outputs of a branch, w = b·e outputs, d directions, p points, D parameters.
 """
@@ -24,9 +25,9 @@ ENTRIES_PER_CHUNK = 4e6  # of the products for one chunk of examples
 class Jets:
     """Outputs Z (n, w), tangents J (d, n, w), and contractions of the second derivatives K.
 
-    second: map from cotangents (p, n, w) to Σ cotangent·K (p, d, d). trace_of_second: function that returns the trace
-    of K over directions, Σ_a ∂²Z/∂t_a², shape (n, w). degree: Z ∝ α^degree along the ray through the parameters; None
-    if Z is not homogeneous.
+    second: map from p cotangents (p, n, w) to Σ cotangent·K (p, d, d), summed over all outputs. trace_of_second:
+    function that returns the trace of K over directions, Σ_a ∂²Z/∂t_a², shape (n, w). degree: Z ∝ α^degree along the
+    ray through the parameters; None if Z is not homogeneous.
     """
 
     outputs: Tensor
@@ -38,9 +39,10 @@ class Jets:
 
 @dataclass(frozen=True)
 class Parts:
-    """Mean losses (p,), radial derivatives r∂_r of the losses (p,), and G and H′ (p, d, d), at p points.
+    """Mean losses (p,), their radial derivatives (p,), and the parts G and H′ (p, d, d) of their Hessians, at p points.
 
-    The radial derivatives are NaN unless the outputs are homogeneous.
+    The radial derivative is r∂_r along the ray through a point, with r the norm of the parameters. It is NaN unless the
+    outputs are homogeneous.
     """
 
     loss: Tensor
@@ -75,8 +77,8 @@ def of_encoder(weights: Sequence[Tensor], inputs: Tensor, directions: Tensor) ->
 def of_network(network: Callable[[Tensor], Tensor], parameters: Tensor, directions: Tensor) -> Jets:
     """Jets of the outputs (n, w) of any function of the parameters (D,), at one point, by automatic differentiation.
 
-    `directions` are orthonormal rows (d, D). The degree is None: networks with predictors or biases are not
-    homogeneous, so the jets hold at this point only.
+    `network` is this function, and `parameters` the point. `directions` are orthonormal rows (d, D). The degree is
+    None: networks with predictors or biases are not homogeneous, so the jets hold at this point only.
     """
 
     def along(function: Callable[[Tensor], Tensor], direction: Tensor) -> Callable[[Tensor], Tensor]:
@@ -122,8 +124,8 @@ def parts(jets: Jets, losses: Sequence[Loss], scales: Tensor, labels: Tensor | N
 def traces(jets: Jets, loss: Loss, scales: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Traces (p,) of G and of H′ of the mean loss at the points αθ, for `scales` α (p,).
 
-    θ are the parameters at which the jets were computed. Only the trace of K over directions is used, not K itself.
-    Raises ValueError as `parts` does.
+    θ are the parameters at which the jets were computed. `labels` are as in `parts`. Only the trace of K over
+    directions is used, not K itself. Raises ValueError as `parts` does.
     """
     first, after = _powers(jets, scales)
     z, n = _outputs(jets, scales), len(jets.outputs)
@@ -135,16 +137,17 @@ def traces(jets: Jets, loss: Loss, scales: Tensor, labels: Tensor | None = None)
 def radial_derivatives(jets: Jets, loss: Loss, scales: Tensor, labels: Tensor | None = None) -> Tensor:
     """Radial derivatives r∂_r (p,) of the mean loss at the points αθ, for `scales` α (p,).
 
-    θ are the parameters at which the jets were computed. The outputs must be homogeneous.
+    θ are the parameters at which the jets were computed. `labels` are as in `parts`. The outputs must be homogeneous.
     """
     z = _outputs(jets, scales)
     return jets.degree * (loss.gradient(z, labels) * z).sum((1, 2)) / len(z[0])
 
 
 def _powers(jets: Jets, scales: Tensor) -> tuple[Tensor, Tensor]:
-    """Ratios (p,) of JᵀJ at the points αθ to JᵀJ at θ, and of K at the points to K at θ.
+    """Ratios (p,) of JᵀJ at the points αθ to JᵀJ at θ, and of K at the points to K at θ, for `scales` α (p,).
 
-    Raises ValueError if a scale is not 1 and the outputs are not homogeneous.
+    θ are the parameters at which the jets were computed. Raises ValueError if a scale is not 1 and the outputs are not
+    homogeneous.
     """
     if jets.degree is None:
         if not (scales == 1).all():
@@ -157,12 +160,12 @@ def _powers(jets: Jets, scales: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _outputs(jets: Jets, scales: Tensor) -> Tensor:
-    """Outputs (p, n, w) at the points αθ."""
+    """Outputs (p, n, w) at the points αθ, for `scales` α (p,) and the parameters θ of the jets."""
     return scales[:, None, None] ** (jets.degree or 1) * jets.outputs
 
 
 def _gauss_newton(jets: Jets, loss: Loss, z: Tensor, labels: Tensor | None) -> Tensor:
-    """Jᵀℓ″J (p, d, d) of the total loss, with ℓ″ at outputs `z` (p, n, w), and J as in `jets`, not rescaled."""
+    """Jᵀℓ″J (p, d, d) of the total loss, with ℓ″ at outputs `z` (p, n, w), but J at the point of the `jets`."""
     classes = likeliest(z)
     return loss.gauss_newton(z, loss.relative(jets.tangents.mT, classes), classes, labels)[0]
 
@@ -170,8 +173,8 @@ def _gauss_newton(jets: Jets, loss: Loss, z: Tensor, labels: Tensor | None) -> T
 class _Pushed:
     """Forward pass of m `inputs` (m, i) through dense ReLU layers, with tangents along d directions.
 
-    `weights` has one matrix (o, i) for each layer; `directions` are (d, D). Results: outputs (e, m), their tangents
-    (d, e, m), and `bent` (e, m), their second derivatives ∂²Z/∂t_a² summed over directions a.
+    `weights` has one matrix (o, i) for each layer; `directions` are (d, D). Results: `outputs` (e, m), which are Z; the
+    `tangents` (d, e, m) of the outputs; and `bent` (e, m), the second derivatives ∂²Z/∂t_a² summed over directions a.
     """
 
     def __init__(self, weights: Sequence[Tensor], inputs: Tensor, directions: Tensor):
@@ -200,7 +203,7 @@ class _Pushed:
     def second(self, cotangents: Tensor) -> Tensor:
         """Contractions Σ cotangent·K (p, d, d) of the second derivatives K of the outputs with `cotangents` (p, m, e).
 
-        They are summed over chunks of examples, so that K is never held as a whole.
+        The sum runs over all outputs. It is accumulated over chunks of the inputs, so that K is never held as a whole.
         """
         d, e = self.tangents.shape[:2]
         widest = max((each.shape[1] for each in self.along), default=e)

@@ -1,6 +1,7 @@
 """Mean cosines between pairs of logit gradients, and ‖G‖_F, from blocks of their Gram matrix JᵀJ.
 
-Uses the letters of `logit_gradients`.
+The columns of J (D, n · k) are the gradients of k logits at n examples. G is the Gauss–Newton matrix of the mean loss.
+Other letters are those of `logit_gradients`.
 """
 
 from dataclasses import dataclass
@@ -34,8 +35,8 @@ class Clustering:
 class _Cosines:
     """Accumulator of cosines between logit gradients of all pairs of different examples, from blocks of JᵀJ.
 
-    `labels` (n,) are the classes of the examples. With `without_last`, the gradients and the blocks leave out the
-    parameters of the last layer.
+    `gradients` are those of all logits, from which the lengths are taken. `labels` (n,) are the classes of the
+    examples. With `without_last`, the lengths and the blocks leave out the parameters of the last layer.
     """
 
     def __init__(self, gradients: LogitGradients, labels: Array, *, without_last: bool):
@@ -76,7 +77,10 @@ class _Cosines:
 
 
 class _Squares:
-    """Accumulator of the squared entries of Rᵀ JᵀJ R, for the `factor` R of the loss, from blocks of JᵀJ."""
+    """Accumulator of the sum of the squared entries of Rᵀ JᵀJ R, from blocks of JᵀJ.
+
+    `factor` is R, with R Rᵀ the second derivative of the loss with respect to the logits.
+    """
 
     def __init__(self, gradients: LogitGradients, factor: Factor):
         self._roots, self._examples, self._sum = fitting(factor, gradients), gradients.examples, 0.0
@@ -93,7 +97,7 @@ class _Squares:
         self._sum += float((norms.square() * _weights(products)).sum())
 
     def norm(self) -> float:
-        """‖G‖_F, once all blocks are added."""
+        """‖G‖_F, which is ‖Rᵀ JᵀJ R‖_F/n, once all blocks are added."""
         return float(np.sqrt(self._sum)) / self._examples
 
 
@@ -110,9 +114,9 @@ def _weights(products: Tensor) -> Tensor:
 def clustering(gradients: LogitGradients, labels: Array, *, without_last: bool = False) -> Clustering:
     """Mean cosines between logit gradients of different examples, whose classes are `labels` (n,).
 
-    Classes with a single example do not enter same_logit_same_class. A zero gradient has cosine zero with all others.
-    `without_last` leaves out the parameters of the last layer. Raises ValueError unless there is one label for each
-    example and, with `without_last`, the gradients are `layered`.
+    Classes with a single example do not enter same_logit_same_class. A zero gradient has cosine zero with all other
+    gradients. `without_last` leaves out the parameters of the last layer. Raises ValueError unless there is one label
+    for each example and, with `without_last`, the gradients are `layered`.
     """
     cosines = _Cosines(gradients, labels, without_last=without_last)
     for block in gradients.blocks():
@@ -121,9 +125,9 @@ def clustering(gradients: LogitGradients, labels: Array, *, without_last: bool =
 
 
 def frobenius_norm(gradients: LogitGradients, factor: Factor) -> float:
-    """‖G‖_F of the mean loss, given the `factor` R of the loss at the logits of all examples.
+    """‖G‖_F of the mean loss, from the logit `gradients` J and the `factor` R of the loss at all examples.
 
-    Raises ValueError if there is no factor, or if it does not match the gradients.
+    Raises ValueError if the factor is None, or if it does not match the gradients.
     """
     squares = _Squares(gradients, factor)
     for block in gradients.blocks():
@@ -143,7 +147,8 @@ class Pairs:
 def measure(gradients: LogitGradients, labels: Array, factor: Factor) -> Pairs:
     """`clustering` with and without the last layer, and `frobenius_norm`, from one pass over all pairs of examples.
 
-    Raises ValueError as these functions do.
+    The arguments are those of these two functions. Raises ValueError as they do, but not for gradients that are not
+    `layered`.
     """
     whole = _Cosines(gradients, labels, without_last=False)
     inner = _Cosines(gradients, labels, without_last=True) if gradients.layered else None

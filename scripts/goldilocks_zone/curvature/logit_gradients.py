@@ -54,9 +54,10 @@ class _Factors:
 
     @kernels.differentiating
     def products(self, others: "_Factors", total: Tensor | None = None) -> Tensor:
-        """Scalar products (n, k, b, j) of the gradients in this layer with those of b examples, `others`.
+        """Scalar products (n, k, b, j) of the gradients in this layer with those of `others`, at b other examples.
 
-        Here, k and j number the logits of both sides. The products are added to `total` in place if it is given.
+        Here, k numbers the logits of this object and j those of `others`. The products are added to `total` in place if
+        it is given.
         """
         product = self.adjoints.flatten(0, 1) @ others.adjoints.flatten(0, 1).T
         product = product.view(*self.adjoints.shape[:2], *others.adjoints.shape[:2])
@@ -66,14 +67,14 @@ class _Factors:
         return product.mul_(weights) if total is None else total.addcmul_(product, weights)
 
     def part(self, some: slice) -> "_Factors":
-        """The same layer's factors for the examples in the slice `some` only."""
+        """Factors of the layer for the examples in the slice `some` only."""
         return _Factors(self.adjoints[some], None if self.inputs is None else self.inputs[some], self.bias)
 
     @kernels.differentiating
     def combined(self, weights: Tensor) -> "_Factors":
-        """Factors of the gradient of Σ_k w_k z_k of each example, with its logits z_k and `weights` w (n, k).
+        """Factors of the gradient of Σ_k w_k z_k at each example, for logits z_k and `weights` w (n, k).
 
-        The result has one logit per example, this sum, in place of k.
+        The result has this sum as the only logit of an example, in place of k logits.
         """
         return _Factors(torch.einsum("nk,nko->no", weights, self.adjoints)[:, None], self.inputs, self.bias)
 
@@ -144,16 +145,16 @@ class LogitGradients:
         return reduce(Tensor.add_, (layer.own() for layer in self._chosen(without_last)))
 
     def products(self, others: "LogitGradients") -> Tensor:
-        """Scalar products (n, k, b, j) with the gradients of b other examples of the same network.
+        """Scalar products (n, k, b, j) with the gradients `others`, at b other examples of the same network.
 
-        Here, k and j number the logits of both sides.
+        Here, k numbers the logits of this object and j those of `others`.
         """
         return _products(self._layers, others._layers)
 
     def combined(self, weights: Tensor) -> "LogitGradients":
-        """Gradient of Σ_k w_k z_k of each example, with its logits z_k and `weights` w (n, k).
+        """Gradient of Σ_k w_k z_k at each example, for logits z_k and `weights` w (n, k).
 
-        The result has one logit per example, this sum, in place of k.
+        The result has this sum as the only logit of an example, in place of k logits.
         """
         return LogitGradients([layer.combined(weights.to(layer.adjoints)) for layer in self._layers])
 
@@ -185,7 +186,7 @@ class LogitGradients:
 def _products(some: Sequence[_Factors], others: Sequence[_Factors]) -> Tensor:
     """Scalar products (n, k, b, j) of the logit gradients of n and b examples, summed over the given layers.
 
-    `some` and `others` are the factors of these layers. k and j number the logits of both sides.
+    `some` and `others` are the factors of these layers, for logits k at n examples and logits j at b examples.
     """
     total = None
     for mine, theirs in zip(some, others):
@@ -211,9 +212,9 @@ def of(problem: Problem, parameters: Array) -> LogitGradients:
 
 
 def _of_examples(chain: tuple, theta: Tensor, inputs: Tensor) -> list[_Factors]:
-    """Factors of the logit gradients at `inputs` (n, …), one `_Factors` for each layer of the chain with parameters.
+    """Factors of the logit gradients at `inputs` (n, …) and θ (D,): one `_Factors` for each layer with parameters.
 
-    Those of a dense layer are adjoints and inputs; those of a convolution are the gradients themselves.
+    A dense layer has adjoints and inputs as factors; a convolution has the gradients themselves.
     """
     outputs, kept = chains.forward(chain, theta, inputs)
     by_class = []
@@ -251,11 +252,11 @@ class GaussNewton:
 
 
 def gauss_newton(gradients: LogitGradients, factor: Factor, count: int, *, centred: bool = False) -> GaussNewton:
-    """Top `count` eigenpairs of G of the mean loss, with the `factor` R of the loss at the logits of all examples.
+    """Top `count` eigenpairs of G of the mean loss, from the logit `gradients` J and the `factor` R of the loss.
 
-    If `centred` is true, the mean over examples is subtracted from the gradient of each logit. Raises ValueError as
-    `lanczos.top_eigenpairs` does, and if the factor does not match the examples; TooFewEigenvalues if G has fewer than
-    `count` non-zero eigenvalues.
+    Both are for all examples. If `centred` is true, the mean over examples is subtracted from the gradient of each
+    logit. Raises ValueError as `lanczos.top_eigenpairs` does, and if the factor does not match the examples;
+    TooFewEigenvalues if G has fewer than `count` non-zero eigenvalues.
     """
     roots = fitting(factor, gradients)
     own = gradients.own()
@@ -312,7 +313,7 @@ def fitting(factor: Factor | None, gradients: LogitGradients) -> Factor:
 
 @kernels.differentiating
 def pushed(problem: Problem, parameters: Array, directions: Array) -> Tensor:
-    """Derivatives Jᵀ v (m, n, k) of the logits at all examples along `directions` v (m, D).
+    """Derivatives Jᵀ v (m, n, k) of the logits at all examples along `directions` v (m, D), at `parameters` (D,).
 
     Raises ValueError as `of` does.
     """
@@ -327,7 +328,7 @@ def pushed(problem: Problem, parameters: Array, directions: Array) -> Tensor:
 def pulled(problem: Problem, parameters: Array, cotangents: Array) -> Tensor:
     """Products J x (m, D) of the logit gradients with `cotangents` x (m, n, k), summed over examples and logits.
 
-    Raises ValueError as `of` does, and for x of another shape.
+    The gradients are taken at `parameters` (D,). Raises ValueError as `of` does, and for x of another shape.
     """
     given = arguments.prepared(problem, parameters, labelled=False)
     logits, theta = given.logits("gauss_newton"), given.theta

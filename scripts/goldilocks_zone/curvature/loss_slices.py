@@ -1,6 +1,7 @@
 """Slices of the loss landscape: the mean loss on lines and on a plane through a point.
 
-Points lie at θ + Pᵀc, with orthonormal directions as the rows of P (d, D) and coefficients c (d,).
+Points lie at θ + Pᵀc, with orthonormal directions as the rows of P (d, D) and coefficients c (d,). Places are values of
+one coefficient; there are g of them on an axis.
 """
 
 import numpy as np
@@ -15,9 +16,10 @@ from goldilocks_zone.subspaces import planes
 
 
 def orthonormal(raw_directions: np.ndarray) -> np.ndarray:
-    """Orthonormal rows (d, D); the first k rows span the same space as the first k raw directions, for every k.
+    """Orthonormal rows (d, D) from `raw_directions` (d, D), by Gram–Schmidt in their order.
 
-    Raises ValueError if the directions are linearly dependent, zero or not finite.
+    Each direction is thus orthonormalised against those before it. Raises ValueError if the raw directions are linearly
+    dependent, zero or not finite.
     """
     return scipy.linalg.solve_triangular(planes.cholesky(raw_directions), raw_directions, lower=True)
 
@@ -28,7 +30,7 @@ def displacements(extent: float, steps: int) -> np.ndarray:
 
 
 def line_coefficients(places: np.ndarray, count: int) -> np.ndarray:
-    """Coefficients c (count, n, count) of the points at n `places` on a line along each of `count` directions.
+    """Coefficients c (count, g, count) of the points at g `places` on a line along each of `count` directions.
 
     The axes are the line, the place on it, and the direction.
     """
@@ -36,10 +38,10 @@ def line_coefficients(places: np.ndarray, count: int) -> np.ndarray:
 
 
 def plane_coefficients(places: np.ndarray, count: int) -> np.ndarray:
-    """Coefficients c (n, n, count) of the points of a grid in the plane of the first two of `count` directions.
+    """Coefficients c (g, g, count) of the points of a grid in the plane of the first two of `count` directions.
 
-    Both coordinates take the n values in `places`. The row of the grid gives the coordinate along the second direction,
-    the column that along the first.
+    Both coordinates take the g values in `places`. The row of the grid gives the coordinate along the second direction,
+    the column the coordinate along the first.
     """
     second, first = np.meshgrid(places, places, indexing="ij")
     return np.stack([first, second], axis=-1) @ np.eye(2, count)
@@ -52,7 +54,8 @@ def mean_losses(
     """Mean loss at each point θ + Pᵀc, shape (…), for `directions` P (d, D) and `coefficients` c (…, d).
 
     Points are computed one after another, in the precision of `theta` (D,), which is as fast as a batch of points and
-    needs less memory. Zero coefficients cost nothing. Raises ValueError if a loss is not finite.
+    needs less memory. A forward pass takes at most `examples_per_chunk` examples, or all if the loss couples them. Zero
+    coefficients cost nothing. Raises ValueError if a loss is not finite.
     """
     given, found = arguments.prepared(problem, theta), []
     logits = networks.logits_function(given.network)

@@ -4,7 +4,7 @@ Gradient descent on inputs minimises (A² − 1)² from random starts. A = ⟨g,
 eigenvector v with the gradient g of the loss whose label is the predicted class. The estimate is the distance of the
 final input from the closer of two training examples: the one with the largest A and the one with the smallest.
 
-Letters: s networks, t starts for each, d entries of an input, D parameters.
+Letters: s networks, t starts for each, i entries of an input, D parameters.
 """
 
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ from goldilocks_zone.subspaces.constraints import split
 
 @dataclass(frozen=True)
 class Descent:
-    """Options of gradient descent, as published except for the number of steps.
+    """Options of gradient descent on inputs, as published except for the number of steps.
 
-    rate: learning rate, reduced to a tenth from step `fall` on. decay: coefficient of weight decay, which is applied to
-    the inputs.
+    rate: learning rate, reduced to a tenth from step `fall` on. decay: coefficient of the decay of the inputs, which is
+    added to the gradient as in weight decay.
     """
 
     steps: int = 20_000
@@ -57,7 +57,8 @@ def alignment(network: nn.Sequential, parameters: Tensor, eigenvectors: Tensor, 
 
     g is the gradient of the loss at `parameters` (s, D) with the predicted class as label, v the row of `eigenvectors`
     (s, D). The points must require gradients. Let a be the inputs and δ the adjoints of a layer, and V and c the parts
-    of v in its weights and bias. Then ⟨g, v⟩ is the sum over layers of δᵀ(V a + c), and |g|² the sum of |δ|²(|a|² + 1).
+    of v in its weights and bias. Then ⟨g, v⟩ is the sum over layers of δᵀ(V a + c), and |g|² the sum of |δ|²(|a|² + 1),
+    without c and the 1 for a layer without a bias. `network` is as in `aligned_points`.
     """
     shapes = [each.shape for each in network.parameters()]
     own, along = (iter(split(each, shapes)) for each in (parameters, eigenvectors))

@@ -38,7 +38,7 @@ def softened(problem: Problem, parameters: Array, sharpness: float) -> Problem:
 
 
 def _has_only_relu(given: arguments.Prepared) -> bool:
-    """True if the network is a chain with at least one ReLU and no other activation but the identity."""
+    """True if the network of `given` is a chain with at least one ReLU and no other activation but the identity."""
     chain = chains.matching(given.network, [given.theta], given.first)
     kinds = {type(each) for each in given.network.modules()} if chain else set()
     return nn.ReLU in kinds and kinds.isdisjoint(OTHERS)

@@ -2,9 +2,10 @@
 
 Let ż_l and ȧ_l be the tangents of the pre-activations z_l and of the activations a_l of layer l along each direction,
 Ẇ_l the entries of the direction in the weights of the layer, and δ_l the adjoint of z_l for the loss. The part H′ of
-the Hessian is H′ = C + Cᵀ, with the cross terms C_ij = Σ_l ⟨Ẇ_l^i, Σ_n δ_l ȧ_{l−1}^jᵀ⟩. Smooth activations φ add Σ_l
-⟨ε_l ⊙ φ″(z_l), ż_l^i ⊙ ż_l^j⟩, where ε_l is the adjoint of the output of φ. A direction costs 3F − 2F_1 flops per
-example, where F counts the flops of a forward pass and F_1 those of its first layer.
+the Hessian, which has the second derivatives of the logits, is H′ = C + Cᵀ, with the cross terms C_ij = Σ_l ⟨Ẇ_l^i, Σ_n
+δ_l ȧ_{l−1}^jᵀ⟩ of the directions i and j. Smooth activations φ add Σ_l ⟨ε_l ⊙ φ″(z_l), ż_l^i ⊙ ż_l^j⟩, where ε_l is the
+adjoint of the output of φ. A direction costs 3F − 2F_1 flops per example, where F counts the flops of a forward pass
+and F_1 those of the first layer.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -30,8 +31,8 @@ FEWEST_EXAMPLES = 32  # per chunk, with convolutions
 class Ray:
     """Points α θ on a ray, for scales α, and the directions of the planes through them.
 
-    network: a chain, a traced graph or a logits function. directions: a tensor (d, D) for a logits function, else
-    `Directions`.
+    network: a chain of layers, a `graph_tangents.Traced`, or a function (θ (D,), inputs (n, …)) → logits (n, k).
+    directions: a tensor (d, D) for a function, else `Directions`.
     """
 
     network: object
@@ -44,8 +45,10 @@ class Ray:
 class Step:
     """Data of one layer at one point of parameter space, which `push` needs to carry tangents through the layer.
 
-    Tensors have the precision and memory layout of the tangents. delta: adjoint δ of the layer's output, if known.
-    weights: W of an affine layer. inner: steps of the layers in a residual block. pulled: Ẇᵀδ, once computed.
+    Tensors have the precision and memory layout of the tangents. memory: the inputs of an affine layer, the slopes of
+    an activation, or the saved state of another layer. delta: adjoint δ of the layer's output, if known. weights: W of
+    an affine layer. bend: ε ⊙ φ″(z) of an activation, if it has a second derivative and ε is known. inner: steps of the
+    layers in a residual block. pulled: Ẇᵀδ (d, …) for all directions, once computed.
     """
 
     layer: object
@@ -117,9 +120,9 @@ def push(
 
 
 def _through(step: Step, directions: Directions, tangents: Tensor | None, turned: dict) -> Tensor | None:
-    """Tangents ż = W ȧ + Ẇ a + ḃ of the outputs of an affine layer; None if they vanish.
+    """Tangents ż = W ȧ + Ẇ a + ḃ of the outputs of an affine layer along all `directions`; None if they vanish.
 
-    `tangents` are the tangents ȧ of its inputs, None if they vanish. `turned` is as in `push`.
+    `tangents` are the tangents ȧ of the layer's inputs, None if they vanish. `turned` is as in `push`.
     """
     layer, place = step.layer, step.layer.weight.start
     result = turned.get(place)
@@ -186,7 +189,7 @@ def add_chunk(ray: Ray, inputs: Tensor, labels: Tensor, total: Sums, step: int) 
 
 
 def by_scale(scales: Sequence[float]) -> dict[float, list[int]]:
-    """Dictionary from each distinct scale to the indices of the points that have this scale."""
+    """Dictionary from each distinct scale to the indices of the points with this scale; `scales` has one per point."""
     return {each: [i for i, other in enumerate(scales) if other == each] for each in scales}
 
 
@@ -199,8 +202,8 @@ def _flat(steps: list[Step]) -> Iterator[Step]:
 def cross_terms(step: Step, directions: Directions, tangents: Tensor) -> Tensor:
     """Cross terms C_ij = ⟨Ẇ^i, Σ_n δ ȧ^jᵀ⟩ (d, m) of an affine layer, for all d directions i and m `tangents` ȧ^j.
 
-    The tangents are those of the inputs. Ẇ^i are the entries of direction i in the weights, δ the adjoint of the
-    outputs.
+    `step` holds the data of the layer, and the tangents are those of the layer's inputs. Ẇ^i are the entries of
+    direction i in the weights, δ the adjoint of the outputs, and n the examples.
     """
     layer = step.layer
     if _is_pulled(layer, directions):
@@ -224,7 +227,7 @@ def _is_pulled(layer: Affine, directions: Directions) -> bool:
 
 
 def plan(ray: Ray, inputs: Tensor, at_once: bool, memory_mib: float) -> tuple[int, int]:
-    """Number of examples per chunk, and number of directions to push at a time.
+    """Number of examples per chunk, and number of directions to push at a time, for sums at all points of a `ray`.
 
     `inputs` are a sample of the examples. Chunks keep working memory below `memory_mib`; examples are split before
     directions. If `at_once` is true, as for `homogeneous_sweep`, all directions are pushed together.

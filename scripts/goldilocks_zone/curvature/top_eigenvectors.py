@@ -53,7 +53,7 @@ def sharpness(problem: Problem, parameters: Array, memory_mib: float | None = No
     """The largest eigenvalue of the Hessian of the mean loss at `parameters` (D,), to a relative tolerance of 1 %.
 
     Zero if all logits are zero or the Hessian vanishes, as it does for a saturated softmax. NaN if parameters or
-    Hessian–vector products are not finite.
+    Hessian–vector products are not finite. `memory_mib` is as in `hessian.hessian_products`.
     """
     if not torch.isfinite(arguments.real(parameters, "parameters")).all():
         return math.nan
@@ -73,10 +73,11 @@ def sharpness(problem: Problem, parameters: Array, memory_mib: float | None = No
 
 
 def first_layer_images(network: nn.Module, vectors: np.ndarray, image: tuple[int, ...]) -> np.ndarray:
-    """Components of `vectors` (D, m) in the first layer, averaged over units and channels: (m, height, width).
+    """Entries of `vectors` (D, m) in the weights of the first layer, as m images (m, h, w).
 
-    image: (channels, height, width). Signs are chosen so that the entry of largest magnitude is positive. Raises
-    ValueError if the first layer does not take whole images as vectors, or if the vectors do not have D entries.
+    They are averaged over the units of the layer and the channels of the input. `image` is the shape (c, h, w) of the
+    inputs. The sign of each image is chosen so that the entry of largest magnitude is positive. Raises ValueError if
+    the first layer does not take whole images as vectors, or if the vectors do not have D entries.
     """
     parameters, channels = initialisation.parameters_of(network), image[0]
     weights, size = parameters[0], sum(each.size for each in parameters)

@@ -17,9 +17,10 @@ ARRAYS_KEPT = 4  # per activation, for the graph of a first derivative and a pas
 
 
 def budget(memory_mib: float | None, theta: Tensor) -> float:
-    """Working memory in MiB: as given, or by default 1 GiB on a CPU, and half of the free memory on a GPU up to 8 GiB.
+    """Working memory in MiB: `memory_mib` if given, or by default 1 GiB on a CPU, and half of a GPU's free memory.
 
-    Raises ValueError unless it is positive and finite.
+    The default on a GPU is at most 8 GiB. The device is that of `theta`. Raises ValueError unless `memory_mib` is
+    positive and finite.
     """
     if memory_mib is not None:
         refuse_not_positive(memory_mib, "memory_mib")
@@ -33,7 +34,8 @@ def budget(memory_mib: float | None, theta: Tensor) -> float:
 def examples_per_chunk(logits: Logits, parameters: Tensor, inputs: Tensor, memory_mib: float) -> int:
     """Number of examples, at least one, whose derivatives along one direction fit into `memory_mib` at once.
 
-    The derivatives are those of forward over reverse mode. `inputs` (n, …) are a sample of the examples.
+    The derivatives are those of the function `logits` at `parameters` (D,), by forward over reverse mode. `inputs`
+    (n, …) are a sample of the examples.
     """
     budget = memory_mib * 2**20 / parameters.element_size()
     # Many parameters may use up the budget. Take a quarter of it then, rather than one pass per example.
@@ -44,7 +46,8 @@ def examples_per_chunk(logits: Logits, parameters: Tensor, inputs: Tensor, memor
 def can_be_kept(logits: Logits, parameters: Tensor, inputs: Tensor, sizes: Sequence[int], memory_mib: float) -> bool:
     """Whether the autograd graphs that `autodiff.products` keeps for all chunks fit into `memory_mib`.
 
-    `sizes` are the numbers of examples of the chunks, and `inputs` (n, …) a sample of the examples.
+    The graphs are those of the function `logits` at `parameters` (D,). `sizes` are the numbers of examples of the
+    chunks, and `inputs` (n, …) a sample of the examples.
     """
     entries = ARRAYS_KEPT * _entries_per_example(logits, parameters, inputs) * sum(sizes)
     entries += ARRAYS_PER_PARAMETER * parameters.numel() * len(sizes)
@@ -54,7 +57,7 @@ def can_be_kept(logits: Logits, parameters: Tensor, inputs: Tensor, sizes: Seque
 def directions_per_chunk(logits: Logits, parameters: Tensor, inputs: Tensor, memory_mib: float) -> int:
     """Number of directions, at least one, whose derivatives fit into `memory_mib` in a pass over all `inputs`.
 
-    The pass is one of forward over reverse mode.
+    The pass computes derivatives of the function `logits` at `parameters` (D,) by forward over reverse mode.
     """
     per_example = _entries_per_example(logits, parameters, inputs)
     entries = ARRAYS_PER_ACTIVATION * per_example * len(inputs) + ARRAYS_PER_PARAMETER * parameters.numel()
@@ -67,7 +70,7 @@ def _entries_per_example(logits: Logits, parameters: Tensor, inputs: Tensor) -> 
 
 
 def _saved_entries(logits: Logits, parameters: Tensor, inputs: Tensor) -> int:
-    """Number of tensor entries that a forward pass saves for its backward pass."""
+    """Number of tensor entries that a forward pass of the function `logits` on all `inputs` saves for backward."""
     entries = 0
 
     def count(tensor):

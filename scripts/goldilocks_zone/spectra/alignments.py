@@ -15,7 +15,7 @@ CLOSE = 0.05  # a descent counts as converged if its A² is less than this below
 
 
 def captured(alignments: np.ndarray) -> np.ndarray:
-    """Captured shares E (m,) of b unit vectors, from their `alignments` (b, m) with m eigenvectors.
+    """Captured shares (m,) of b unit vectors, from their `alignments` (b, m) with m eigenvectors.
 
     Entry i is the mean over vectors of the share of the squared norm that lies in the span of the first i eigenvectors.
     """
@@ -58,11 +58,11 @@ def specificity(alignments: np.ndarray) -> float:
 
 
 def specificity_index(alignments: np.ndarray, random: np.random.Generator) -> float:
-    """Specificity index (s − r)/(v − r): compares the eigenvectors with rotated bases of their span.
+    """Specificity index (s − r)/(v − r): compares the eigenvectors with rotated bases of the space that they span.
 
-    s is the specificity of the eigenvectors, r the mean specificity of ROTATIONS random rotations of them, and v the
-    specificity of their varimax rotation. NaN for fewer than two eigenvectors, and if varimax does no better than
-    random rotations.
+    s is the specificity of the eigenvectors, computed from `alignments` (b, m). r is the mean specificity of ROTATIONS
+    rotations of the eigenvectors, which the generator `random` draws, and v the specificity of their varimax rotation.
+    NaN for fewer than two eigenvectors, and if varimax does no better than random rotations.
     """
     count = alignments.shape[1]
     if count < 2:
@@ -73,9 +73,10 @@ def specificity_index(alignments: np.ndarray, random: np.random.Generator) -> fl
 
 
 def varimax(alignments: np.ndarray) -> np.ndarray:
-    """Alignments (b, m) after the varimax rotation of the eigenvectors (Kaiser 1958, rows not normalised).
+    """Rotate the m eigenvectors by varimax (Kaiser 1958, rows not normalised), and return the new alignments (b, m).
 
-    The rotation maximises the sum over columns of the variance of the squared entries, by ascent from the identity.
+    `alignments` (b, m) are those before the rotation. The rotation maximises the variance of the squared entries of a
+    column, summed over columns, by ascent from the identity.
     """
     rotation, reached = np.eye(alignments.shape[1]), -math.inf
     for _ in range(SWEEPS):
@@ -91,7 +92,7 @@ def varimax(alignments: np.ndarray) -> np.ndarray:
 
 
 def _rotation(count: int, random: np.random.Generator) -> np.ndarray:
-    """Random orthogonal matrix (count, count), uniform with respect to the Haar measure."""
+    """Orthogonal matrix (count, count), drawn by the generator `random` from the Haar measure."""
     q, r = np.linalg.qr(random.standard_normal((count, count)))
     return q * np.sign(np.diag(r))
 
@@ -99,10 +100,10 @@ def _rotation(count: int, random: np.random.Generator) -> np.ndarray:
 def converged(reached: xr.DataArray, maps: xr.DataArray) -> xr.DataArray:
     """Mask (…) of the descents of the margin estimate that converged.
 
-    They reached an A² less than CLOSE below the maximum of A² over the map of their network. This maximum is the
-    reference because there may be no point with A² = 1. A is the alignment with the first eigenvector, and `reached`
-    (…) is A² at the end of each descent. `maps` holds A over the axes map_x and map_y; of the axes rank and softmax, if
-    present, rank 1 and temperature 1 are used.
+    A is the alignment with the first eigenvector, and `reached` (…) is A² at the end of each descent. `maps` holds A on
+    a grid of inputs, over the axes map_x and map_y, for each network; of the axes rank and softmax, if present, rank 1
+    and temperature 1 are used. A descent converged if its A² is less than CLOSE below the maximum of A² over the map of
+    its network. This maximum is the reference because there may be no point with A² = 1.
     """
     here = {name: place for name, place in {"rank": 1, "softmax": "temperature-1"}.items() if name in maps.dims}
     return reached > np.square(maps.sel(here, drop=True)).max(("map_x", "map_y")) - CLOSE

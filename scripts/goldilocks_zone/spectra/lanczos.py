@@ -45,9 +45,10 @@ class Search:
 def top_eigenpairs(products: Products, size: int, count: int, search: Search = Search()) -> Arrays:
     """The `count` eigenvalues λ of A at one end of its spectrum, descending, and orthonormal eigenvectors (D, count).
 
-    `size` is D. The method is implicitly restarted Lanczos (Lehoucq, Sorensen & Yang 1998, ARPACK). It calls `products`
-    with one vector at a time and keeps max(2 count + 1, 20) vectors in memory. A multiple eigenvalue may be found fewer
-    times than its multiplicity: in exact arithmetic a Krylov space contains only one of its eigenvectors.
+    `size` is D, and `search` selects the end. The method is implicitly restarted Lanczos (Lehoucq, Sorensen & Yang
+    1998, ARPACK). It calls `products` with one vector at a time and keeps max(2 count + 1, 20) vectors in memory. A
+    multiple eigenvalue may be found fewer times than its multiplicity: in exact arithmetic a Krylov space contains only
+    one eigenvector of each eigenvalue.
 
     Raises ValueError if `count` is not between 1 and D − 1, `search.which` is unknown, `search.start` is zero, not
     finite or not of length D, a product is not finite, or the tolerance is not reached within the allowed restarts.
@@ -194,7 +195,10 @@ def spectral_density(products: Products, probes: np.ndarray, steps: int) -> Dens
 
 
 def _multiply(products: Products, vectors: np.ndarray) -> np.ndarray:
-    """A times each row of `vectors`, (m, D). Raises ValueError if a product is complex, not finite or misshapen."""
+    """Products (m, D) of A with the rows of `vectors` (m, D), computed by the function `products`.
+
+    Raises ValueError if a product is complex, not finite or misshapen.
+    """
     found = np.asarray(products(vectors))
     if found.dtype.kind == "c":
         raise ValueError("products of the matrix are complex: give a real symmetric one")

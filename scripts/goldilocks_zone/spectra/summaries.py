@@ -7,7 +7,10 @@ import numpy as np
 
 @dataclass(frozen=True)
 class SpectrumSummary:
-    """Summary of the spectrum of a projected Hessian H_d (Fort & Scherlis 2019)."""
+    """Summary of the spectrum of a projected Hessian H (d, d) (Fort & Scherlis 2019).
+
+    fraction_positive: share of eigenvalues above zero. spectral_norm: largest magnitude of an eigenvalue.
+    """
 
     fraction_positive: float
     trace: float
@@ -43,7 +46,10 @@ def summarise(eigenvalues: np.ndarray) -> SpectrumSummary:
 
 
 def effective_examples(total: np.ndarray, squares: np.ndarray) -> np.ndarray:
-    """Effective number (Σt)²/Σt² of examples with weights t ≥ 0, from `total` Σt and `squares` Σt²; 0 if all vanish."""
+    """Effective number (Σt)²/Σt² of examples with weights t ≥ 0, from arrays of sums `total` Σt and `squares` Σt².
+
+    The result has the shape of these arrays; it is 0 where all weights vanish.
+    """
     return np.divide(total**2, squares, out=0 * squares, where=squares > 0)
 
 
