@@ -30,7 +30,7 @@ OVER_DRAWS = 3  # fewest draws for a standard deviation
 
 
 class Columns(BaseModel):
-    """Names of the columns of a file of published values, which also has a column d.
+    """Names of the columns of a file of published values, which also has a column d, the dimension of the planes.
 
     value: the published value. x: the radius as log10(r²/r_X²). log10_r: the radius as log10(r/r_X). Give x or log10_r,
     or neither if all values are at a single radius. deviation: the published standard deviation of the value, if any.
@@ -47,7 +47,7 @@ class Reading(BaseModel):
     """One choice of the settings that the original does not state.
 
     says: the choice in words. study: name of the study that has these settings. at: {axis: value}, the place in this
-    study. shift: offset added to the published x.
+    study. shift: offset added to the published x, the radius as log10(r²/r_X²).
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -60,10 +60,10 @@ class Reading(BaseModel):
 class Comparison(BaseModel):
     """A comparison of the values in one published file with a variable of this project's studies.
 
-    title: what is compared. figure: the figure of this project that draws the values. values: name of the file.
-    columns: its columns. variable: the variable of the studies. series: one entry {axis: template}; along this axis,
-    the dimension d has the label that results if d replaces {d} in the template. at: {axis: value}, the place along
-    other axes, for all readings. readings: {name: reading}.
+    title: what is compared. figure: the figure of this project that draws the values. values: name of the published
+    file. columns: the columns of this file. variable: the variable of the studies. series: {axis: template} with one
+    entry. The published values of dimension d belong to one label along this axis of the studies: the template with d
+    in place of {d}. at: {axis: value}, the place along other axes, for all readings. readings: {name: reading}.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -94,10 +94,11 @@ def load(path: str | Path) -> dict[str, Comparison]:
 
 
 def evaluate(path: str | Path, studies: Mapping[str, xr.Dataset]) -> list[dict]:
-    """Compare the `studies` of a run with the published values that the file `path` (see `load`) lists.
+    """Compare the results of a run, `studies` {name: results}, with the published values that a file lists.
 
-    Returns rows, dictionaries with the keys COLUMNS. Each reading of each comparison has one row for every d and one
-    for all d together, or a row with the reason why it cannot be compared.
+    `path` is this file (see `load`). Returns rows, dictionaries with the keys COLUMNS. Each reading of each comparison
+    has one row for every d, the dimension of the planes, and one for all d together, or a row with the reason why it
+    cannot be compared.
     """
     found = []
     for name, comparison in load(path).items():
@@ -115,7 +116,8 @@ def evaluate(path: str | Path, studies: Mapping[str, xr.Dataset]) -> list[dict]:
 def published(path: Path, columns: Columns) -> dict[int, np.ndarray]:
     """Read published values as {d: array (3, points)}, with the rows x, value and standard deviation.
 
-    A row is NaN if `columns` names no column for it.
+    `path` is a CSV file with the given `columns`, d the dimension of the planes, and x = log10(r²/r_X²). A row of the
+    array is NaN if `columns` names no column for it.
     """
     with path.open(newline="", encoding="utf-8") as file:
         rows, found = list(csv.DictReader(file)), defaultdict(list)
@@ -131,8 +133,9 @@ def _compared(
 ) -> Iterator[dict]:
     """Yield the rows of `evaluate` for one `reading` of a comparison: one for each d, then one for all d together.
 
-    A row has summary statistics, or the reason why there are none. `points` is the result of `published`. The row for
-    all d is left out if no d can be compared; it is the only row, with a reason, if the run lacks the study.
+    A row has summary statistics, or the reason why there are none. `points` is the result of `published`, and `studies`
+    is {name: results}. The row for all d is left out if no d can be compared; it is the only row, with a reason, if the
+    run lacks the study.
     """
     if reading.study not in studies:
         yield {"d": ALL, "reason": f"the study {reading.study} is not part of this run"}
@@ -156,10 +159,11 @@ def _compared(
 
 
 def _curve(study: xr.Dataset, comparison: Comparison, reading: Reading, d: int) -> xr.DataArray:
-    """Values (radius, draw) of the comparison's variable at one d, from the study of a reading.
+    """Values (radius, draw) of the comparison's variable at one dimension `d`, from the `study` of a reading.
 
-    Raises NotTested if a setting of the study differs from the reading's, if the study lacks the cell or the variable,
-    or if it has several values along an axis for which the reading names none.
+    Raises NotTested if a setting of the study differs from the reading's, if the study lacks the variable or a value
+    along an axis that the reading or comparison names, or if it has several values along an axis for which they name
+    none.
     """
     ((axis, label),) = comparison.series.items()
     place = {"weights": INITIALISATIONS, **comparison.at, **reading.at, axis: label.format(d=d)}
@@ -182,11 +186,11 @@ def _curve(study: xr.Dataset, comparison: Comparison, reading: Reading, d: int) 
 
 
 def _at(ours: xr.DataArray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation over draws of `ours` (radius, draw), each (points,), at the places x (points,).
+    """Mean and standard deviation over draws of `ours` (radius, draw), each (points,), at the places `x` (points,).
 
-    Both are interpolated linearly between radii. Both are NaN outside the range of the radii, and the standard
-    deviation is NaN below OVER_DRAWS draws. If all x are NaN, they are the values at the only radius of `ours`, or NaN
-    if it has several.
+    x is log10(r²/r_X²). Both results are interpolated linearly between the radii of `ours`. Both are NaN outside the
+    range of these radii, and the standard deviation is NaN below OVER_DRAWS draws. If all x are NaN, the results are
+    the values at the only radius of `ours`, or NaN if it has several.
     """
     count = ours.sizes["draw"]
     mean = ours.mean("draw").values
@@ -202,8 +206,9 @@ def _at(ours: xr.DataArray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _summary(apart: np.ndarray, comparison: Comparison) -> dict:
     """Summary statistics of `apart` (2, points), as the entries of a row of `evaluate`.
 
-    The rows of `apart` are the differences run − published and the standard deviations. share_within is the share of
-    differences of at most WITHIN standard deviations, among those whose standard deviation is known.
+    The rows of `apart` are the differences run − published and the standard deviations, published ones if the file of
+    the `comparison` has them, else those of the run ("ours"). share_within is the share of differences of at most
+    WITHIN standard deviations, among those whose standard deviation is known.
     """
     differences, deviations = apart
     sizes = np.abs(differences)

@@ -90,9 +90,10 @@ def secondary(cases: dict[str, dict], studies: Studies) -> Iterator[tuple[str, d
 
 
 def at(case: dict, study: str, place: Place, studies: Studies) -> xr.Dataset:
-    """The secondary cell of a case at a `place` of the study named `study`, with variables as in `primary`.
+    """The secondary cell of a case at a `place` of the study named `study`, with the variables of its key `beside`.
 
-    Raises NotTested if the run lacks the cell, or its counterpart in another study from which the case takes variables.
+    `studies` maps names to results. Raises NotTested if the run lacks the cell, or its counterpart in the study that
+    `beside` names.
     """
     return _beside(case, _select(_study(case, study, studies), place), studies)
 
@@ -161,8 +162,8 @@ def weights_as_networks(study: xr.Dataset) -> xr.Dataset:
 def _beside(case: dict, cell: xr.Dataset, studies: Studies) -> xr.Dataset:
     """Add to a cell the variables that the case's key `beside` takes from another study, under the names given there.
 
-    They are read at the cell's dataset and network; only draws of both studies are kept. Raises NotTested if the other
-    study lacks the place or a variable, or has several subspaces.
+    They are read at the cell's dataset and network, and at the further place that `beside` gives; only draws of both
+    studies are kept. Raises NotTested if the other study lacks this place or a variable, or has several subspaces.
     """
     if "beside" not in case:
         return cell
@@ -185,7 +186,7 @@ def _select(study: xr.Dataset, place: Place) -> xr.Dataset:
 
 
 def require(study: xr.Dataset | xr.DataArray, axis: str, *values: object) -> None:
-    """Raise NotTested if a study lacks one of the values along an axis."""
+    """Raise NotTested if a study lacks one of the `values` along an `axis`."""
     for value in values:
         if value not in study[axis].values:
             raise NotTested(f"this run has no {axis} {value} in its study")

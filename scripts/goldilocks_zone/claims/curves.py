@@ -22,9 +22,9 @@ Measured = Cell | xr.DataArray
 
 
 def in_x(cell: Measured, window: Window, least: int = 1) -> Measured:
-    """Select the radii in a window [first, last] of x.
+    """Restrict `cell` to the radii in a `window` (first, last) of x = log10(r²/r_X²).
 
-    Raises NotTested if there are fewer than `least`, or if the radii are not in units of r_X.
+    Raises NotTested if there are fewer than `least` such radii, or if the radii are not in units of r_X.
     """
     if "x" not in cell.coords:
         raise NotTested("the study's radii are not in units of r_X")
@@ -32,9 +32,9 @@ def in_x(cell: Measured, window: Window, least: int = 1) -> Measured:
 
 
 def in_scale(cell: Measured, window: Window, least: int = 1) -> Measured:
-    """Select the radii in a window [first, last] of log10 α; these radii are scale factors α of the initialisation.
+    """Restrict `cell` to the radii in a `window` (first, last) of log10 α.
 
-    Raises NotTested if there are fewer than `least`.
+    These radii are scale factors α of the initialisation. Raises NotTested if there are fewer than `least` of them.
     """
     return _inside(cell, np.log10(cell["radius"].values), "log10 α", window, least)
 
@@ -62,21 +62,27 @@ def place_of_top(x: np.ndarray, values: np.ndarray, vertex: Callable[..., np.nda
 
 
 def vertex_within_reach(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Reading (3,) of the x of the maximum of y(x), by a parabola through the points within REACH of the largest y."""
+    """Reading (3,) of the x of the maximum of `y` (r,) over `x` (r,).
+
+    It is the vertex of a parabola through the points within REACH of the largest y.
+    """
     return _vertex(x, y, np.abs(x - x[np.argmax(y)]) <= REACH + WINDOW_SLACK)
 
 
 def vertex_of_neighbours(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Reading (3,) of the x of the maximum of y(x), by a parabola through the largest y and its two neighbours."""
+    """Reading (3,) of the x of the maximum of `y` (r,) over `x` (r,).
+
+    It is the vertex of a parabola through the largest y and its two neighbours.
+    """
     return _vertex(x, y, np.abs(np.arange(len(x)) - np.argmax(y)) <= 1)
 
 
 def _vertex(x: np.ndarray, y: np.ndarray, around: np.ndarray) -> np.ndarray:
     """Reading (3,) of the vertex of the least-squares parabola through the points that the mask `around` (r,) selects.
 
-    If the parabola has no maximum between these points, or if they are fewer than three, it is the reading of a grid
-    point (see `estimates.point_of_grid`). If points that are not neighbours tie for the largest y, it spans them all.
-    NaN if any y is NaN.
+    `y` (r,) are the values at the ascending `x` (r,). If the parabola has no maximum between the selected points, or if
+    they are fewer than three, the result is the reading of a grid point (see `estimates.point_of_grid`). If points that
+    are not neighbours tie for the largest y, the reading spans all of them. NaN if any y is NaN.
     """
     if np.isnan(y).any():
         return np.full(3, np.nan)
@@ -93,7 +99,7 @@ def _vertex(x: np.ndarray, y: np.ndarray, around: np.ndarray) -> np.ndarray:
 
 
 def outermost_crossing(x: np.ndarray, curve: np.ndarray, level: float, outer: bool) -> float:
-    """The x of the last fall of a piecewise linear curve through a level or, unless `outer`, of its first rise.
+    """The x at which a piecewise linear curve last falls or, unless `outer`, first rises through a `level`.
 
     `curve` (r,) has the values at the ascending `x` (r,). NaN if there is no such crossing.
     """
@@ -106,7 +112,7 @@ def outermost_crossing(x: np.ndarray, curve: np.ndarray, level: float, outer: bo
 
 
 def crossing_from(start: int, x: np.ndarray, curve: np.ndarray, level: float, outer: bool) -> float:
-    """The x at which a piecewise linear curve first crosses a level, on the way from the grid point of index `start`.
+    """The x at which a piecewise linear curve first crosses a `level`, on the way from the grid point of index `start`.
 
     The way leads to larger x with `outer`, else to smaller x. `curve` (r,) has the values at the ascending `x` (r,).
     NaN if there is no crossing. Segments with a non-finite end are skipped.
@@ -120,14 +126,14 @@ def crossing_from(start: int, x: np.ndarray, curve: np.ndarray, level: float, ou
 
 
 def interpolated(x: np.ndarray, curve: np.ndarray, level: float, i: int, j: int) -> float:
-    """The x at which a curve passes a level, by linear interpolation between its points i and j."""
+    """The x at which a curve passes a `level`, by linear interpolation between its points of indices `i` and `j`."""
     return float(x[i] + (curve[i] - level) / (curve[i] - curve[j]) * (x[j] - x[i]))
 
 
 def outermost_crossings(values: xr.DataArray, level: float, outer: bool) -> np.ndarray:
     """The x (draw,) of the `outermost_crossing` of each draw's curve; NaN for draws without one.
 
-    `values` has the axes radius and draw, and the coordinate x.
+    `values` has the axes radius and draw, and the coordinate x. `level` and `outer` are as in `outermost_crossing`.
     """
     return np.array([outermost_crossing(values["x"].values, curve, level, outer) for curve in by_radius(values).T])
 
@@ -169,10 +175,11 @@ def partial_rank_correlation(values: np.ndarray) -> float:
 
 
 def apart(places: np.ndarray, values: np.ndarray, curve: int, others: list[int]) -> np.ndarray:
-    """Differences (m,) of one curve from the mean of others, at those m of its places that all others cover.
+    """Differences (m,) of one curve from the mean of other curves, at those m of its places that all others cover.
 
     `values` and `places`, both (curves, r), hold one curve in each row; `curve` and `others` are indices of rows. The
-    others are interpolated linearly between their places, which must ascend.
+    others are interpolated linearly between their places, which must ascend. A place is covered if it lies within the
+    range of the places of each of them.
     """
     low, high = places[others].min(1).max(), places[others].max(1).min()
     inside = (places[curve] >= low) & (places[curve] <= high)
@@ -181,5 +188,5 @@ def apart(places: np.ndarray, values: np.ndarray, curve: int, others: list[int])
 
 
 def ratio_of_means(pair: np.ndarray) -> float:
-    """Ratio of the means over draws of the two rows of an array (2, draws)."""
+    """Mean over draws of the first row of `pair` (2, draws), divided by the mean of its second row."""
     return float(pair[0].mean() / pair[1].mean())

@@ -113,7 +113,8 @@ def _expanded(place: str, name: str, claims: dict[str, dict], needed: dict[str, 
 def _likes(place: str, name: str, known: dict[str, dict]) -> list[str]:
     """Names of the claims or cases from which `name` inherits through the key `like`, from the root to `name` itself.
 
-    Raises DefinitionError for an unknown name or a circle.
+    `known` maps names to definitions, and `place` begins error messages. Raises DefinitionError for an unknown name or
+    a circle.
     """
     chain = [name]
     while "like" in (latest := known[chain[0]]):
@@ -128,7 +129,7 @@ def _likes(place: str, name: str, known: dict[str, dict]) -> list[str]:
 
 
 def _laid(layers: Iterable[dict]) -> dict:
-    """Merge dictionaries key by key, recursively; later ones take precedence. `expect` is replaced as a whole."""
+    """Merge dictionaries, `layers`, recursively; later ones take precedence. `expect` is replaced as a whole."""
     result = {}
     for layer in layers:
         for key, value in layer.items():
@@ -138,11 +139,12 @@ def _laid(layers: Iterable[dict]) -> dict:
 
 
 def _repeated(place: str, cases: dict[str, dict], loop: dict | Iterable) -> dict[str, tuple[dict, dict]]:
-    """Repeat the cases of a claim for each label of `for`, as {name of the case: (placeholder values, filled keys)}.
+    """Repeat the cases of a claim for each label of `for`, as {name of the case: (placeholder values, keys)}.
 
-    `loop`, the `for` of the claim, repeats neighbouring cases with placeholders in their names as a group: all cases
-    for the first label, then all for the second, and so on. The `for` of a case repeats this case alone. `place` names
-    the claim in messages. Raises DefinitionError if two cases have the same name.
+    Placeholders are replaced in the names and keys. `loop`, the `for` of the claim, repeats neighbouring cases with
+    placeholders in their names as a group: all cases for the first label, then all for the second, and so on. The `for`
+    of a case repeats this case alone. `place` names the claim in messages. Raises DefinitionError if two cases have the
+    same name.
     """
     found = {}
     for has_placeholder, run in itertools.groupby(cases, lambda name: bool(PLACEHOLDER.search(name))):
@@ -170,7 +172,7 @@ def _filled(place: str, value: object, values: dict) -> object:
     """Replace each placeholder {name} by `values[name]` in all texts within a `value`, at any depth.
 
     A text that consists of one placeholder becomes the value of this placeholder, of any type. Raises DefinitionError
-    for an unknown placeholder.
+    for an unknown placeholder; `place` begins its message.
     """
     if isinstance(value, dict):
         return {key: _filled(place, each, values) for key, each in value.items()}
@@ -189,7 +191,8 @@ def _filled(place: str, value: object, values: dict) -> object:
 def _checked(place: str, case: dict) -> dict:
     """Check the keys of a case, and replace its key `expect` by the keys of its test (see `as_test`).
 
-    Raises DefinitionError for unknown or missing keys and invalid expectations.
+    Returns the case. Raises DefinitionError for unknown or missing keys and invalid expectations; `place` begins its
+    message.
     """
     case.pop("like", None)
     known, quantity = quantities.known(), case.get("quantity")

@@ -26,9 +26,10 @@ def evaluate(
 ) -> list[dict]:
     """Judge claims on a run: one row for each claim, each case and each secondary cell, dictionaries with keys COLUMNS.
 
-    The column control is "control" for cases that do not count in the verdict on their claim. `substitutes` maps
-    datasets to those that take their places: cases are judged on the substitutes, and their statements say so.
-    `left_out` maps each study that was left out to its unavailable datasets.
+    `claims` is the result of `definitions.load`; `studies` maps names to results; `run` is the run's name. The column
+    control is "control" for cases that do not count in the verdict on their claim. `substitutes` maps datasets to those
+    that take their places: cases are judged on the substitutes, and their statements say so. `left_out` maps each study
+    that was left out to its unavailable datasets.
     """
     rows, common = [], {"run": run, "claims_hash": claims_hash(claims)}
     for identifier, claim in claims.items():
@@ -54,10 +55,10 @@ def _substituted(case: dict, substitutes: dict[str, str]) -> dict:
 
 
 def _summary(cases: list[dict], claim: dict) -> dict:
-    """The row of a claim, from the rows of its cases on their primary cells.
+    """The row of a claim, from the rows `cases` of its cases on their primary cells.
 
     Cases that are controls do not count, and identities that hold count only if there are no other cases. If all cases
-    that count have the same verdict, it is the claim's. Otherwise the claim is `not reproduced` if a case is not
+    that count have the same verdict, the claim has it too. Otherwise the claim is `not reproduced` if a case is not
     reproduced or an identity fails, else `inconclusive`. A claim without cases is `not tested`. A claim with an
     untested part (key `open`) is at best inconclusive.
     """
@@ -81,7 +82,8 @@ def _summary(cases: list[dict], claim: dict) -> dict:
 def _primary(identifier: str, cases: dict[str, dict], studies: Studies, left_out: LeftOut) -> list[dict]:
     """Rows, with verdicts, of the cases of a claim on their primary cells; `identifier` is the claim's id.
 
-    P-values of cases with the same key `family` are adjusted together by Holm's procedure.
+    `studies` and `left_out` are as in `evaluate`. P-values of cases with the same key `family` are adjusted together by
+    Holm's procedure.
     """
     rows, families = [], {}
     for name, case in cases.items():
@@ -96,7 +98,8 @@ def _primary(identifier: str, cases: dict[str, dict], studies: Studies, left_out
 def _secondary(identifier: str, cases: dict[str, dict], studies: Studies) -> list[dict]:
     """Rows, with verdicts, of the cases of a claim on their secondary cells; untested rows come last.
 
-    `identifier` is the claim's id. The p-values of all these rows of a claim are adjusted together by Holm's procedure.
+    `identifier` is the claim's id, and `studies` maps names to results. The p-values of all these rows of a claim are
+    adjusted together by Holm's procedure.
     """
     rows = []
     for name, case, study, place in cells.secondary(cases, studies):
@@ -110,9 +113,10 @@ def _secondary(identifier: str, cases: dict[str, dict], studies: Studies) -> lis
 def _judged(identifier: str, label: str, case: dict, cell: Callable[[], Cell]) -> tuple[dict, Judged | None]:
     """Estimate a case on a cell, and return its row, still without a verdict, and its test with the deciding estimate.
 
-    `cell` is a function that returns the cell or raises NotTested. If the case cannot be tested, the row has the
-    verdict `not tested` and the second result is None. The same holds if the run does not meet the case's `needs`, but
-    then the row has the estimate. The needs of identities are ignored.
+    `identifier` and `label` are the row's entries id and case. `cell` is a function that returns the cell or raises
+    NotTested. If the case cannot be tested, the row has the verdict `not tested` and the second result is None. The
+    same holds if the run does not meet the case's `needs`, except that the row then has the estimate. The needs of
+    identities are ignored.
     """
     row = {"id": identifier, "case": label, "control": "control" if case.get("control") else ""}
     row |= {"statement": case["statement"], "unit": case["unit"]}
@@ -139,7 +143,7 @@ def _measure(case: dict, cell: Cell, name: str) -> Judged:
     """The test of a case on a cell, and the deciding estimate: the one that is closest to failing the test.
 
     A case has an estimate for each value along its axes `every`, and some quantities have one for each radius of a
-    window. Raises NotTested if an estimate is not finite. It is also raised if some estimate cannot decide the test
+    window. Raises NotTested if an estimate is not finite. Raises NotTested also if some estimate cannot decide the test
     (see `Test.undecidable`), unless the deciding one among the others fails it. `name` names the random stream of a
     bootstrap.
     """

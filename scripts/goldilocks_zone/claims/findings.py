@@ -42,7 +42,7 @@ class Sentence:
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer to a question. `name` is its key in the file; `figures` names the figures that support it."""
+    """The answer to a question. `name` is its key in the file of findings; `figures` names figures that support it."""
 
     name: str
     question: str
@@ -61,10 +61,10 @@ def read(
     estimate: Callable[[Row], str] | None = None,
     words: Callable[[str], str] = str,
 ) -> list[Answer]:
-    """Read the answers from a file of findings, worded according to `rows`, the rows of a run's claims.csv.
+    """Read the answers from the file of findings at `path`, worded according to a run's results.
 
-    `estimate` renders the estimate in the row of a case, by default as `described` does. `words` renders the text
-    around estimates. Raises FindingsError if the file is invalid.
+    `rows` are those of the run's claims.csv. `estimate` renders the estimate in the row of a case, by default as
+    `described` does. `words` renders the text around estimates. Raises FindingsError if the file is invalid.
     """
     known = {row["id"]: row for row in rows if " " not in row["case"]}
     answers = []
@@ -84,7 +84,7 @@ def main(answers: Iterable[Answer]) -> list[Sentence]:
 
 
 def joined(sentences: Iterable[Sentence]) -> str:
-    """Join findings into running text: those that held or failed, then one sentence that lists all open ones."""
+    """Join `sentences` into running text: those that held or failed, then one sentence that lists all open ones."""
     sentences = list(sentences)
     decided = [sentence.text for sentence in sentences if sentence.outcome != OPEN]
     clauses = [sentence.text for sentence in sentences if sentence.outcome == OPEN]
@@ -95,7 +95,10 @@ def joined(sentences: Iterable[Sentence]) -> str:
 
 
 def described(row: Row) -> str:
-    """Estimate and interval of a case as plain text, or `not computed`."""
+    """Estimate and interval of a case as plain text, such as `0.88 [0.87, 0.89]`, or `not computed`.
+
+    `row` is the case's row of claims.csv. The interval is left out if it has no width.
+    """
     if not row["estimate"]:
         return "not computed"
     value, low, high = (float(row[key]) for key in ("estimate", "low", "high"))

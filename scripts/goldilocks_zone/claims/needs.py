@@ -26,7 +26,10 @@ COUNTS = {
 
 
 def unmet(needs: Mapping[str, float], cell: Cell) -> str:
-    """Message “needs …, and this run has …” about the first need that a cell does not meet; empty if it meets all."""
+    """Message “needs …, and this run has …” about the first need that a cell does not meet; empty if it meets all.
+
+    `needs` maps keys of COUNTS, such as draws, to the least number that a verdict requires.
+    """
     for key, least in needs.items():
         words, count = COUNTS[key]
         if (found := count(cell)) < least:

@@ -48,7 +48,7 @@ def keys(quantity: str) -> dict[str, bool]:
 
 
 def estimate(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
-    """Estimates of a case's quantity on a cell; `name` names the random stream of a bootstrap."""
+    """Estimates of the quantity of a `case` on a `cell`; `name` names the random stream of a bootstrap."""
     function, given = known()[case["quantity"]], {**case, "name": name}
     keys = (key for key in inspect.signature(function).parameters if key.rstrip("_") in given)
     return function(cell, **{key: given[key.rstrip("_")] for key in keys if key != "cell"})

@@ -1,7 +1,8 @@
 """Predicting accuracy after training from the curvature and the scale of the logits at initialisation.
 
 A network here is one cell of a study (dataset, network and subspace) with all its radii, and the unit of replication. A
-point is one network at one radius.
+point is one network at one radius. κ is Tr(H)/‖H‖ and σ_z the standard deviation of the logits, both at the start. The
+arguments `training` and `curvature` are the results of two studies, and `found` is the result of `points`.
 """
 
 import math
@@ -28,15 +29,20 @@ MEANINGS = {
 def statistics(training: xr.Dataset, curvature: xr.Dataset) -> dict[str, tuple[float, float, float]]:
     """All statistics, as {name: (value, low, high)} with 95 % intervals; NaN for too few networks or draws.
 
-    kappa, fraction and sigma are the `rank_correlation` of accuracy with Tr(H)/‖H‖, with the fraction of positive
-    eigenvalues and with σ_z (σ_z itself, not its distance from the best value). gain is the result of `gain`.
+    They are computed from the `points` of `training` and `curvature`, the results of two studies. kappa, fraction and
+    sigma are the `rank_correlation` of accuracy with κ = Tr(H)/‖H‖, with the fraction of positive eigenvalues and with
+    σ_z (σ_z itself, not its distance from the best value). gain is the result of `gain`.
     """
     found, names = points(training, curvature), {"kappa": "kappa", "fraction": "fraction", "sigma": "log10_sigma"}
     return {key: rank_correlation(found, name) for key, name in names.items()} | {"gain": gain(found)}
 
 
 def points(training: xr.Dataset, curvature: xr.Dataset) -> xr.Dataset:
-    """Variables accuracy, kappa, fraction and log10_sigma (network, radius, draw), where both studies have them."""
+    """Variables accuracy, kappa, fraction and log10_sigma (network, radius, draw); see MEANINGS.
+
+    Accuracy is read from the study `training`, the other variables from `curvature`. Only places of both studies are
+    kept.
+    """
     found = xr.merge([of_training(training), of_curvature(curvature)], join="inner")
     return by_network(found).transpose("network", "radius", "draw")
 
@@ -47,7 +53,10 @@ def of_training(study: xr.Dataset) -> xr.Dataset:
 
 
 def of_curvature(study: xr.Dataset) -> xr.Dataset:
-    """Variables kappa, fraction and log10_sigma (dataset, network, subspace, radius, draw), at the largest N and d."""
+    """Variables kappa, fraction and log10_sigma (dataset, network, subspace, radius, draw) of a curvature study.
+
+    They are read at the study's largest number of examples and largest dimension of planes; see MEANINGS.
+    """
     study = study.sel(examples=study["examples"].max(), dimension=study["dimension"].max())
     variables = {"kappa": study["trace_over_norm"], "fraction": study["fraction_positive"]}
     return _described({**variables, "log10_sigma": np.log10(study["logits_std"])})
@@ -69,10 +78,11 @@ def by_network(study: xr.Dataset) -> xr.Dataset:
 
 
 def rank_correlation(found: xr.Dataset, name: str) -> tuple[float, float, float]:
-    """Spearman correlation of accuracy with a variable of `points` over all networks and radii, from means over draws.
+    """Spearman correlation of accuracy with the variable `name` over all networks and radii, from means over draws.
 
-    Returns (value, low, high), clipped to [−1, 1]; NaN without points. The bootstrap of the interval resamples
-    networks, each with all its radii. With fewer than LEAST_NETWORKS networks, it resamples draws.
+    `found` is the result of `points`. Returns (value, low, high), clipped to [−1, 1]; NaN without points. The bootstrap
+    of the interval resamples networks, each with all its radii. With fewer than LEAST_NETWORKS networks, it resamples
+    draws.
     """
     pair = found[["accuracy", name]].to_dataarray().transpose("variable", "radius", "network", "draw").values
     if pair.size == 0:
@@ -83,7 +93,7 @@ def rank_correlation(found: xr.Dataset, name: str) -> tuple[float, float, float]
 
 
 def _spearman(pair: np.ndarray) -> float:
-    """Spearman correlation of the two parts of an array (2, …); NaN if one is constant."""
+    """Spearman correlation between `pair[0]` and `pair[1]`, each flattened; NaN if one of them is constant."""
     ranks = [estimates.ranks(part) for part in pair.reshape(2, -1)]
     return float(np.corrcoef(ranks)[0, 1]) if min(map(np.ptp, ranks)) > 0 else math.nan
 
@@ -91,7 +101,8 @@ def _spearman(pair: np.ndarray) -> float:
 def _estimate(statistic: Callable[[np.ndarray], float], samples: np.ndarray, name: str) -> tuple[float, float, float]:
     """(value, low, high): a statistic of samples (…, units) with its 95 % interval, which is NaN for a single unit.
 
-    The interval is extended to contain the value, because the jackknife for few units corrects for bias.
+    `name` is part of the name of the bootstrap's random stream. The interval is extended to contain the value, because
+    the jackknife for few units corrects for bias.
     """
     value = statistic(samples)
     try:
@@ -104,11 +115,12 @@ def _estimate(statistic: Callable[[np.ndarray], float], samples: np.ndarray, nam
 def gain(found: xr.Dataset) -> tuple[float, float, float]:
     """Mean absolute error of accuracy predicted from σ_z alone, minus the error from σ_z and κ; positive if κ helps.
 
-    Returns (value, low, high); NaN below LEAST_NETWORKS networks, where κ's slope cannot be fitted. All quantities are
-    means over draws, and each network i is predicted from the other networks. Let s = log10 σ_z. From σ_z alone, the
-    accuracy at s is predicted as a_i(s), the mean of the other networks' accuracies over s, interpolated linearly
-    between radii. With κ, it is predicted as a_i(s) + b_i (κ − k_i(s)). Here k_i(s) is the corresponding mean of κ, and
-    b_i is the least-squares slope through the origin of (accuracy − a_i) over (κ − k_i), on the other networks.
+    `found` is the result of `points`. Returns (value, low, high); NaN below LEAST_NETWORKS networks, where κ's slope
+    cannot be fitted. All quantities are means over draws, and each network i is predicted from the other networks. Let
+    s = log10 σ_z. From σ_z alone, the accuracy at s is predicted as a_i(s), the mean of the other networks' accuracies
+    over s, interpolated linearly between radii. With κ = Tr(H)/‖H‖, it is predicted as a_i(s) + b_i (κ − k_i(s)). Here
+    k_i(s) is the corresponding mean of κ, and b_i is the least-squares slope through the origin of (accuracy − a_i)
+    over (κ − k_i), on the other networks.
 
     Errors are averaged over those points of all networks whose s lies in the range that all other networks cover. The
     interval resamples networks with the errors of their predictions, which are not fitted again.
@@ -125,9 +137,11 @@ def gain(found: xr.Dataset) -> tuple[float, float, float]:
 
 
 def _error_differences(places: np.ndarray, accuracy: np.ndarray, kappa: np.ndarray, left_out: int) -> np.ndarray:
-    """Absolute error from σ_z alone minus the error with κ, at those radii of network `left_out` that all others cover.
+    """Absolute error of accuracy predicted from σ_z alone, minus the error with κ, for network `left_out`.
 
-    `places` (log10 σ_z, ascending), `accuracy` and `kappa` have the shape (networks, radii).
+    The predictions are those of `gain`. `places` (log10 σ_z, ascending), `accuracy` and `kappa` have the shape
+    (networks, radii). The result has one value for each radius of the network whose σ_z lies in the range that all
+    others cover.
     """
     others = [i for i in range(len(places)) if i != left_out]
     of_accuracy, of_kappa = (

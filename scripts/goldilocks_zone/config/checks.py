@@ -1,4 +1,8 @@
-"""Checks of settings against datasets, networks, labels and one another; each mistake raises ConfigurationError."""
+"""Checks of settings against datasets, networks, labels and one another; each mistake raises ConfigurationError.
+
+Arguments: `path` is the path of a key in the configuration, such as studies.curvature, for the message; `shapes` and
+`networks` map names to shapes of datasets and to descriptions of networks.
+"""
 
 import itertools
 import math
@@ -23,7 +27,10 @@ def refuse(sentence: str) -> None:
 
 
 def refuse_study(path: str, name: str, known: Iterable[str]) -> None:
-    """Raise ConfigurationError that no study is called `name`, and suggest the nearest of the `known` names."""
+    """Raise ConfigurationError that no study is called `name`, and suggest the nearest of the `known` names.
+
+    `path` is the path of the key that names the study.
+    """
     refuse(f"{path}: there is no study {name!r}; {nearest(name, known)}")
 
 
@@ -48,7 +55,8 @@ def refuse_examples(path: str, count: int, validation: int, name: str, shape: Sh
 def refuse_sizes(path: str, study: "Study", shapes: "Shapes", networks: "Networks") -> None:
     """Raise ConfigurationError for more classes than a dataset has, or more dimensions than a network has parameters.
 
-    All variants of the study are checked. Without directions of biases, only weights count as parameters.
+    All variants of the study are checked, on the datasets of `shapes` and the built-in `networks`, both by name; `path`
+    is the study's key. Without directions of biases, only weights count as parameters.
     """
     for variant, (name, shape) in itertools.product(studies.variants(study), shapes.items()):
         each = study.at(variant)
@@ -66,8 +74,8 @@ def refuse_sizes(path: str, study: "Study", shapes: "Shapes", networks: "Network
 def refuse_dataset(path: str, name: str, shapes: Mapping[str, Shape | None], study: "Study | None" = None) -> None:
     """Raise ConfigurationError if the dataset `name` is unknown, or drawn anew by jobs where `study` does not allow it.
 
-    `shapes` has the known datasets. The study's kind says whether datasets may be drawn anew; without a study, they may
-    not.
+    `path` is the key that names the dataset, and `shapes` has the known datasets. The study's kind says whether
+    datasets may be drawn anew; without a study, they may not.
     """
     if name not in shapes:
         advice = "to use one of your own, describe it under datasets, or put it in the folder GOLDILOCKS_DATA"
@@ -96,7 +104,10 @@ def check_networks(config: "Configuration") -> None:
 
 
 def check_names(config: "Configuration", known: list[str]) -> None:
-    """Check that `only` and `draws_per_job` name studies; `known` includes the studies outside this run."""
+    """Check that the configuration's keys `only` and `draws_per_job` name studies.
+
+    `known` names all studies, including those outside this run.
+    """
     for i, name in enumerate(config.only or []):
         if name not in config.studies:
             refuse_study(f"only.{i}", name, config.studies)
@@ -107,7 +118,10 @@ def check_names(config: "Configuration", known: list[str]) -> None:
 
 
 def check_study(path: str, study: "Study", config: "Configuration", shapes: Mapping[str, Shape | None]) -> "Study":
-    """Check a study's datasets, networks and settings; return it with datasets replaced by their substitutes."""
+    """Check a study's datasets, networks and settings; return it with datasets replaced by their substitutes.
+
+    `path` is the study's key, and `shapes` maps known datasets to shapes, or to None if the shape is unknown.
+    """
     for i, dataset in enumerate(study.datasets):
         refuse_dataset(f"{path}.datasets.{i}", dataset, shapes, study)
     datasets = list(dict.fromkeys(config.substitutes.get(each, each) for each in study.datasets))
@@ -119,9 +133,10 @@ def check_study(path: str, study: "Study", config: "Configuration", shapes: Mapp
 
 
 def check_cuts(cuts: "Cuts", shape: Shape | None, own_networks: Iterable[str]) -> None:
-    """Check the network's label, and the numbers of examples and directions against the dataset and the network.
+    """Check the network's label, and the numbers of examples and directions, of the section `cuts`.
 
-    For a network in `own_networks`, only the number of examples is checked. If `shape` is None, no number is checked.
+    The numbers are checked against the network and the `shape` of the dataset. For a network in `own_networks`, only
+    the number of examples is checked. If `shape` is None, no number is checked.
     """
     network = None if cuts.network in own_networks else _parsed("cuts.network", cuts.network)
     if shape is None:

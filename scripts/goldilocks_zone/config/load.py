@@ -50,7 +50,11 @@ def complete(given: dict, cards: Sequence[Path] = ()) -> Configuration:
 
 
 def _known_datasets(config: Configuration, cards: Sequence[Path]) -> dict[str, Shape | None]:
-    """Map every dataset that a study may name to its shape, or to None if the shape is unknown before reading."""
+    """Map every dataset that a study may name to its shape, or to None if the shape is unknown before reading.
+
+    `cards` are folders with the cards of datasets read before. Raises ConfigurationError for an invalid entry of the
+    configuration's sections datasets and substitutes.
+    """
     for name, entry in config.datasets.items():
         if name in official_shapes.OFFICIAL or drawn_shapes.shape_of(name):
             checks.refuse(f"datasets.{name}: this name belongs to an official dataset; choose another name")
@@ -77,7 +81,7 @@ def _with_figures(given: dict) -> dict:
 
 
 def _drawable(config: Configuration) -> dict[str, registry.FigureSettings]:
-    """Figures that have their result or at least one study in the configuration, as {name: settings}.
+    """Figures that have their result or at least one study in the configuration `config`, as {name: settings}.
 
     Each figure keeps only the studies in the configuration.
     """
@@ -98,7 +102,7 @@ def datasets_of(config: Configuration) -> set[str]:
 
 
 def read(paths: Iterable[str | Path]) -> dict:
-    """Read YAML files, and merge each over those before it, as Snakemake does.
+    """Read the YAML files at `paths`, and merge each over those before it, as Snakemake does.
 
     Raises ConfigurationError if a file cannot be read or is invalid.
     """
@@ -142,7 +146,7 @@ def without_missing(config: Configuration, available: Mapping) -> tuple[Configur
 
 
 def as_run(config: Configuration) -> tuple[Configuration, dict[str, str], dict[str, list[str]]]:
-    """Omit unavailable datasets from a complete configuration, if `missing_datasets` allows it.
+    """Omit unavailable datasets from a complete configuration, if its key `missing_datasets` allows it.
 
     Returns the configuration, the reason for each omitted dataset, and the datasets of each omitted study.
     """

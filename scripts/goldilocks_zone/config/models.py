@@ -160,7 +160,8 @@ class Study(Section):
     def check(self, path: str, shapes: Shapes, networks: Networks) -> None:
         """Raise ConfigurationError for settings that do not fit the study's datasets and networks.
 
-        `path` is the study's key in the configuration.
+        `path` is the study's key in the configuration. `shapes` and `networks` describe the datasets and the built-in
+        networks by name, as far as they are known.
         """
 
     @property
@@ -170,11 +171,14 @@ class Study(Section):
 
     @abstractmethod
     def operations(self, network: labels.Network, shape: Shape, subspace: str, draws: int, radii: int) -> float:
-        """Estimated number of floating-point operations of a job with these numbers of `draws` and `radii`."""
+        """Estimated number of floating-point operations of a job with these numbers of `draws` and `radii`.
+
+        `shape` is that of the job's dataset; `subspace` is a label.
+        """
 
 
 def _one_value(field) -> Any:
-    """Type of a single value of a key, without None."""
+    """Type of a single value of a key, given its pydantic `field`, without None."""
     annotation = field.annotation
     if type(None) in get_args(annotation):
         (annotation,) = (each for each in get_args(annotation) if each is not type(None))
@@ -243,7 +247,7 @@ class Execution(Section, title="Execution"):
 
 
 def _study(given: object) -> Study:
-    """Build a study from its settings with the model of its kind; a study is returned unchanged."""
+    """Build a study from its settings, `given`, with the model of its kind; a study is returned unchanged."""
     if isinstance(given, Study):
         return given
     kind = given.get("kind", kinds.USUAL) if isinstance(given, dict) else kinds.USUAL

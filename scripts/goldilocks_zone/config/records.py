@@ -31,7 +31,8 @@ class Block(NamedTuple):
 class ClaimsRecord(Section):
     """Settings that claims depend on, besides the studies' results.
 
-    `left_out` maps each study that the run omits to the datasets that it lacks.
+    `studies` names the studies of the run. `left_out` maps each study that the run omits to the datasets that it lacks.
+    `substitutes` maps datasets to those used instead.
     """
 
     studies: list[str]
@@ -42,8 +43,9 @@ class ClaimsRecord(Section):
 class PaperRecord(Section):
     """Settings that the paper depends on, besides results, figures and claims.
 
-    `figures` maps each figure to its studies, `left_out` has the reasons for omitted datasets, and `lacking` names the
-    figures that may be missing because datasets are omitted.
+    `figures` maps each figure to its studies, `registered` maps all known figures to their properties in the paper,
+    `left_out` has the reasons for omitted datasets, `lacking` names the figures that may be missing because datasets
+    are omitted, `licences` maps datasets to their licences, and `substitutes` maps datasets to those used instead.
     """
 
     run: str
@@ -67,7 +69,7 @@ def parse(text: str | bytes) -> Any:
 
 
 def without_nulls(node: Any) -> Any:
-    """Copy of a parsed YAML text without the keys set to null, at any depth.
+    """Copy of a parsed YAML text, `node`, without the keys set to null, at any depth.
 
     A configuration sets a key to null to drop an earlier entry.
     """
@@ -77,7 +79,7 @@ def without_nulls(node: Any) -> Any:
 
 
 def dump(content: Section | Mapping) -> str:
-    """Text of a record: YAML with sorted keys; a section's keys without a value are left out."""
+    """Text of a record with this `content`: YAML with sorted keys; a section's keys without a value are left out."""
     if isinstance(content, Section):
         content = content.model_dump(exclude_none=True)
     return yaml.dump(dict(content), Dumper=_Dumper, allow_unicode=True, sort_keys=True)
@@ -86,7 +88,8 @@ def dump(content: Section | Mapping) -> str:
 def of_measurement(settings: Study | Cuts, seed: int) -> dict:
     """Record of the settings that the numbers of a study's blocks, or of cuts, depend on, including the run's `seed`.
 
-    The keys of a study that name its blocks are left out: datasets, networks, subspaces and draws.
+    `settings` is the study or the cuts. The keys of a study that name its blocks are left out: datasets, networks,
+    subspaces and draws.
     """
     kept = settings.model_dump(exclude={*studies.AXES}, exclude_none=True)
     return {**kept, "radii": studies.radii(settings), "seed": seed}
@@ -110,7 +113,8 @@ def read_measurement(path_to_settings: str | Path, **grid: Any) -> tuple[Any, in
 def read_block(path_to_settings: str | Path, dataset: str, network: str, subspace: str, name: str) -> Block:
     """Read the study of a block from its record, restricted to the block's dataset, network, subspace, draws and radii.
 
-    `name` is the block's name, which gives its draws and radii (see `studies.read_block`).
+    `path_to_settings` is a record made by `of_measurement`. `name` is the block's name, which gives its draws and radii
+    (see `studies.read_block`).
     """
     draws, chosen = studies.read_block(name)
     cell = {"datasets": [dataset], "networks": [network], "subspaces": [subspace], "draws": len(draws)}

@@ -108,7 +108,10 @@ class Run:
         return str(found[0])
 
     def packed(self, path: str) -> str:
-        """The text of the record at `path`, compressed and encoded without characters special to a shell."""
+        """The text of the record at `path`, compressed and encoded without characters special to a shell.
+
+        `path` contains the record's hash.
+        """
         text = self.texts[records.place_of(path)]
         return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
 
@@ -155,7 +158,7 @@ class Run:
         return [f"settings/network-{label}.yaml" for label in labels if label in self.config.networks]
 
     def file_of_network(self, label: str) -> str:
-        """Path of the code of a user's network; empty for other networks."""
+        """Path of the code of the network `label` if it is one of the user's; empty for other networks."""
         return self.config.networks[label].code.file if label in self.config.networks else ""
 
     def files_of_weights(self, study: str) -> str:
@@ -201,7 +204,10 @@ def _full(run: str, place: str) -> Path:
 
 
 def _codes(config: Configuration, checkout: Path) -> dict[str, str]:
-    """Records of the fingerprints of the code of all rules, as {place: text}."""
+    """Records of the fingerprints of the code of all rules, as {place: text}.
+
+    The code is that of the repository at `checkout`; figures are those of the configuration.
+    """
     scripts = checkout / "scripts"
     codes = {place: (scripts / name,) for place, name in SCRIPTS.items()}
     for name, path in {"cuts": kinds.CUTS, **{kind.name: kind.path for kind in kinds.known().values()}}.items():

@@ -68,21 +68,26 @@ def described(variant: dict) -> str:
 
 
 def rate_exponent(rule: str, depth: int | None) -> int:
-    """Exponent p of a learning-rate rule, rate ∝ (r/r_reference)^p; `depth` is the number of weight layers."""
+    """Exponent p of a learning-rate rule: the rate is proportional to r^p for the radius r at the start of training.
+
+    `rule` is fixed, proportional, square or homogeneous; `depth`, the number of weight layers, counts for the last of
+    these only.
+    """
     return {"fixed": 0, "proportional": 1, "square": 2, "homogeneous": 2 - (depth or 0)}[rule]
 
 
 def block_paths(config: "Configuration", name: str) -> list[str]:
-    """Paths of all blocks of a study, relative to the run's results."""
+    """Paths of all blocks of the study `name` of a configuration, relative to the run's results."""
     study = config.studies[name]
     places = itertools.product(study.datasets, study.networks, study.subspaces, blocks(config, name))
     return [f"{study.kind}/{name}/{'/'.join(place)}.nc" for place in places]
 
 
 def blocks(config: "Configuration", name: str) -> Iterator[str]:
-    """Names of a study's blocks, as split by `execution`: `draws-000-019`, or `draws-000-019-radii-000-004`.
+    """Yield the names of the blocks of the study `name`: `draws-000-019`, or `draws-000-019-radii-000-004`.
 
-    Numbers are the first and the last draw, and the first and the last index of the sorted radii.
+    The section `execution` of the configuration splits the study into blocks. Numbers are the first and the last draw,
+    and the first and the last index of the sorted radii.
     """
     study, execution = config.studies[name], config.execution
     step = execution.draws_per_job
@@ -98,7 +103,7 @@ def blocks(config: "Configuration", name: str) -> Iterator[str]:
 
 
 def read_block(name: str) -> tuple[range, slice]:
-    """Parse a block's name into its draws and a slice of the study's radii."""
+    """Parse the name of a block (see `blocks`) into its draws and a slice of the study's radii."""
     numbers = list(map(int, (part for part in name.split("-") if part.isdigit())))
     draws = range(numbers[0], numbers[1] + 1)
     return draws, slice(numbers[2], numbers[3] + 1) if len(numbers) == 4 else slice(None)

@@ -41,9 +41,9 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _refuse_other_keys(cls, given: object) -> object:
-        """Refuse unknown and missing keys, naming the known keys or the meaning of the missing one.
+        """Refuse unknown and missing keys of a section, naming the known keys or the meaning of the missing one.
 
-        Without this, pydantic would only name the key.
+        `given` is the section before validation. Without this, pydantic would only name the key.
         """
         if not isinstance(given, dict):
             return given
@@ -57,14 +57,14 @@ class Section(BaseModel):
 
 
 def meaning(field: FieldInfo) -> str:
-    """Description of a key in the configuration, on one line."""
+    """Description of a key in the configuration, given its pydantic `field`, on one line."""
     return " ".join((field.description or "").split())
 
 
 def refuse(sentence: str) -> None:
-    """Raise a validation error whose message is a sentence.
+    """Raise a validation error whose message is a `sentence`.
 
-    A ValueError would get a prefix from pydantic. The path of the key is added later, by `sentence`.
+    A ValueError would get a prefix from pydantic. The path of the key is added later, by the function `sentence`.
     """
     raise PydanticCustomError("refused", "{sentence}", {"sentence": sentence})
 

@@ -36,7 +36,8 @@ def labels_of(files: Sequence[str]) -> list[str]:
 def _described(given: object) -> object:
     """Label and fingerprint the files that a configuration names; return the values of a record unchanged.
 
-    Raises a validation error for other values, for a file named twice, and for an empty list.
+    `given` is a file, a list of files, or a record's list of weights. Raises a validation error for other values, for a
+    file named twice, and for an empty list.
     """
     files = [given] if isinstance(given, str) else given
     if not isinstance(files, list) or not all(isinstance(file, str | dict | Weights) for file in files):

@@ -17,8 +17,9 @@ def build_paper(
 ) -> None:
     """Check the paper's sources against its results, see `check.mistakes`, and compile them to PDF.
 
-    All sources are in or below the folder of main.tex. Raises ValueError if the check finds mistakes, FileNotFoundError
-    without a LaTeX tool, and RuntimeError if LaTeX fails.
+    All sources are in or below the folder of main.tex. `path_to_generated` is the file generated.tex with macros of the
+    results. Raises ValueError if the check finds mistakes, FileNotFoundError without a LaTeX tool, and RuntimeError if
+    LaTeX fails.
     """
     texts = [Path(path) for path in paths_to_sources if path.endswith(".tex")]
     place = next(path.parent for path in texts if path.name == "main.tex")
@@ -47,7 +48,10 @@ def build_paper(
 
 
 def run_tex(tool: str, folder: str | Path) -> subprocess.CompletedProcess:
-    """Compile main.tex in `folder` with only the files there and the system's TeX, without the user's TeX settings."""
+    """Compile main.tex in `folder` with only the files there and the system's TeX, without the user's TeX settings.
+
+    `tool` is latexmk or tectonic. Returns the finished process, also if it failed.
+    """
     own = re.compile(r"(TEX|BIB|BST)\w*INPUTS|TEXMF(HOME|CONFIG|VAR)|XDG_CONFIG_HOME")
     environment = {name: value for name, value in os.environ.items() if not own.fullmatch(name)}
     if tool == "latexmk":
@@ -58,7 +62,10 @@ def run_tex(tool: str, folder: str | Path) -> subprocess.CompletedProcess:
 
 
 def first_error(done: subprocess.CompletedProcess) -> str:
-    """First line of the output that reports an error, with file and line number; without any, the last line."""
+    """First line of the output of TeX that reports an error, with file and line number, or else the last line.
+
+    `done` is the result of `run_tex`.
+    """
     output = done.stdout + done.stderr
     match = re.search(r"^(?:\S+:\d+: .*|! .*|error: .*)$", output, re.MULTILINE)
     return match[0] if match else (output.strip().splitlines() or ["no message"])[-1]

@@ -29,7 +29,8 @@ def write_captions(
 ) -> None:
     """Write the template of the report's captions, with the captions of all figures put into it as a dictionary.
 
-    One template serves all figures, because Snakemake accepts a single template per rule.
+    Captions are read from the LaTeX files `paths_to_texts` and a BibTeX file of references. One template serves all
+    figures, because Snakemake accepts a single template per rule.
     """
     paths = (*paths_to_texts, path_to_references, path_to_template)
     *texts, references, template = (Path(path).read_text(encoding="utf-8") for path in paths)
@@ -40,7 +41,10 @@ def write_captions(
 
 
 def captions(texts: list[str], references: str) -> dict[str, str]:
-    """Captions of figures as plain text, by figure, from LaTeX texts (sections, generated macros) and a BibTeX file."""
+    """Captions of figures as plain text, as {figure: caption}.
+
+    `texts` are LaTeX texts (sections, generated macros), and `references` is the text of a BibTeX file.
+    """
     cited, text, found = _works(references), "\n".join(texts), {}
     values = dict(DEFINED.findall(text))
     for name, body in PANELS.findall(text):

@@ -27,8 +27,9 @@ METHOD = "method.tex"  # the only text of a work that may state literal numbers
 def works(sections: dict[str, str], claims: list[str], figures: Iterable[str]) -> list[str]:
     """Names of the works that the paper of a run shows: those whose text mentions one of the run's claims or figures.
 
-    `sections` maps the name of a work to its text. Works are ordered by the place in `claims` of the first claim that
-    their text mentions; works that mention only figures come last.
+    `sections` maps the name of a work to its text; `claims` and `figures` name the run's claims and figures. Works are
+    ordered by the place in `claims` of the first claim that their text mentions; works that mention only figures come
+    last.
     """
     places = {}
     for name, text in sorted(sections.items()):
@@ -58,9 +59,9 @@ def shown(texts: Iterable[str]) -> set[str]:
 def mistakes(sources: dict[str, str], generated: str) -> list[str]:
     """Mistakes in the paper's sources, one sentence each.
 
-    `sources` maps names of texts to texts; `generated` is the text of generated.tex. Texts of works that are not in
-    `generated` are skipped. Mistakes are literal numbers in sections of results, macros that are used but not defined
-    or defined but not used, and figures to which no text refers.
+    `sources` maps the paths of texts in paper/ to texts; `generated` is the text of generated.tex. Texts of works that
+    are not in `generated` are skipped. Mistakes are literal numbers in sections of results, macros that are used but
+    not defined or defined but not used, and figures to which no text refers.
     """
     included = set(_WORK.findall(generated))
     kept = {

@@ -63,14 +63,17 @@ def _encoder() -> Callable[[str], str]:
 
 
 def number(value: float, low: float, high: float) -> str:
-    """`value` in LaTeX, rounded as in `rounding.rounded`; numbers below 1e-4 have a power of ten."""
+    """`value` in LaTeX, rounded as in `rounding.rounded`, with a power of ten below 1e-4.
+
+    `low` and `high` are the ends of the interval of the value, which sets the number of digits.
+    """
     return _power_of_ten(rounding.rounded(value, low, high))
 
 
 def interval(value: float, low: float, high: float) -> str:
     """Value and interval in LaTeX, such as `0.882 [0.871, 0.893]`, rounded as in `rounding.in_interval`.
 
-    The interval is open at an infinite end, which is written as `(-∞` or `∞)`.
+    `low` and `high` are the ends of the interval. It is open at an infinite end, which is written as `(-∞` or `∞)`.
     """
     value, low, high = map(_power_of_ten, rounding.in_interval(value, low, high))
     left = r"(-\infty" if low == "-∞" else f"[{low}"
@@ -79,7 +82,7 @@ def interval(value: float, low: float, high: float) -> str:
 
 
 def _power_of_ten(text: str) -> str:
-    """Convert a number such as 1.2e-07 to LaTeX with a power of ten; others are returned unchanged."""
+    """Convert a number as `text`, such as 1.2e-07, to LaTeX with a power of ten; others are returned unchanged."""
     mantissa, mark, exponent = text.partition("e")
     return rf"{mantissa} \times 10^{{{int(exponent)}}}" if mark else text
 

@@ -1,4 +1,7 @@
-"""The LaTeX macros that the paper reads: numbers, verdicts, tables, figures and provenance of a run."""
+"""The LaTeX macros that the paper reads: numbers, verdicts, tables, figures and provenance of a run.
+
+Arguments `rows` and `row` are of claims.csv unless stated otherwise. A primary case is a case on its primary cell.
+"""
 
 import csv
 import math
@@ -133,7 +136,7 @@ def described(row: dict) -> str:
 
 
 def agreement_macros(rows: list[dict]) -> dict[str, dict[str, str]]:
-    """Macros {"agreement": {comparison: LaTeX}} with the `distance` of its primary reading from published values."""
+    """Macros {"agreement": {comparison: LaTeX}}: the `distance` of each primary reading in rows of agreement.csv."""
     return {"agreement": {row["comparison"]: distance(row) for row in _whole(rows) if row["reading"] == "primary"}}
 
 
@@ -165,7 +168,7 @@ def comparisons(rows: list[dict]) -> dict[str, list[dict]]:
 
 
 def _whole(rows: list[dict]) -> list[dict]:
-    """One row for each reading: the row that pools all dimensions, or else the first row, which gives a reason."""
+    """One row of agreement.csv for each reading: the row that pools all dimensions, or else its first row."""
     found = {}
     for row in sorted(rows, key=lambda row: row["d"] != agreement.ALL):
         found.setdefault((row["comparison"], row["reading"]), row)
@@ -205,7 +208,10 @@ def first_look(rows: list[dict]) -> str:
 
 
 def logits_deviation_at_peak(study: xr.Dataset | None) -> str:
-    """σ_z, mean and deviation over draws, at the peak of the mean Tr(H)/‖H‖ for the first cell's largest d and N."""
+    """Standard deviation σ_z of the logits at a peak, in LaTeX: its mean and deviation over draws.
+
+    The peak is that of the mean Tr(H)/‖H‖ over radii, in the study's first cell, at the largest d and N examples.
+    """
     if study is None:
         return NOT_COMPUTED
     cell = study.isel(dataset=0, network=0, subspace=0).sel(examples=study["examples"].max())
@@ -237,7 +243,7 @@ def sensitivity(study: xr.Dataset | None, rows: list[dict]) -> dict[str, str]:
 
 
 def map_numbers(training: xr.Dataset | None, curvature: xr.Dataset | None) -> dict[str, str]:
-    """Numbers of `zone_map.statistics` in LaTeX: rank correlations of accuracy, and its gain from κ over σ_z alone."""
+    """Numbers of `zone_map.statistics` on two studies in LaTeX, by name; NOT_COMPUTED if the run lacks a study."""
     names = ("kappa", "fraction", "sigma", "gain")
     if training is None or curvature is None:
         return {f"map-{name}": NOT_COMPUTED for name in names}
@@ -247,7 +253,7 @@ def map_numbers(training: xr.Dataset | None, curvature: xr.Dataset | None) -> di
 
 
 def attribute_values(results: Results, name: str) -> list[str]:
-    """Distinct values, sorted, that an attribute has in the blocks of all results."""
+    """Distinct values, sorted, that the attribute `name` has in the blocks of all results."""
     return sorted({value for result in results.values() for value in str(result.attrs[name]).split(", ")})
 
 
@@ -274,10 +280,7 @@ def provenance(results: Results, rows: list[dict]) -> dict[str, str]:
 
 
 class Missing(jinja2.StrictUndefined):
-    """A value that a template uses and that is not defined; raises ValueError when it is rendered.
-
-    Usually, a key is missing in resources/published/<work>/settings.yaml.
-    """
+    """A value that a template uses and that is not defined; raises ValueError when it is rendered."""
 
     def __str__(self) -> str:
         place = f" of {self._undefined_obj}" if isinstance(self._undefined_obj, dict) else ""
@@ -338,16 +341,13 @@ def dimensions(subspaces: list[str]) -> str:
 
 
 def random_steps(minima: list[str]) -> str:
-    """Text with the numbers of initial steps on random labels, ascending, or "none".
-
-    These are the numbers <steps> in the labels adversarial-<steps> among `minima`.
-    """
+    """Text with the steps on random labels, <steps> in labels adversarial-<steps> of `minima`, ascending, or "none"."""
     steps = {int(label.partition("-")[2]) for label in minima if label.startswith("adversarial-")}
     return f"{', '.join(map(str, sorted(steps)))} steps" if steps else "none"
 
 
 def without_remedy(reason: str) -> str:
-    """Reason why a dataset is left out, without the remedy that follows it in the message."""
+    """The `reason` why a dataset is left out, without the remedy that follows it in the message."""
     return reason.split("): ")[0] + ")"
 
 

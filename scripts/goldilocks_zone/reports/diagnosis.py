@@ -39,7 +39,10 @@ class Circumstances:
 
 
 def diagnosed(findings: Findings, seen: Circumstances) -> Findings:
-    """Return the findings with their diagnosis, sentences that depend on the findings and on `seen`."""
+    """Return the findings with their diagnosis: sentences that depend on the findings and on `seen`.
+
+    `seen` has the circumstances of the measurement.
+    """
     sentences = [_excess(findings.planes[-1]), _parts(findings.planes[-1]), *_where(findings.zone)]
     few = findings.effective_examples / findings.examples
     if few < FEW:

@@ -14,7 +14,10 @@ POINTS, WIDTHS = 400, 100  # of the density: grid points, and kernel widths that
 
 
 def figure(found: Findings) -> Figure:
-    """Figure of κ over the radius, the temperature and d, with 95 % intervals, and of the density of eigenvalues."""
+    """Draw findings: κ over the radius, the temperature and d, with 95 % intervals, and the density of eigenvalues.
+
+    κ is Tr(H)/‖H‖ on random planes of d dimensions; intervals are over planes.
+    """
     drawn = Figure(figsize=(8, 5.5), layout="constrained")
     (radius, temperature), (dimension, density) = drawn.subplots(2, 2)
     zone = found.zone
@@ -63,7 +66,7 @@ def _density(axes: Axes, found: Findings) -> None:
 
 
 def png(found: Findings) -> bytes:
-    """The figure as the bytes of a PNG file."""
+    """The figure of the findings `found` as the bytes of a PNG file."""
     buffer = io.BytesIO()
     figure(found).savefig(buffer, format="png", dpi=120)
     return buffer.getvalue()

@@ -26,17 +26,17 @@ class OnPlanes:
 
     @classmethod
     def of(cls, dimension: int, kappas: np.ndarray, fractions: np.ndarray, ratios: np.ndarray) -> "OnPlanes":
-        """Estimate means from the κ, fractions and ratios, each (p,), of p planes."""
+        """Estimate means from the κ, fractions and ratios, each (p,), of p planes of a `dimension`."""
         means = (estimates.mean(each) for each in (kappas, fractions, ratios))
         return cls(dimension, *means, laws.null_bound(dimension))
 
 
 @dataclass(frozen=True)
 class Zone:
-    """κ on planes of one dimension over `scales` (s,) of the weights and `temperatures` (t,) of the softmax.
+    """κ = Tr(H)/‖H‖ on planes of one dimension, over scales of the weights and over temperatures of the softmax.
 
-    over_scales (p, s) and over_temperatures (p, t) have a row for each of p planes. Values are NaN where logits or the
-    Hessian overflow.
+    scales (s,), temperatures (t,): where κ is measured. over_scales (p, s), over_temperatures (p, t): κ, with a row for
+    each of p planes. Values are NaN where logits or the Hessian overflow.
     """
 
     dimension: int
@@ -47,12 +47,12 @@ class Zone:
 
     @property
     def inside(self) -> np.ndarray:
-        """True at each scale (s,) where the mean κ is above that of symmetric random matrices."""
+        """Mask (s,) of the scales at which the mean κ over planes is above that of symmetric random matrices."""
         return self.over_scales.mean(0) > laws.null_bound(self.dimension)
 
     @property
     def best_scale(self) -> float:
-        """The scale with the largest mean κ."""
+        """The scale of the weights with the largest mean κ over planes."""
         return float(self.scales[np.nan_to_num(self.over_scales.mean(0), nan=-np.inf).argmax()])
 
 
@@ -93,7 +93,7 @@ class Findings:
     sentences: tuple[str, ...] = ()
 
     def with_sentences(self, sentences: tuple[str, ...]) -> "Findings":
-        """Return the findings with these sentences as their diagnosis."""
+        """Return the findings with these `sentences` as their diagnosis."""
         return replace(self, sentences=sentences)
 
     def trace(self) -> tuple[float, float]:

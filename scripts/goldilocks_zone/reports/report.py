@@ -137,9 +137,9 @@ def _weights(model: nn.Module) -> Tensor:
 
 
 def _rows(theta: Tensor, options: Options) -> tuple[list, str]:
-    """Directions (d, D) of each plane, with the largest d that is needed, and their kind, "dense" or "sparse".
+    """Directions (d, D) of each plane, with the largest d of the `options`, and their kind, "dense" or "sparse".
 
-    They are dense if they fit into DENSE_SHARE of the memory.
+    They are dense if they fit into DENSE_SHARE of the memory. Their data type is that of the parameters `theta` (D,).
     """
     d = max(*options.dimensions, options.zone_dimension)
     entries = options.planes * d * theta.numel() * theta.element_size()
@@ -193,7 +193,7 @@ def _kappa(matrix: np.ndarray) -> float:
 def _error_of_single(problem: Problem, theta: Tensor, rows: object) -> float:
     """Relative difference between Hessians from single- and double-precision tangents, on EXAMPLES_COMPARED examples.
 
-    `rows` (d, D) are the directions of the plane.
+    `theta` (D,) are the parameters, and `rows` (d, D) the directions of the plane, which are the tangents.
     """
     inputs, labels = next(iter(problem.batches()))
     some = Problem(
@@ -243,7 +243,10 @@ def _normalises(model: nn.Module) -> bool:
 
 
 def _memory(problem: Problem, theta: Tensor, options: Options) -> diagnosis.Fitting:
-    """Numbers of examples and directions that fit into the memory during automatic differentiation."""
+    """Numbers of examples and directions that fit into the memory during automatic differentiation.
+
+    `theta` (D,) are the parameters; the memory is that of the `options`.
+    """
     inputs, _ = next(iter(problem.batches()))
     logits = networks.logits_function(problem.network)
     inputs = torch.as_tensor(inputs)

@@ -60,7 +60,7 @@ class Estimate:
 
 
 def p_above(estimate: Estimate, threshold: float) -> float:
-    """One-sided p-value of the null hypothesis that the true value is at most `threshold`.
+    """One-sided p-value of the null hypothesis that the true value of an estimate is at most `threshold`.
 
     1 minus the result is the p-value of the null hypothesis that the true value is at least `threshold`. Bisection
     finds the p at which the lower confidence bound of level 1 − p equals the threshold, so that tests agree with
@@ -153,7 +153,10 @@ def difference(first: np.ndarray, second: np.ndarray, resolution: float = 0.0, r
 
 
 def unless_alike(estimate: Estimate, first: np.ndarray, second: np.ndarray) -> Estimate:
-    """Return the estimate of a comparison of two samples, with an infinite interval if they are equal in every draw."""
+    """Return the `estimate` of a comparison, with an infinite interval if both samples are equal in every draw.
+
+    `first` and `second` are the samples that are compared.
+    """
     if np.allclose(first, second, rtol=EQUAL, atol=0):
         return read_off(estimate, np.array([-np.inf, estimate.value, np.inf]), ALIKE)
     return estimate
@@ -263,9 +266,9 @@ def simultaneous_band(samples: np.ndarray, level: float, *name: str) -> tuple[np
 
 
 def regression_band(x: np.ndarray, y: np.ndarray, places: np.ndarray, level: float) -> tuple[np.ndarray, ...]:
-    """Least-squares line of y over x, evaluated at `places`, and its pointwise Student interval: (line, low, high).
+    """Least-squares line of `y` over `x`, both (n,), and its pointwise interval, as (line, low, high) at `places`.
 
-    Raises TooFewDraws for fewer than three points or constant x.
+    The interval is Student's, at the confidence `level`. Raises TooFewDraws for fewer than three points or constant x.
     """
     n = len(x)
     if n < 3 or np.ptp(x) == 0:

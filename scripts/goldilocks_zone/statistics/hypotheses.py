@@ -44,7 +44,7 @@ class Test:
         return self.margin
 
     def p_values(self, estimate: Estimate) -> tuple[float, float]:
-        """One-sided p-values (p_holds, p_fails).
+        """One-sided p-values (p_holds, p_fails) of an `estimate`.
 
         A small p_holds shows that the claim holds, a small p_fails that it fails. For an identity, one is 0 and the
         other is 1.
@@ -57,7 +57,7 @@ class Test:
         return max(above_low, 1 - above_high), min(above_high, 1 - above_low)
 
     def verdict(self, p_holds: float, p_fails: float) -> str:
-        """Verdict from p-values, which may be adjusted for multiple tests.
+        """Verdict from the p-values `p_holds` and `p_fails` of a test, which may be adjusted for multiple tests.
 
         With p-values that are not adjusted, the verdict is `reproduced` if the interval lies entirely inside the
         claimed region, and `not reproduced` if it lies entirely outside.
@@ -80,7 +80,10 @@ class Test:
         return ""
 
     def room(self, estimate: Estimate) -> float:
-        """Signed distance of the interval from the boundary of the claimed region; negative unless it lies inside."""
+        """Signed distance of an estimate's interval from the boundary of the claimed region.
+
+        It is negative unless the interval lies inside. For an identity, it is the tolerance minus the value.
+        """
         if self.kind == IDENTITY:
             return self.margin - estimate.value
         low, high = (bound - self.reference for bound in estimate.interval(self.level))
@@ -89,10 +92,11 @@ class Test:
         return min(low + self.margin, self.margin - high)
 
     def smallest_effect(self, estimate: Estimate) -> float:
-        """Smallest effect that the test detects with a power of 80 % at this standard error and n; 0 for an identity.
+        """Smallest effect that the test detects with a power of 80 %; 0 for an identity.
 
-        For superiority, this is the distance of the true value from the threshold. For equivalence and location, it is
-        the smallest margin within which a true difference of zero would be established.
+        The standard error and n are those of the `estimate`. For superiority, the effect is the distance of the true
+        value from the threshold. For equivalence and location, it is the smallest margin within which a true difference
+        of zero would be established.
         """
         if self.kind == IDENTITY:
             return 0.0
@@ -104,7 +108,8 @@ class Test:
 def adjusted_verdicts(measured: Sequence[tuple[Test, Estimate]]) -> list[str]:
     """Verdicts of several tests, with p-values adjusted by Holm's procedure.
 
-    The p_holds of all tests are adjusted together, and so are the p_fails.
+    `measured` has a pair (test, estimate) for each. The p_holds of all tests are adjusted together, and so are the
+    p_fails.
     """
     p_values = np.array([test.p_values(estimate) for test, estimate in measured]).reshape(-1, 2)
     adjusted = zip(*map(holm, p_values.T))

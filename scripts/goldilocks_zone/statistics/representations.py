@@ -36,7 +36,10 @@ def probed(embeddings: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def unexplained(predicted: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Fraction of variance unexplained (…,): squared error of predictions (…, n, t) over the variance of targets."""
+    """Fraction of variance unexplained (…,): squared error of predictions over the variance of targets.
+
+    `predicted` and `targets` are (…, n, t); errors and variance are summed over examples and targets.
+    """
     targets = targets.astype(float)
     error = np.sum((predicted - targets) ** 2, (-2, -1))
     spread = np.sum((targets - targets.mean(-2, keepdims=True)) ** 2, (-2, -1))
@@ -44,17 +47,23 @@ def unexplained(predicted: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 def r_squared_of_angles(embeddings: np.ndarray, angles: np.ndarray) -> np.ndarray:
-    """R² (…,) of probes, see `probed`, that jointly predict (cos, sin) of angles (…, n), in radians."""
+    """R² (…,) of probes of embeddings (…, n, e) that jointly predict (cos, sin) of angles (…, n), in radians.
+
+    See `probed` for the probes.
+    """
     return 1 - unexplained(*probed(embeddings, np.stack([np.cos(angles), np.sin(angles)], -1)))
 
 
 def r_squared(embeddings: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """R² (…,) of probes, see `probed`, that jointly predict targets (…, n, t)."""
+    """R² (…,) of probes (see `probed`) of embeddings (…, n, e) that jointly predict targets (…, n, t)."""
     return 1 - unexplained(*probed(embeddings, targets))
 
 
 def accuracy(embeddings: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    """Accuracy (…,) of probes, see `probed`, of one-hot labels (…, n); the largest output is the predicted class."""
+    """Accuracy (…,) of probes (see `probed`) of embeddings (…, n, e) that predict one-hot `labels` (…, n).
+
+    The largest of the `classes` outputs is the predicted class.
+    """
     predicted, targets = probed(embeddings, np.eye(classes)[labels])
     share = np.mean(predicted.argmax(-1) == targets.argmax(-1), -1)
     return np.where(np.isnan(predicted).any((-2, -1)), np.nan, share)
@@ -86,8 +95,9 @@ def gap(compatible: np.ndarray, incompatible: np.ndarray, targets: np.ndarray) -
 def information(told: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Plug-in estimate (…,) of the mutual information of two labellings (…, n), divided by the entropy of `labels`.
 
-    It is 1 if `told` determines `labels`. The estimate is biased upwards, the more so the more distinct values there
-    are; `information_by_chance` gives the value that chance alone would give.
+    The labellings are `told` and `labels`. The result is 1 if `told` determines `labels`. The estimate is biased
+    upwards, the more so the more distinct values there are; `information_by_chance` gives the value that chance alone
+    would give.
     """
     shape = labels.shape[:-1]
     pairs = zip(told.reshape(-1, told.shape[-1]), labels.reshape(-1, labels.shape[-1]))
@@ -97,7 +107,10 @@ def information(told: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def information_by_chance(
     told: np.ndarray, labels: np.ndarray, random: np.random.Generator, repeats: int = 20
 ) -> np.ndarray:
-    """Mean (…,) of `information` over `repeats` random permutations of the labels among examples."""
+    """Mean (…,) of `information` of `told` and `labels` (…, n) over random permutations of the labels among examples.
+
+    There are `repeats` permutations.
+    """
     return np.mean([information(told, random.permuted(labels, axis=-1)) for _ in range(repeats)], 0)
 
 
@@ -133,7 +146,7 @@ def _finite(embeddings: np.ndarray) -> np.ndarray:
 
 
 def _information(told: np.ndarray, labels: np.ndarray) -> float:
-    """Mutual information of two labellings (n,), divided by the entropy of `labels`."""
+    """Mutual information of two labellings, `told` and `labels` (n,), divided by the entropy of `labels`."""
     rows, columns = (np.unique(each, return_inverse=True)[1] for each in (told, labels))
     joint = np.bincount(rows * (columns.max() + 1) + columns).astype(float)
     joint = np.pad(joint, (0, -len(joint) % (columns.max() + 1))).reshape(-1, columns.max() + 1) / len(labels)

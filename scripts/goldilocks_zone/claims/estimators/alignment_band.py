@@ -4,6 +4,8 @@ E is the mean share of the normals' squared norms in the span of the first C −
 Gauss–Newton part G, for C classes, as a curve over x = log10(r²/r_X²). H′ is the residual part of the Hessian. The
 inner and outer edges of the band are the points nearest to the maximum of E, towards smaller and larger x, at which E
 falls to half its maximum. Where G vanishes, E is missing, and an edge there is only known to lie between two radii.
+Arguments: `cell`, the results of a study; `minimum`, the label of a network's state, such as untrained; `window`
+(first, last) in x.
 """
 
 import math
@@ -23,7 +25,7 @@ INNER = "an edge of a draw lies beyond this run's radii"
 
 
 def _at_minimum(cell: Cell, minimum: str) -> Cell:
-    """The part of a cell at a minimum, after the last epoch and with the first scaling.
+    """The part of a cell at the `minimum` with this label, after the last epoch and with the first scaling.
 
     Raises NotTested if the radii are not in units of r_X or if the cell lacks the minimum.
     """
@@ -34,7 +36,7 @@ def _at_minimum(cell: Cell, minimum: str) -> Cell:
 
 
 def shares(cell: Cell, variable: str) -> np.ndarray:
-    """The curves E (draw, radius): the captured shares in `variable` at rank C − 1; NaN where missing.
+    """The curves E (draw, radius): the captured shares in `variable` of a cell at rank C − 1; NaN where missing.
 
     Raises NotTested if the run has no such variable or too few eigenvectors.
     """
@@ -46,7 +48,7 @@ def shares(cell: Cell, variable: str) -> np.ndarray:
 
 
 def _known(*values: np.ndarray) -> np.ndarray:
-    """Mask (n,) of the draws in which each of the curves (n, r) has at least one finite value.
+    """Mask (n,) of the draws in which each of the arrays of curves `values`, (n, r), has a finite value.
 
     Raises NotTested if these are fewer than two or than LEAST_SHARE of the draws.
     """
@@ -57,10 +59,11 @@ def _known(*values: np.ndarray) -> np.ndarray:
 
 
 def edge_of_band(x: np.ndarray, curve: np.ndarray, outer: bool) -> np.ndarray:
-    """Reading (3,) of the inner or outer edge of the band, from a curve E (r,) over x (r,).
+    """Reading (3,) of the x of the outer edge of the band or, unless `outer`, of its inner edge.
 
-    If E does not fall to half its maximum, the edge lies between the last radius with a known E and the next one, where
-    E is missing. If there is no next one, the edge is censored beyond the grid.
+    The edge is read from a curve E (r,) over x (r,), where E is the captured share. If E does not fall to half its
+    maximum, the edge lies between the last radius with a known E and the next one, where E is missing, and the reading
+    spans these two. If there is no next one, the edge is censored beyond the grid.
     """
     top, step = int(np.nanargmax(curve)), 1 if outer else -1
     place = curves.crossing_from(top, x, curve, curve[top] / 2, outer)
@@ -78,8 +81,8 @@ def edge_of_band(x: np.ndarray, curve: np.ndarray, outer: bool) -> np.ndarray:
 def _balance(x: np.ndarray, ratios: np.ndarray, top: int) -> np.ndarray:
     """Reading (3,) of the x at which log ‖G‖₂/‖H′‖₂ crosses 0, on the way from the grid point `top` to smaller x.
 
-    `ratios` (r,) are these logarithms. It is the grid point `top` itself if its logarithm is not positive, and censored
-    below the grid if there is no crossing.
+    `ratios` (r,) are these logarithms at `x` (r,). The reading is the grid point `top` itself if the logarithm there is
+    not positive, and censored below the grid if there is no crossing.
     """
     if not ratios[top] > 0:
         return np.clip(estimates.point_of_grid(x, top, top), x[0], x[-1])
@@ -88,9 +91,9 @@ def _balance(x: np.ndarray, ratios: np.ndarray, top: int) -> np.ndarray:
 
 
 def inner_edge_gap(cell: Cell, minimum: str) -> list[Estimate]:
-    """The x at which ‖G‖₂/‖H′‖₂ crosses 1, minus the x of the inner edge of the Hessian's band, draw by draw.
+    """Mean over draws of the x at which ‖G‖₂/‖H′‖₂ crosses 1, minus the x of the inner edge of the Hessian's band.
 
-    The crossing is the first one inwards from the maximum of E.
+    The crossing is the first one from the maximum of E towards smaller x, at the `minimum` with this label.
     """
     here = _at_minimum(cell, minimum)
     x, share = here["x"].values, shares(here, "captured_by_hessian")
@@ -103,7 +106,10 @@ def inner_edge_gap(cell: Cell, minimum: str) -> list[Estimate]:
 
 
 def height_inside(cell: Cell, minimum: str, window: Window) -> list[Estimate]:
-    """E of G divided by its maximum over all radii of the same draw, at each radius of the window."""
+    """Mean over draws of E of G relative to its maximum over all radii, at each radius of the window.
+
+    E is divided by its maximum in the same draw. `minimum` is the label of a network's state.
+    """
     here = _at_minimum(cell, minimum)
     share = shares(here, "captured_by_gauss_newton")
     share = share[_known(share)]
@@ -113,9 +119,10 @@ def height_inside(cell: Cell, minimum: str, window: Window) -> list[Estimate]:
 
 
 def outer_half_height_shift(cell: Cell, minimum: str) -> list[Estimate]:
-    """x of the outer edge of the Hessian's band, minus that of the band in the study `beside`, draw by draw.
+    """Mean over draws of the x of the outer edge of the Hessian's band, minus the x of this edge in another study.
 
-    The other E is read from the variable other_captured.
+    `minimum` is the label of a network's state. The E of the other study, which the case names under `beside`, is the
+    variable other_captured.
     """
     here = _at_minimum(cell, minimum)
     pair = [shares(here, variable) for variable in ("captured_by_hessian", "other_captured")]

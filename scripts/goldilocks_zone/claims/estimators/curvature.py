@@ -2,7 +2,8 @@
 
 A claim about every radius of a window has one estimate per radius. x stands for log10(r²/r_X²), σ_z for the standard
 deviation of the logits, N for the number of examples, κ_d for Tr(H)/‖H‖ on planes of dimension d. Names such as by1 are
-ids of claims.
+ids of claims. A draw is one random initialisation. Arguments: `cell`, the results of a study; `variable`, the name of
+one of its variables; `dimension` d of the planes; `window` (first, last) in x; `name` of the bootstrap's random stream.
 """
 
 from collections.abc import Sequence
@@ -25,20 +26,23 @@ def _selected(cell: Cell, dimension: int, window: Window, least: int = 1) -> Cel
 
 
 def _resolution(cell: Cell, variable: str, dimension: int) -> float:
-    """Step 1/(d · planes) between possible values of a fraction of positive eigenvalues; 0 for other variables."""
+    """Step 1/(d · planes) between possible values if `variable` is the fraction of positive eigenvalues; else 0.
+
+    The fraction is over the eigenvalues on all planes of an initialisation, each of d = `dimension`.
+    """
     return 1 / (dimension * int(cell.attrs["planes"])) if variable == "fraction_positive" else 0.0
 
 
 def at_every_radius(cell: Cell, variable: str, dimension: int, window: Window) -> list[Estimate]:
-    """Mean of a variable over draws, at each radius of the window."""
+    """Mean of a `variable` over draws, on planes of a `dimension`, at each radius of the window."""
     values = _selected(cell, dimension, window)[variable]
     return [estimates.mean(row, _resolution(cell, variable, dimension)) for row in curves.by_radius(values)]
 
 
 def mean_over_radii(cell: Cell, variable: str, window: Window, dimension: int | None = None) -> list[Estimate]:
-    """Mean over draws of a variable averaged over the window's radii.
+    """Mean over draws of a `variable` averaged over the radii of the window.
 
-    `dimension` is needed if the variable has this axis.
+    `dimension`, of the planes, is needed if the variable has this axis.
     """
     selected = curves.in_x(cell, window)[variable]
     if "dimension" in selected.dims:
@@ -47,9 +51,9 @@ def mean_over_radii(cell: Cell, variable: str, window: Window, dimension: int | 
 
 
 def difference_over_dimensions(cell: Cell, variable: str, dimensions: Sequence[int], window: Window) -> list[Estimate]:
-    """Value of a variable at the first of two `dimensions` minus its value at the second, paired over draws.
+    """Mean over draws of a `variable` at the first of two `dimensions` minus its value at the second.
 
-    There is one estimate for each radius of the window.
+    Dimensions are of the planes. There is one estimate for each radius of the window.
     """
     pairs = zip(*(curves.by_radius(_selected(cell, d, window)[variable]) for d in dimensions))
     return [estimates.difference(*pair, _resolution(cell, variable, min(dimensions))) for pair in pairs]
@@ -58,8 +62,8 @@ def difference_over_dimensions(cell: Cell, variable: str, dimensions: Sequence[i
 def finite_dimension_error(cell: Cell, dimension: int, window: Window) -> list[Estimate]:
     """Relative error of `finite_dimension_law`: measured over predicted κ_d, minus 1, averaged over the window's radii.
 
-    The prediction for each initialisation θ is made from its own Tr(H)/‖H‖ in full space. Raises NotTested without
-    full-space probes.
+    κ_d is Tr(H)/‖H‖ on planes of d = `dimension`. The prediction for each initialisation θ is made from Tr(H)/‖H‖ in
+    full space at this θ. Raises NotTested without full-space probes.
     """
     here = _selected(cell, dimension, window)
     if "full_trace" not in here:
@@ -69,17 +73,20 @@ def finite_dimension_error(cell: Cell, dimension: int, window: Window) -> list[E
 
 
 def peak_location(cell: Cell, variable: str, dimension: int, window: Window, name: str) -> list[Estimate]:
-    """x at the maximum of the mean curve: vertex of the parabola through the radii around the maximum."""
+    """The x at which the mean over draws of a `variable`, on planes of a `dimension`, is largest in the window.
+
+    It is the vertex of a parabola through the radii around the maximum. `name` names the bootstrap's random stream.
+    """
     here = _selected(cell, dimension, window, least=3)
     return [curves.place_of_top(here["x"].values, curves.by_radius(here[variable]), curves.vertex_within_reach, name)]
 
 
 def coefficient_of_variation(cell: Cell, variable: str, dimension: int, window: Window, part: str) -> list[Estimate]:
-    """Coefficient of variation of a variable over draws, at each radius.
+    """Coefficient of variation of a `variable` over draws, at each radius of the window.
 
-    `part` is "total" for the variation of values on single planes, or "theta" for the part of it that is due to the
-    initialisation θ. Raises NotTested if the study has one plane per initialisation, because the parts cannot be
-    separated then.
+    The variable is measured on planes of a `dimension`. `part` is "total" for the variation of values on single planes,
+    or "theta" for the part of it that is due to the initialisation θ. Raises NotTested if the study has one plane per
+    initialisation, because the parts cannot be separated then.
     """
     here = _selected(cell, dimension, window)
     planes = int(here.attrs["planes"])
@@ -93,12 +100,12 @@ def coefficient_of_variation(cell: Cell, variable: str, dimension: int, window: 
 
 
 def loss_exponent(cell: Cell, window: Window) -> list[Estimate]:
-    """Slope of log10 loss over log10 r in the window, draw by draw."""
+    """Mean over draws of the slope of log10 loss over log10 r, fitted to the radii r of the window."""
     return [estimates.mean(_loss_slopes(cell, window))]
 
 
 def loss_exponent_error(cell: Cell, window: Window) -> list[Estimate]:
-    """`loss_exponent` minus the number of weight layers, draw by draw."""
+    """Mean over draws of the slope of log10 loss over log10 r in the window, minus the number of weight layers."""
     return [estimates.mean(_loss_slopes(cell, window) - _depth(cell))]
 
 
@@ -108,9 +115,10 @@ def _loss_slopes(cell: Cell, window: Window) -> np.ndarray:
 
 
 def relative_trace_slope(cell: Cell, dimension: int, window: Window, least_effective_examples: int) -> list[Estimate]:
-    """Slope of Tr(H)/r over ln r, divided by the mean of Tr(H)/r: 0 if Tr(H) ∝ r, about 1 if Tr(H) ∝ r².
+    """Slope of Tr(H)/r over ln r, divided by the mean of Tr(H)/r over radii; mean over draws.
 
-    Uses only radii of the window at which the mean number of effective examples over draws is at least
+    The result is 0 if Tr(H) ∝ r, and about 1 if Tr(H) ∝ r². H is the Hessian on planes of a `dimension`. Uses only
+    radii r of the window at which the mean number of effective examples over draws is at least
     `least_effective_examples`. Raises NotTested with fewer than 3 such radii.
     """
     here = _selected(cell, dimension, window)
@@ -126,9 +134,10 @@ def relative_trace_slope(cell: Cell, dimension: int, window: Window, least_effec
 def outer_edge_shift(
     cell: Cell, variable: str, dimension: int, window: Window, examples: Sequence[int], threshold: float
 ) -> list[Estimate]:
-    """x of the outer edge for the second number of `examples`, minus that for the first number, draw by draw.
+    """Mean over draws of the x of the outer edge for the second of two numbers of `examples`, minus that for the first.
 
-    The outer edge is the last x at which the variable falls through `threshold`. Raises NotTested if a draw has none.
+    The outer edge is the last x in the window at which the variable, on planes of a `dimension`, falls through
+    `threshold`. Raises NotTested if a draw has none.
     """
     require(cell, "examples", *examples)
     here = _selected(cell, dimension, window)[variable]
@@ -149,11 +158,12 @@ def edge_exponent(
     name: str,
     relative_to_depth: bool = False,
 ) -> list[Estimate]:
-    """Slope of the x of an edge over log10 N, where N takes the values `examples`.
+    """Slope of the x of an edge over log10 N, where the number N of examples takes the values `examples`.
 
-    The edge is as in `edge_place`. It is read from the mean curve over draws, because the curve of a single draw is
-    jagged far out, and the bootstrap resamples initialisations. With `relative_to_depth`, the result is the slope
-    divided by 2/n, minus 1, for n weight layers (by1). Raises NotTested if some resample has no edge.
+    An edge is the x at which the mean over draws of a `variable` crosses a `threshold`; `edge` is "outer" or "inner" as
+    in `edge_place`. The mean is used because the curve of a single draw is jagged far out, and the bootstrap, whose
+    random stream is called `name`, resamples initialisations. With `relative_to_depth`, the result is the slope divided
+    by 2/n, minus 1, for n weight layers (by1). Raises NotTested if some resample has no edge.
     """
     require(cell, "examples", *examples)
     here = _selected(cell, dimension, window)[variable].sel(examples=examples)
@@ -171,10 +181,11 @@ def edge_exponent(
 def edge_place(
     cell: Cell, variable: str, dimension: int, window: Window, threshold: float, edge: str, name: str
 ) -> list[Estimate]:
-    """x at which a variable's mean curve over draws crosses a `threshold`.
+    """The x at which the mean over draws of a `variable` crosses a `threshold` in the window.
 
-    `edge` is "outer" for the last fall through the threshold, "inner" for the first rise. `name` names the random
-    stream of the bootstrap. Raises NotTested if the mean curve of some resample has no such crossing.
+    The variable is measured on planes of a `dimension`. `edge` is "outer" for the last fall through the threshold,
+    "inner" for the first rise. `name` names the random stream of the bootstrap. Raises NotTested if the mean curve of
+    some resample has no such crossing.
     """
     here = _selected(cell, dimension, window)[variable]
 
@@ -192,7 +203,10 @@ def _depth(cell: Cell) -> int:
 
 
 def peak_ratio(cell: Cell, variable: str, dimension: int, window: Window, networks: Sequence[str]) -> list[Estimate]:
-    """Ratio of a variable's maximum over the window in the first of two `networks` to that in the second, by draw."""
+    """Maximum of a `variable` in the first of two `networks`, divided by its maximum in the second; mean over draws.
+
+    Maxima are over the radii of the window, on planes of a `dimension`.
+    """
     here = _selected(cell, dimension, window)[variable]
     require(here, "network", *networks)
     first, second = (here.sel(network=network).max("radius").values for network in networks)
@@ -202,18 +216,23 @@ def peak_ratio(cell: Cell, variable: str, dimension: int, window: Window, networ
 def correlation(
     cell: Cell, variables: Sequence[str], dimension: int, window: Window, name: str, given: Sequence[str] = ()
 ) -> list[Estimate]:
-    """Pearson correlation of two `variables` over initialisations at one radius; partial, if others are `given`."""
+    """Pearson correlation of two `variables` over initialisations at one radius; partial, if others are `given`.
+
+    The radius is the first in the window. Variables are measured on planes of a `dimension`; `name` names the
+    bootstrap's random stream.
+    """
     here = _selected(cell, dimension, window).isel(radius=0)
     values = curves.for_correlation(*(here[variable].values for variable in (*variables, *given)))
     return [estimates.bootstrapped(curves.partial_correlation, values, name)]
 
 
 def collapse_gain(cell: Cell, variable: str, dimension: int, window: Window, over: Sequence[str]) -> list[Estimate]:
-    """Error of predicting a variable from the radius minus the error of predicting it from σ_z, draw by draw.
+    """Error of predicting a `variable` from the radius minus the error of predicting it from σ_z; mean over draws.
 
     There is one curve of the variable for each value along the axis `over`, such as each network. Each curve is
     predicted by the mean of the others, as a function of x or of log10 σ_z, in the range that all others cover. Errors
-    are mean absolute errors over all curves and the window's radii.
+    are mean absolute errors over all curves and the window's radii. The variable is measured on planes of a
+    `dimension`.
     """
     (axis,) = over
     here = _selected(cell, dimension, window, least=3)
@@ -227,7 +246,7 @@ def collapse_gain(cell: Cell, variable: str, dimension: int, window: Window, ove
 def _left_out_error(places: np.ndarray, values: np.ndarray) -> float:
     """Mean absolute error of predicting each curve by the mean of the others, in the range that all others cover.
 
-    `places` and `values`, both (curves, r), have one curve in each row.
+    `places` and `values`, both (curves, r), have one curve in each row: values over ascending places.
     """
     rows = range(len(values))
     errors = [curves.apart(places, values, i, [j for j in rows if j != i]) for i in rows]
@@ -243,11 +262,11 @@ def explained_share(
     by: Sequence[str],
     less: Sequence[str],
 ) -> list[Estimate]:
-    """Share of a variable's variance explained by predictors `by` minus the share explained by `less`, draw by draw.
+    """Share of the variance of a `variable` that predictors `by` explain, minus the share that `less` explain.
 
-    The variance is over the values along the axis `over`, such as networks, and the window's radii. Predictors are
-    "radius", which is x, and "logits", which is log10 σ_z. A share is the R² of a sum of cubic polynomials, one in each
-    predictor.
+    The result is the mean over draws. The variance is over the values along the axis `over`, such as networks, and the
+    window's radii, on planes of a `dimension`. `by` and `less` list predictors: "radius", which is x, and "logits",
+    which is log10 σ_z. A share is the R² of a sum of cubic polynomials, one in each predictor.
     """
     (axis,) = over
     here = _selected(cell, dimension, window, least=3)
@@ -271,9 +290,10 @@ def _share(values: np.ndarray, places: Sequence[np.ndarray]) -> float:
 
 
 def plateau_error(cell: Cell, dimension: int, window: Window) -> list[Estimate]:
-    """Mean κ_d over the window divided by its prediction, minus 1, draw by draw (by5).
+    """Mean κ_d over the window divided by its prediction, minus 1; mean over draws (by5).
 
-    The prediction is `finite_dimension_law` at κ = √(C − 1) for C classes.
+    κ_d is Tr(H)/‖H‖ on planes of d = `dimension`. The prediction is `finite_dimension_law` at κ = √(C − 1) for C
+    classes.
     """
     here = _selected(cell, dimension, window)
     predicted = finite_dimension_law(np.sqrt(cell["class_count"].item() - 1), dimension)
@@ -281,10 +301,11 @@ def plateau_error(cell: Cell, dimension: int, window: Window) -> list[Estimate]:
 
 
 def layer_trace_error(cell: Cell, window: Window, name: str) -> list[Estimate]:
-    """σ_l² E Tr H_ll divided by E[Σ_k p_k z_k − z_y], minus 1, for each layer l and radius of the window (by6).
+    """Ratio of σ_l² E Tr H_ll to E[Σ_k p_k z_k − z_y], minus 1, for each layer l and radius of the window (by6).
 
-    H_ll is the block of layer l in the Hessian, σ_l the standard deviation of its initial weights, z the logits, p
-    their softmax, and y the label. Means over draws are taken before the ratio. Raises NotTested without layer-wise
+    H_ll is the block of layer l in the Hessian, σ_l the standard deviation of the layer's initial weights, z the
+    logits, p their softmax, and y the label. The denominator is measured as ⟨∇L, θ⟩/n for n weight layers. Means E over
+    draws are taken before the ratio; `name` names the bootstrap's random stream. Raises NotTested without layer-wise
     probes.
     """
     here = curves.in_x(cell, window)
@@ -300,9 +321,10 @@ def layer_trace_error(cell: Cell, window: Window, name: str) -> list[Estimate]:
 def ratio_along(
     cell: Cell, variable: str, dimension: int, window: Window, over: Sequence[str], values: Sequence, name: str
 ) -> list[Estimate]:
-    """Ratio of a variable's mean over draws at the first of two `values` along an axis to that at the second, minus 1.
+    """Ratio of the mean over draws of a `variable` at the first of two `values` to that at the second, minus 1.
 
-    There is one estimate for each radius of the window. `over` names the axis.
+    `over` names the axis of the two values. There is one estimate for each radius of the window, on planes of a
+    `dimension`. `name` names the bootstrap's random stream.
     """
     (axis,) = over
     here = _selected(cell, dimension, window)[variable]

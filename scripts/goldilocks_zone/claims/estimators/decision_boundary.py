@@ -1,9 +1,10 @@
 """Estimators for claims about curvature and the decision boundary (Sabanayagam et al. 2023).
 
-Cells have the axes minimum, epoch, scaling, softmax, radius and draw. The unit is a draw, with its own data, weights
-and batches; comparisons are paired over draws, and draws with missing values are left out. A Reading specifies which
-values of a cell are used. Case keys hold its fields: `of` those that differ from the defaults, and other keys, such as
-`less`, those that differ from `of`.
+Cells, the results of one study, have the axes minimum, epoch, scaling, softmax, radius and draw. A minimum is a trained
+network, labelled by the way of its training, such as normal, or the untrained one. The unit is a draw, with its own
+data, weights and batches; comparisons are paired over draws, and draws with missing values are left out. A Reading
+specifies which values of a cell are used. Case keys hold its fields as mappings: `of` those that differ from the
+defaults, and other keys, such as `less`, those that differ from `of`.
 """
 
 import json
@@ -96,7 +97,7 @@ def settings(cell: Cell) -> dict:
 
 
 def _variable(cell: Cell, name: str) -> xr.DataArray:
-    """A variable of a cell, NaN where training did not reach its stopping loss.
+    """The variable `name` of a cell, NaN where training did not reach its stopping loss.
 
     test_error is 1 − test_accuracy. margin_estimate is the mean over the starts of its descent, NaN where a descent has
     not converged. Raises NotTested if the run has not measured the variable, or if the convergence of the descents
@@ -135,7 +136,7 @@ def _whole(cell: Cell, *readings: Given) -> list[np.ndarray]:
 def _each(cell: Cell, of: Given) -> Iterator[Given]:
     """Yield the reading `of` or, if its scaling or minimum is "each", one reading for each label of this axis.
 
-    The labels "none" and "untrained" are left out. Raises NotTested if there is no other label.
+    The labels "none" and "untrained" are left out. Raises NotTested if the `cell` has no other label.
     """
     axis = next((name for name in ("scaling", "minimum") if of.get(name) == EACH), None)
     if axis is None:
@@ -148,7 +149,10 @@ def _each(cell: Cell, of: Given) -> Iterator[Given]:
 
 
 def _resolution(cell: Cell, of: Given) -> float:
-    """Step between possible values of a count after averaging over the minima of a kind; 0 for other variables."""
+    """Step between possible values of a count after averaging over the minima of a kind; 0 for other variables.
+
+    `of` is a reading, which names the variable and the minimum, or kind of minima.
+    """
     if of["variable"] not in COUNTS:
         return 0.0
     kinds = [label.rpartition("-")[0] for label in cell["minimum"].values.tolist()]
@@ -156,15 +160,19 @@ def _resolution(cell: Cell, of: Given) -> float:
 
 
 def boundary_value(cell: Cell, of: Given) -> list[Estimate]:
-    """Mean over draws of the reading `of`."""
+    """Mean over draws of the reading `of`, which names a variable and its place in the cell (see `Reading`).
+
+    There is one estimate, or one for each scaling or minimum if the reading asks for "each".
+    """
     return [estimates.mean(_whole(cell, each)[0], _resolution(cell, of)) for each in _each(cell, of)]
 
 
 def boundary_contrast(cell: Cell, of: Given, less: Given, against: Given | None = None) -> list[Estimate]:
-    """The reading `of` minus the reading {**of, **less}, draw by draw.
+    """Mean over draws of the reading `of` minus the reading {**of, **less}.
 
-    With `against`, a second difference is subtracted from this one: the reading {**of, **against} minus the reading
-    {**of, **less, **against}.
+    A reading names a variable and its place in the cell (see `Reading`); `less` and `against` are changes of `of`. With
+    `against`, a second difference is subtracted from this one: the reading {**of, **against} minus the reading {**of,
+    **less, **against}.
     """
     found = []
     for each in _each(cell, of):
@@ -183,14 +191,14 @@ def largest_error(cell: Cell, of: Given) -> list[Estimate]:
 
 
 def kendall(first: np.ndarray, second: np.ndarray) -> float:
-    """Kendall's τ of two samples (n,), corrected for ties (τ_b); NaN if one is constant."""
+    """Kendall's τ of `first` and `second` (n,), corrected for ties (τ_b); NaN if one of them is constant."""
     signs = [np.sign(each[:, None] - each[None, :]) for each in (first, second)]
     size = math.sqrt(math.prod(np.square(each).sum() for each in signs))
     return float((signs[0] * signs[1]).sum() / size) if size else math.nan
 
 
 def spearman(first: np.ndarray, second: np.ndarray) -> float:
-    """Spearman correlation of two samples (n,), with mean ranks for ties; NaN if one is constant."""
+    """Spearman correlation of `first` and `second` (n,), with mean ranks for ties; NaN if one of them is constant."""
     ranks = [estimates.ranks(each) for each in (first, second)]
     return float(np.corrcoef(*ranks)[0, 1]) if min(np.ptp(each) for each in ranks) > 0 else math.nan
 
@@ -203,9 +211,9 @@ def minima_order(
 ) -> list[Estimate]:
     """Correlation, over the trained minima of each draw, of the readings `of` and {**of, **with_}; mean over draws.
 
-    `by` is the coefficient, "kendall" or "spearman". With `rival`, the correlation of the readings {**of, **rival} and
-    {**of, **with_} is subtracted, or its absolute value if `absolute` is True. Raises NotTested with fewer than
-    LEAST_MINIMA minima, or if too few draws have varying values.
+    A reading names a variable and its place in the cell. `by` is the coefficient, "kendall" or "spearman". With
+    `rival`, the correlation of the readings {**of, **rival} and {**of, **with_} is subtracted, or its absolute value if
+    `absolute` is True. Raises NotTested with fewer than LEAST_MINIMA minima, or if too few draws have varying values.
     """
     readings = [{**of, **each, "minimum": EVERY} for each in ({}, with_, *([rival] if rival else []))]
     values = _whole(cell, *readings)
@@ -224,7 +232,7 @@ def minima_order(
 def pooled_correlation(cell: Cell, of: Given, with_: Given, name: str) -> list[Estimate]:
     """Spearman correlation of the readings `of` and {**of, **with_}, pooled over all trained minima of all draws.
 
-    The bootstrap resamples draws; `name` names its random stream.
+    A reading names a variable and its place in the cell. The bootstrap resamples draws; `name` names its random stream.
     """
     pair = np.stack(_whole(cell, *({**of, **each, "minimum": EVERY} for each in ({}, with_))))
     estimate = estimates.bootstrapped(lambda sample: spearman(*sample.reshape(2, -1)), pair, name)
@@ -235,8 +243,8 @@ def share_of_effect(cell: Cell, of: Given, less: Given, effect: Given) -> list[E
     """Ratio of a contrast to an effect: the ratio of their means over draws, with Fieller's interval.
 
     The contrast is the reading `of` minus the reading {**of, **less}. The effect is the reading {**of, **effect}, with
-    the scaling "none" unless `effect` has another, minus the same reading at the minimum "normal". Raises NotTested if
-    the effect is not significantly different from 0.
+    the scaling "none" unless `effect` has another, minus this reading at the minimum "normal". A reading names a
+    variable and its place in the cell. Raises NotTested if the effect is not significantly different from 0.
 
     If the effect is positive, the interval of level 1 − 2p lies within ±s if and only if two one-sided tests of level p
     over draws both succeed: that contrast − s · effect is below 0, and that contrast + s · effect is above 0.
@@ -274,8 +282,9 @@ def _fieller(changes: np.ndarray, effects: np.ndarray) -> Estimate:
 def rank_bound(cell: Cell) -> float:
     """Upper bound (2(p₁ + p₃) + n(C − 1))/p on rank(H)/p of the Hessian H, for ReLU networks of three weight layers.
 
-    p_l is the number of parameters of layer l, p that of all layers, n the number of examples, and C that of classes.
-    Raises NotTested for networks of another kind or without biases, and for datasets whose inputs are not in the plane.
+    p_l is the number of parameters of layer l of the cell's network, p that of all layers, n the number of examples,
+    and C that of classes. Raises NotTested for networks of another kind or without biases, and for datasets whose
+    inputs are not in the plane.
     """
     network, dataset = parse_network(cell["network"].item()), planar_shapes.of(cell["dataset"].item())
     if dataset is None or network.activation != "relu" or network.depth != 3 or not network.biases:
@@ -298,11 +307,11 @@ def rank_bound_excess(cell: Cell, of: Given) -> list[Estimate]:
 
 
 def section_slope(cell: Cell, of: Given, designs: str, coefficients: tuple[float, float]) -> list[Estimate]:
-    """Weighted sum of two slopes of a count: over the number of sections m and over C − 1, weighted by `coefficients`.
+    """Weighted sum of two slopes of a count: over the number of sections m and over C − 1, for C classes.
 
-    Both slopes are fitted together by least squares in each draw, over those datasets of the design `designs`, "pie" or
-    "stripes", whose count (the reading `of`) is finite in this draw. Raises NotTested if there are too few such
-    datasets or draws.
+    The weights are the two `coefficients`. The count is the reading `of`. Both slopes are fitted together by least
+    squares in each draw, over those datasets of the design `designs`, "pie" or "stripes", whose count is finite in this
+    draw. The sum is averaged over draws. Raises NotTested if there are too few such datasets or draws.
     """
     known = {name: planar_shapes.of(name) for name in cell["dataset"].values.tolist()}
     labels = [name for name, design in known.items() if design is not None and design.kind == designs]
@@ -324,7 +333,8 @@ def section_slope(cell: Cell, of: Given, designs: str, coefficients: tuple[float
 def border_order(cell: Cell, of: Given) -> list[Estimate]:
     """Kendall's τ, over the designed borders of a draw, between the reading `of` and the widths of the borders' gaps.
 
-    For a design with equal gaps, a control, the gaps are those of the same draw in the design with unequal gaps.
+    τ is averaged over draws. For a design with equal gaps, a control, the gaps are those of the same draw in the design
+    with unequal gaps.
     """
     name, seed = cell["dataset"].item().removeprefix("equal_"), settings(cell)["seed"]
     gaps = {draw: planar.borders(name, seed, draw).gaps for draw in cell["draw"].values.tolist()}

@@ -3,7 +3,8 @@
 In these studies the radius is the scale factor α of the initialisation; windows and places are in log10 α. G and H′ are
 the Gauss–Newton and residual parts of the Hessian H, and κ = Tr(H)/‖H‖. A point is in the zone if κ exceeds ZONE. It is
 outside of the zone if κ is below `null_bound`, a quantile of κ for random matrices without excess positive curvature
-(Vysogorets et al. 2024).
+(Vysogorets et al. 2024). A draw is one initialisation. Arguments: `cell`, the results of a study; `dimension` d of the
+random planes to which H, G and H′ are restricted; `window` (first, last); `name` of the bootstrap's random stream.
 """
 
 from collections.abc import Sequence
@@ -27,8 +28,8 @@ LAZY, MOSTLY_ZERO = 0.99, 0.5
 def rescaling_error(cell: Cell, dimension: int, values: Sequence) -> list[Estimate]:
     """Largest relative difference of κ over radii and draws, between the two `values` of the axis `rescaled`.
 
-    With one value, the differences are between κ at each radius and κ at the first radius. They are divided by
-    max(1, |κ|).
+    With one value, κ at each radius is compared with κ at the first radius instead. A difference is divided by max(1,
+    |κ|), with the κ of the first value. κ is Tr(H)/‖H‖ on planes of a `dimension`.
     """
     kappa = cell["trace_over_norm"].sel(dimension=dimension)
     require(kappa, "rescaled", *values)
@@ -41,10 +42,10 @@ def rescaling_error(cell: Cell, dimension: int, values: Sequence) -> list[Estima
 def edges(kappa: xr.DataArray, ratio: xr.DataArray, outer: bool) -> tuple[np.ndarray, np.ndarray]:
     """Readings (3, draw) of two places in log10 α: where κ crosses ZONE, and where `ratio` = log10 ‖G‖/‖H′‖ crosses 0.
 
-    Both are first crossings on the way from the peak of κ to larger α (`outer`) or to smaller α. The first place is NaN
-    if κ does not cross ZONE. The second is censored beyond the end of the grid if `ratio` does not cross 0. If κ
-    exceeds ZONE at no radius of a draw, the first place is the grid point of the peak, and so is the second if `ratio`
-    is not positive there.
+    `kappa` and `ratio` have the axes radius and draw. Both places are first crossings on the way from the peak of κ to
+    larger α (`outer`) or to smaller α. The first place is NaN if κ does not cross ZONE. The second is censored beyond
+    the end of the grid if `ratio` does not cross 0. If κ exceeds ZONE at no radius of a draw, the first place is the
+    grid point of the peak, and so is the second if `ratio` is not positive there.
     """
     places = np.log10(kappa["radius"].values)
     beyond, found = ([places[-1], places[-1], np.inf] if outer else [-np.inf, places[0], places[0]]), []
@@ -61,17 +62,17 @@ def edges(kappa: xr.DataArray, ratio: xr.DataArray, outer: bool) -> tuple[np.nda
 
 
 def log_ratio(cell: Cell, norm: str) -> xr.DataArray:
-    """log10 of ‖G‖/‖H′‖, clipped to ±300; `norm` is "spectral_norm", or "norm" for the Frobenius norm."""
+    """log10 of ‖G‖/‖H′‖, clipped to ±300, in a cell; `norm` is "spectral_norm", or "norm" for the Frobenius norm."""
     with np.errstate(divide="ignore"):
         parts = [np.log10(cell[f"{part}_{norm}"]) for part in ("gauss_newton", "residual")]
     return (parts[0] - parts[1]).clip(-300, 300)
 
 
 def crossing_gap(cell: Cell, dimension: int, edge: str, norm: str = "spectral_norm") -> list[Estimate]:
-    """log10 of the α at which ‖G‖/‖H′‖ crosses 1, minus log10 of the α at which κ crosses ZONE, draw by draw.
+    """Mean over draws of log10 of the α where ‖G‖/‖H′‖ crosses 1, minus log10 of the α where κ crosses ZONE.
 
-    Both crossings are those of `edges`; `edge` is "inner" or "outer", and `norm` is as in `log_ratio`. Raises NotTested
-    if κ of a draw does not cross ZONE.
+    Both crossings are those of `edges`; `edge` is "inner" or "outer", and `norm` is as in `log_ratio`. κ is Tr(H)/‖H‖
+    on planes of a `dimension`. Raises NotTested if κ of a draw does not cross ZONE.
     """
     here = cell.sel(dimension=dimension)
     kappa, crossing = edges(here["trace_over_norm"], log_ratio(here, norm), edge == "outer")
@@ -84,9 +85,10 @@ def crossing_gap(cell: Cell, dimension: int, edge: str, norm: str = "spectral_no
 def scale_exponent(
     cell: Cell, variable: str, dimension: int, window: Window, factor: int, constant: int
 ) -> list[Estimate]:
-    """Slope of log10 of a variable over log10 α in the window, minus the expected slope (`factor` · n + `constant`).
+    """Mean over draws of the slope of log10 of a `variable` over log10 α, minus the slope that is expected.
 
-    n is the number of weight layers.
+    The slope is fitted to the radii of the window, on planes of a `dimension`. The expected slope is `factor` · n +
+    `constant`, where n is the number of weight layers.
     """
     here = curves.in_scale(cell.sel(dimension=dimension), window, least=3)
     values = np.log10(curves.by_radius(here[variable]))
@@ -96,9 +98,9 @@ def scale_exponent(
 
 
 def layer_block(cell: Cell) -> list[Estimate]:
-    """Largest |vᵀH′v|/‖H′v‖ over layers, radii and draws, for random v that are zero outside of one layer.
+    """Largest |vᵀH′v|/‖PH′v‖ over layers, radii and draws, for random v that are zero outside of one layer.
 
-    Raises NotTested without layer-wise probes.
+    P projects on the span of the v of all layers. Raises NotTested without layer-wise probes v.
     """
     if "layer_residual" not in cell:
         raise NotTested("the study has no random probes of single layers (its key layer_probes is 0)")
@@ -107,7 +109,7 @@ def layer_block(cell: Cell) -> list[Estimate]:
 
 
 def at_scales(cell: Cell, variable: str, dimension: int, window: Window) -> list[Estimate]:
-    """Mean of a variable at each radius of the window."""
+    """Mean over draws of a `variable`, on planes of a `dimension`, at each radius of the window in log10 α."""
     here = curves.in_scale(cell.sel(dimension=dimension), window)
     if variable not in here:
         raise NotTested(f"the study does not measure {variable}")
@@ -115,7 +117,10 @@ def at_scales(cell: Cell, variable: str, dimension: int, window: Window) -> list
 
 
 def model_and_measure(cell: Cell, dimension: int, form: str) -> tuple[xr.DataArray, xr.DataArray]:
-    """κ(G) = Tr G/‖G‖ as predicted by `laws.kappa_of_random_gradients` with its argument `form`, and as measured."""
+    """κ(G) = Tr G/‖G‖ as predicted and as measured on planes of a `dimension`, each with the axes radius and draw.
+
+    The prediction is `laws.kappa_of_random_gradients` with its argument `form`.
+    """
     here = cell.sel(dimension=dimension)
     given = (here[variable] for variable in ("class_gradient", "example_gradient", "softmax_ratio"))
     model = kappa_of_random_gradients(*given, dimension, form)
@@ -123,9 +128,9 @@ def model_and_measure(cell: Cell, dimension: int, form: str) -> tuple[xr.DataArr
 
 
 def model_slope(cell: Cell, dimension: int, window: Window, form: str) -> list[Estimate]:
-    """Slope of the least-squares line of measured over modelled κ(G), across the window's radii, draw by draw.
+    """Mean over draws of the slope of the least-squares line of measured over modelled κ(G) = Tr G/‖G‖.
 
-    The model is as in `model_and_measure`.
+    The line is fitted to the radii of the window. The model, with its `form`, is as in `model_and_measure`.
     """
     pair = model_and_measure(curves.in_scale(cell, window, 3), dimension, form)
     model, measured = (each.transpose("draw", "radius").values for each in pair)
@@ -135,7 +140,7 @@ def model_slope(cell: Cell, dimension: int, window: Window, form: str) -> list[E
 def model_error(cell: Cell, dimension: int, window: Window, form: str) -> list[Estimate]:
     """Relative error |modelled/measured − 1| of κ(G): median over the window's radii, then mean over draws.
 
-    The model is as in `model_and_measure`.
+    κ(G) is Tr G/‖G‖. The model, with its `form`, is as in `model_and_measure`.
     """
     model, measured = model_and_measure(curves.in_scale(cell, window), dimension, form)
     return [estimates.mean(np.abs(model / measured - 1).median("radius").values)]
@@ -144,7 +149,10 @@ def model_error(cell: Cell, dimension: int, window: Window, form: str) -> list[E
 def rank_correlation(
     cell: Cell, variables: Sequence[str], dimension: int, name: str, given: Sequence[str] = ()
 ) -> list[Estimate]:
-    """Spearman correlation of two `variables` over initialisations at one radius; partial, if others are `given`."""
+    """Spearman correlation of two `variables` over initialisations at the first radius; partial, if others are `given`.
+
+    The variables are measured on planes of a `dimension`. `name` names the bootstrap's random stream.
+    """
     here = cell.sel(dimension=dimension).isel(radius=0)
     rows = curves.for_correlation(*(here[variable].values for variable in (*variables, *given)))
     estimate = estimates.bootstrapped(curves.partial_rank_correlation, rows, name)
@@ -154,9 +162,9 @@ def rank_correlation(
 def mismatch_slope(cell: Cell, name: str) -> list[Estimate]:
     """Relative deviation of the slope of ‖∇L‖ over the prior mismatch from its prediction, the mean of √D σ_C.
 
-    The slope is fitted over initialisations; `name` names the bootstrap's random stream. The prior mismatch is the
-    distance between the class frequencies and the mean output. √D σ_C is the root mean square over classes of the norm
-    of the mean logit gradient.
+    The slope and the mean are over initialisations; `name` names the bootstrap's random stream. The prior mismatch is
+    the distance between the class frequencies and the mean softmax output. √D σ_C is the root mean square over classes
+    of the norm of the mean logit gradient.
     """
     here = cell.isel(radius=0)
     names = ("prior_mismatch", "gradient_norm", "class_gradient_norm")
@@ -169,7 +177,10 @@ def mismatch_slope(cell: Cell, name: str) -> list[Estimate]:
 
 
 def forced_share(cell: Cell) -> list[Estimate]:
-    """Ratio of ‖∇L‖ with the mean output forced to the class frequencies to the unforced ‖∇L‖, draw by draw."""
+    """Mean over draws of the ratio of ‖∇L‖ with forced outputs to ‖∇L‖ with the network's own outputs.
+
+    Forced outputs have constants added to the logits, so that the mean softmax output equals the class frequencies.
+    """
     here = cell.isel(radius=0)
     return [estimates.mean((here["forced_gradient_norm"] / here["gradient_norm"]).values)]
 
@@ -192,7 +203,8 @@ def outside_gap(cell: Cell, dimension: int) -> list[Estimate]:
 def regime_outside(cell: Cell, dimension: int, regime: str) -> list[Estimate]:
     """Share of the draws in which training ends in a `regime` (see `regimes`) at any radius outside the zone.
 
-    Radii outside the zone are those of `outside_gap`. Raises NotTested if there are none.
+    A radius is outside if the mean over draws of κ = Tr(H)/‖H‖, on planes of a `dimension`, is below `null_bound`. κ is
+    from the study that the case names as `beside`. Raises NotTested if no radius is outside.
     """
     outside = cell["kappa"].mean("draw").values < null_bound(dimension)
     if not outside.any():
@@ -202,7 +214,7 @@ def regime_outside(cell: Cell, dimension: int, regime: str) -> list[Estimate]:
 
 
 def regimes(cell: Cell) -> dict[str, xr.DataArray]:
-    """Masks of the runs in which training ends in each regime: zero, divergent, lazy or healthy.
+    """Masks (radius, draw) of the runs in which training ends in each regime: zero, divergent, lazy or healthy.
 
     zero: training stayed finite, and more than a share MOSTLY_ZERO of the final logits is exactly zero. divergent: not
     zero, and training diverged or the final loss is not finite or above the initial one. lazy: neither, and the cosine

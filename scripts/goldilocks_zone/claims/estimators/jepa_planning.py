@@ -1,7 +1,8 @@
 """Estimators for claims about prediction and planning on two levels (Dawid & LeCun 2023).
 
-The unit is a draw: a training seed with its own initial weights, data and episodes. All levels and planners share them,
-so that comparisons are paired over draws. Readings, such as the arguments `of` and `less`, work as in `jepa_training`.
+The unit is a draw: a training seed with its own initial weights, data and episodes. All levels and planners share the
+weights, data and episodes of a draw, so that comparisons are paired over draws. `cell` has the results of one study.
+Readings, such as the arguments `of` and `less`, name a variable and the place where it is read, as in `jepa_training`.
 """
 
 import json
@@ -20,9 +21,10 @@ SUCCESS = "success"
 
 
 def horizon_contrast(cell: Cell, of: Given, less: Given) -> list[Estimate]:
-    """R² in the reading `of` minus R² in the reading {**of, **less}, draw by draw; R² below 0 counts as 0.
+    """Mean over draws of R² in the reading `of` minus R² in the reading {**of, **less}; R² below 0 counts as 0.
 
-    R² is clipped because a decoder can always predict the mean, which has R² = 0. Otherwise divergent predictions would
+    Readings name the variable, the R² of targets decoded from predictions, and its place, such as level and horizon. R²
+    is clipped because a decoder can always predict the mean, which has R² = 0. Otherwise divergent predictions would
     dominate the mean over draws.
     """
     name = of["variable"]
@@ -34,8 +36,9 @@ def horizon_contrast(cell: Cell, of: Given, less: Given) -> list[Estimate]:
 def planner_advantage(cell: Cell, of: Given, rivals: list[str]) -> list[Estimate]:
     """Success rate of a planner minus the success rate of the best of its rivals, paired over draws.
 
-    `rivals` are patterns of planner labels. For each draw, the best rival is the one with the highest mean success over
-    all other draws. Raises NotTested with fewer than two rivals.
+    `of` names the planner, and the place of both success rates along other axes. `rivals` are patterns of planner
+    labels. For each draw, the best rival is the one with the highest mean success over all other draws. Raises
+    NotTested with fewer than two rivals.
     """
     if SUCCESS not in cell:
         raise NotTested(f"this run has measured no {SUCCESS}")
@@ -49,12 +52,18 @@ def planner_advantage(cell: Cell, of: Given, rivals: list[str]) -> list[Estimate
 
 
 def planner_contrast(cell: Cell, of: Given, less: Given) -> list[Estimate]:
-    """Success rate in the reading `of` minus the success rate in {**of, **less}, paired over draws."""
+    """Success rate in the reading `of` minus the success rate in {**of, **less}, paired over draws.
+
+    A reading names a planner, and values along other axes of the study.
+    """
     return [_difference(cell, *(Reading.of({"variable": SUCCESS, **of, **each}).values(cell) for each in ({}, less)))]
 
 
 def planner_success(cell: Cell, of: Given) -> list[Estimate]:
-    """Success rate of a planner: the share of the starts from which it reaches the goal, averaged over draws."""
+    """Success rate of a planner: the share of the starts from which it reaches the goal, averaged over draws.
+
+    `of` names the planner, and values along other axes of the study.
+    """
     values = Reading.of({"variable": SUCCESS, **of}).values(cell)
     return [estimates.mean(*_known(values), 1 / _starts(cell))]
 

@@ -1,8 +1,9 @@
 """Estimators for claims about trained joint embeddings (Dawid & LeCun 2023, and extensions of this project).
 
-The unit is a draw: a training seed with its own initial weights and data stream. All arms share them, so that
-comparisons are paired over draws. Draws with missing values are left out. A reading is a mapping that names a variable
-and its place: values along axes of the study, and the keys of `Reading`; see config/claims/README.md.
+The unit is a draw: a training seed with its own initial weights and data stream. All arms of a study (its variants of
+training) share these, so that comparisons are paired over draws. Draws with missing values are left out. `cell` has the
+results of one study. A reading is a mapping that names a variable and its place: values along axes of the study, and
+the keys of `Reading`; see config/claims/README.md.
 """
 
 import math
@@ -44,7 +45,7 @@ class Reading:
 
     @classmethod
     def of(cls, given: Given) -> "Reading":
-        """Build a reading from the mapping in a case; keys that are not fields are values along axes."""
+        """Build a reading from the mapping `given` in a case; keys that are not fields are values along axes."""
         own = {key: value for key, value in given.items() if key in OWN}
         return cls(**own, at={key: value for key, value in given.items() if key not in OWN})
 
@@ -88,8 +89,9 @@ OWN = {each.name for each in fields(Reading)} - {"at"}
 def _of_best(values: xr.DataArray, judged: xr.DataArray, axes: list[str]) -> np.ndarray:
     """Values (draw,), each at the place along `axes` where the mean of `judged` over all other draws is largest.
 
-    A place counts as the worst if any of the other draws failed there (NaN). Raises NotTested if one of `axes` is
-    missing, if another axis has several values, or with fewer than two draws.
+    `values` and `judged` have the axes draw and `axes`. A place counts as the worst if any of the other draws failed
+    there (NaN). Raises NotTested if one of `axes` is missing, if another axis has several values, or with fewer than
+    two draws.
     """
     if missing := [axis for axis in axes if axis not in judged.dims]:
         raise NotTested(f"the study does not vary {missing[0]}")
@@ -130,15 +132,15 @@ def _resolution(of: Given) -> float:
 
 
 def embedding_value(cell: Cell, of: Given) -> list[Estimate]:
-    """Mean over draws of the reading `of`."""
+    """Mean over draws of the reading `of`, a mapping that names a variable and its place in the study."""
     return [estimates.mean(*_whole(cell, of), _resolution(of))]
 
 
 def embedding_contrast(cell: Cell, of: Given, less: Given, against: Given | None = None) -> list[Estimate]:
-    """The reading `of` minus the reading {**of, **less}, draw by draw.
+    """Mean over draws of the reading `of` minus the reading {**of, **less}.
 
-    A reading is a variable and the place in the study where it is read. With `against`, a second difference is
-    subtracted from this one: the reading {**of, **against} minus the reading {**of, **less, **against}.
+    A reading is a mapping that names a variable and the place in the study where it is read. With `against`, a second
+    difference is subtracted from this one: the reading {**of, **against} minus the reading {**of, **less, **against}.
     """
     first, second = _sides(cell, [of], less, against)
     return [estimates.difference(first[0], second[0], _resolution(of))]
@@ -147,7 +149,7 @@ def embedding_contrast(cell: Cell, of: Given, less: Given, against: Given | None
 def embedding_slope(
     cell: Cell, of: Given, along: dict[str, list], less: Given | None = None, against: Given | None = None
 ) -> list[Estimate]:
-    """Slope of a reading over log2 of the values along one axis, by least squares in each draw.
+    """Mean over draws of the slope of the reading `of` over log2 of values along one axis, by least squares.
 
     `along` is {axis: values}; a name stands for the number at its end, for example rings_8 for 8. With `less`, and
     possibly `against`, it is the slope of a contrast as in `embedding_contrast`. Raises NotTested with fewer than
@@ -165,9 +167,9 @@ def embedding_slope(
 
 
 def embedding_ratio(cell: Cell, of: Given, to: Given) -> list[Estimate]:
-    """The reading `of` divided by the reading {**of, **to}, draw by draw.
+    """Mean over draws of the reading `of` divided by the reading {**of, **to}.
 
-    Raises NotTested if a denominator is 0.
+    A reading names a variable and its place in the study. Raises NotTested if a denominator is 0.
     """
     first, second = _whole(cell, of, {**of, **to})
     if not second.all():
@@ -178,8 +180,8 @@ def embedding_ratio(cell: Cell, of: Given, to: Given) -> list[Estimate]:
 def embedding_correlation(cell: Cell, of: Given, with_: Given, name: str) -> list[Estimate]:
     """Spearman correlation over draws of the readings `of` and {**of, **with_}.
 
-    The bootstrap resamples draws; `name` names its random stream. Raises NotTested with fewer than LEAST_CORRELATED
-    draws, or if a reading is equal in every draw.
+    A reading names a variable and its place in the study. The bootstrap resamples draws; `name` names its random
+    stream. Raises NotTested with fewer than LEAST_CORRELATED draws, or if a reading is equal in every draw.
     """
     pair = np.stack(_whole(cell, of, {**of, **with_}))
     need(LEAST_CORRELATED, pair.shape[1], "draws whose ranks can be compared")
@@ -203,7 +205,8 @@ def _sides(cell: Cell, places: list[Given], less: Given, against: Given | None) 
     """Both sides of a contrast, each (place, draw), for each reading `of` in `places`; callers subtract the second.
 
     Without `against`, the sides are the reading `of` and the reading {**of, **less}. With `against`, the first side is
-    the difference of these two, and the second side is {**of, **against} minus {**of, **less, **against}.
+    the difference of these two, and the second side is {**of, **against} minus {**of, **less, **against}. Draws of
+    `cell` in which a reading is missing are left out.
     """
     changes = [{}] if against is None else [{}, against]
     readings = [{**of, **each, **change} for of in places for change in changes for each in ({}, less)]
@@ -214,5 +217,5 @@ def _sides(cell: Cell, places: list[Given], less: Given, against: Given | None) 
 
 
 def _number(value: object) -> float:
-    """The given number, or the number at the end of a name, such as 8 for rings_8."""
+    """The given number `value`, or the number at the end of a name, such as 8 for rings_8."""
     return float(re.search(r"[0-9.]+$", str(value))[0])

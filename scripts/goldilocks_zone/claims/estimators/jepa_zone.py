@@ -1,8 +1,8 @@
 """Estimators for claims about the zone of joint embeddings: signs at every radius, layers, and identities.
 
-The unit is an initialisation, with its own pairs of views. A reading, the argument `of`, is a mapping that names a
-variable and its place as values along axes of the study, as in `jepa_training` but without the other keys. x stands for
-log10(r²/r_X²).
+The unit is a draw: an initialisation, with its own pairs of views. `cell` has the results of one study. A reading, the
+argument `of`, is a mapping that names a variable and its place as values along axes of the study, as in `jepa_training`
+but without the other keys. `window` is a range (first, last) of x = log10(r²/r_X²).
 """
 
 import numpy as np
@@ -18,7 +18,8 @@ from goldilocks_zone.statistics.estimates import Estimate
 def zone_at_every_radius(cell: Cell, of: Given, window: Window) -> list[Estimate]:
     """Mean of the reading `of` at each radius of the window, over the draws in which it is finite there.
 
-    Raises NotTested if too few draws remain.
+    `of` names a variable and its place; `window` is a range of log10(r²/r_X²). Raises NotTested if too few draws
+    remain.
     """
     found = []
     for row in _by_radius(cell, of, window):
@@ -29,22 +30,25 @@ def zone_at_every_radius(cell: Cell, of: Given, window: Window) -> list[Estimate
 
 
 def zone_error(cell: Cell, of: Given, window: Window) -> list[Estimate]:
-    """Largest absolute value of the reading `of`, the error of an identity, over draws and the radii of the window."""
+    """Largest absolute value of the reading `of`, the error of an identity, over draws and the radii of the window.
+
+    Missing values are left out. Raises NotTested if there are no others.
+    """
     return [estimates.largest(np.abs(_known(cell, of, window)))]
 
 
 def zone_sign_error(cell: Cell, of: Given, window: Window, sign: int) -> list[Estimate]:
     """Largest |value| of the reading `of` where it lacks the `sign` (±1), over draws and the radii of the window.
 
-    0 if all values have the sign.
+    0 if all values have the sign. Missing values are left out.
     """
     return [estimates.largest(np.maximum(0, -sign * _known(cell, of, window)))]
 
 
 def zone_change(cell: Cell, of: Given, window: Window) -> list[Estimate]:
-    """Maximum minus minimum of the reading `of` over the radii of the window; the largest such range over draws.
+    """Largest range over draws, where the range of a draw is the maximum minus the minimum over the window's radii.
 
-    Raises NotTested with fewer than two radii, or if a value is missing.
+    The values are those of the reading `of`. Raises NotTested with fewer than two radii, or if a value is missing.
     """
     values = _by_radius(cell, of, window)
     need(2, len(values), "radii whose values can be compared")
@@ -56,11 +60,12 @@ def zone_change(cell: Cell, of: Given, window: Window) -> list[Estimate]:
 def zone_layer_ratio(
     cell: Cell, criterion: str, window: Window, name: str, expected: str | None = None
 ) -> list[Estimate]:
-    """Ratio of E σ_l² Tr H_ll to its value in the last layer, minus 1, for each other layer and radius of the window.
+    """Mean weighted trace of a layer divided by that of the last layer, minus 1, at each radius of the window.
 
-    E is the mean over draws, H_ll the block of layer l in the Hessian of `criterion`, and σ_l the standard deviation of
-    the layer's initial weights. If `expected` is given, the ratio is divided by the mean of this variable for the layer
-    before 1 is subtracted. `name` names the random stream of the bootstrap.
+    There is one estimate for each layer but the last, and each radius. The mean weighted trace of layer l is E σ_l² Tr
+    H_ll. Here E is the mean over draws, H_ll the block of layer l in the Hessian of `criterion`, and σ_l the standard
+    deviation of the layer's initial weights. If `expected` is given, the ratio is divided by the mean of this variable
+    for the layer before 1 is subtracted. `name` names the random stream of the bootstrap.
     """
     traces = _variable(curves.in_x(cell, window), {"variable": "layer_trace", "criterion": criterion})
     traces = traces.dropna("layer", how="all")
@@ -79,12 +84,12 @@ def zone_layer_ratio(
 
 
 def _by_radius(cell: Cell, of: Given, window: Window) -> np.ndarray:
-    """Values (radius, draw) of a reading at the radii of the window."""
+    """Values (radius, draw) of the reading `of` at the radii of the window."""
     return curves.by_radius(curves.in_x(_variable(cell, of), window))
 
 
 def _known(cell: Cell, of: Given, window: Window) -> np.ndarray:
-    """All finite values of a reading at the radii of the window, flattened.
+    """All finite values of the reading `of` at the radii of the window, flattened to one axis.
 
     Raises NotTested if there are none.
     """

@@ -1,8 +1,9 @@
 """Estimators for claims about the local geometry of the loss during training (Fort & Ganguli 2019).
 
-Cells have the axes draw and step, and one radius. The unit is a draw: one training run with all its checkpoints, the
-steps at which it is measured. C is the number of classes, G the Gauss–Newton part of the Hessian, H′ the residual part,
-and λ_max the Hessian's largest eigenvalue. The argument `stage` names a checkpoint, as in `_stage`.
+Cells, the results of one study, have the axes draw and step, and one radius. The unit is a draw: one training run with
+all its checkpoints, the steps at which it is measured. C is the number of classes, G the Gauss–Newton part of the
+Hessian, H′ the residual part, and λ_max the Hessian's largest eigenvalue. The argument `stage` names a checkpoint:
+"start", "middle", "end" or "learnt", as in `_stage`. Estimates are means over draws unless stated otherwise.
 """
 
 import contextlib
@@ -48,7 +49,7 @@ def _variable(cell: Cell, name: str) -> xr.DataArray:
 
 
 def measured(values: xr.DataArray) -> xr.DataArray:
-    """Restrict values to the steps at which they are known in every draw."""
+    """Restrict `values`, which have the axis step, to the steps at which they are known (not NaN) in every draw."""
     others = [axis for axis in values.dims if axis != "step"]
     return values.isel(step=np.flatnonzero(values.notnull().all(others)))
 
@@ -74,12 +75,12 @@ def _stage(cell: Cell, stage: str, variable: str | xr.DataArray) -> xr.DataArray
 
 
 def outlier_count(cell: Cell, rule: str, stage: str) -> xr.DataArray:
-    """Number (draw,) of outliers among the eigenvalues of G.
+    """Number (draw,) of outliers among the eigenvalues of G, the Gauss–Newton part of the Hessian, at a `stage`.
 
     With the `rule` "edge", outliers are the eigenvalues above the largest eigenvalue of G from logit gradients that are
     centred over examples. With the rule "gap", they are those above the largest of the first 2C gaps between logarithms
-    of successive eigenvalues. Raises NotTested with too few effective examples or eigenvalues, or if all eigenvalues
-    are outliers.
+    of successive eigenvalues, for C classes. Raises NotTested with too few effective examples or eigenvalues, or if all
+    eigenvalues are outliers.
     """
     values, classes = _stage(cell, stage, "gauss_newton_eigenvalue"), _classes(cell)
     effective, needed = _stage(cell, stage, "trace_examples"), EXAMPLES_PER_CLASS * classes
@@ -97,16 +98,19 @@ def outlier_count(cell: Cell, rule: str, stage: str) -> xr.DataArray:
 
 
 def outliers(cell: Cell, rule: str, stage: str) -> list[Estimate]:
-    """Number of outliers, by a `rule` of `outlier_count`, minus C."""
+    """Mean over draws of the number of outliers among the eigenvalues of G at a `stage` of training, minus C.
+
+    G is the Gauss–Newton part of the Hessian, and C the number of classes. `rule` is as in `outlier_count`.
+    """
     excess = outlier_count(cell, rule, stage) - _classes(cell)
     return [estimates.mean(excess.values.astype(float), resolution=1.0)]
 
 
 def outlier_slope(cell: Cell, rule: str, stage: str) -> list[Estimate]:
-    """Slope of the number of outliers over the number of classes, draw by draw; `rule` is as in `outlier_count`.
+    """Mean over draws of the slope of the number of outliers over the number of classes, at a `stage` of training.
 
-    Only those numbers of classes are used for which outliers can be counted. Raises NotTested if there are fewer than
-    LEAST_CLASSES of them.
+    `rule` is as in `outlier_count`. Only those numbers of classes are used for which outliers can be counted. Raises
+    NotTested if there are fewer than LEAST_CLASSES of them.
     """
     counted = {}
     for count in cell["class_count"].values.tolist():
@@ -123,9 +127,10 @@ def outlier_slope(cell: Cell, rule: str, stage: str) -> list[Estimate]:
 def confined_power(cell: Cell, source: str, offset: int, above_null: bool = False) -> list[Estimate]:
     """Share of a gradient's squared norm in the span of the top C + `offset` eigenvectors of G, mean over checkpoints.
 
-    `source`, a label of the axis gradient_of, names the examples and labels of the gradient. Checkpoints in the first
-    share EARLY of the steps are left out. With `above_null`, the Fisher null of the share is subtracted: the sum of the
-    same number of top eigenvalues divided by Tr G. Raises NotTested with fewer than LEAST_CHECKPOINTS checkpoints.
+    C is the number of classes. `source`, a label of the axis gradient_of, names the examples and labels of the
+    gradient. Checkpoints in the first share EARLY of the steps are left out. With `above_null`, the Fisher null of the
+    share is subtracted: the sum of the C + `offset` top eigenvalues divided by Tr G. Raises NotTested with fewer than
+    LEAST_CHECKPOINTS checkpoints.
     """
     run = _run(cell)
     powers = measured(run["gradient_power"].sel(gradient_of=source, drop=True))
@@ -140,11 +145,11 @@ def confined_power(cell: Cell, source: str, offset: int, above_null: bool = Fals
 
 
 def sharpness_change(cell: Cell, against: str) -> list[Estimate]:
-    """log10 of λ_max at its peak after the start, minus log10 of λ_max at the step `against`, draw by draw.
+    """Mean over draws of log10 of λ_max at its peak after the start, minus log10 of λ_max at the step `against`.
 
-    `against` is "start", "end" or "dip", the minimum from the peak on. The steps of peak and dip of a draw are those of
-    the mean of log10 λ_max over the other draws. Raises NotTested with too few checkpoints or draws, or if λ_max is not
-    positive everywhere.
+    λ_max is the largest eigenvalue of the Hessian. `against` is "start", "end" or "dip", the minimum from the peak on.
+    The steps of peak and dip of a draw are those of the mean of log10 λ_max over the other draws. Raises NotTested with
+    too few checkpoints or draws, or if λ_max is not positive everywhere.
     """
     values = measured(_run(cell)["sharpness"]).transpose("draw", "step").values
     if values.shape[1] < LEAST_SHARPNESS or values.shape[0] < 2:
@@ -164,7 +169,7 @@ def sharpness_change(cell: Cell, against: str) -> list[Estimate]:
 def clustering_excess(
     cell: Cell, stage: str, above_start: bool = False, above_inputs: bool = False, layers: str = "all"
 ) -> list[Estimate]:
-    """Excess of clustering over its value with permuted classes: q_SLSC − q_SL.
+    """Excess q_SLSC − q_SL of the clustering of logit gradients over its value with permuted classes, at a `stage`.
 
     q_SLSC is the mean cosine between gradients of the same logit on two examples of the logit's class, and q_SL the
     mean on any two examples. `layers` names the layers whose weights the gradients are of. With `above_start`, the
@@ -190,17 +195,21 @@ def _clustering(cell: Cell, stage: str, layers: str) -> xr.DataArray:
 
 
 def clustering_over_other_logits(cell: Cell, stage: str, layers: str = "all", absolute: bool = False) -> list[Estimate]:
-    """q_SL of `clustering_excess` minus the mean cosine, or absolute cosine, between gradients of different logits."""
+    """Mean cosine between gradients of the same logit, minus the mean cosine between gradients of different logits.
+
+    The first is q_SL of `clustering_excess`, and `layers` is as there; both are at a `stage` of training. With
+    `absolute`, the second is the mean absolute cosine.
+    """
     cosines = _clustering(cell, stage, layers)
     other = "other_logit_absolute" if absolute else "other_logit"
     return [estimates.mean((cosines.sel(pair="same_logit") - cosines.sel(pair=other)).values)]
 
 
 def growth(cell: Cell, variable: str, name: str) -> list[Estimate]:
-    """Median over draws of the Spearman correlation of a variable with the step of training.
+    """Median over draws of the Spearman correlation of a `variable` with the step of training.
 
-    Checkpoints in the first share FIRST of the steps are left out. The bootstrap resamples draws. Raises NotTested with
-    fewer than LEAST_CHECKPOINTS checkpoints.
+    Checkpoints in the first share FIRST of the steps are left out. The bootstrap, whose random stream is called `name`,
+    resamples draws. Raises NotTested with fewer than LEAST_CHECKPOINTS checkpoints.
     """
     run = _run(cell)
     values = measured(run[variable])
@@ -213,7 +222,10 @@ def growth(cell: Cell, variable: str, name: str) -> list[Estimate]:
 
 
 def residual_share(cell: Cell, stage: str) -> list[Estimate]:
-    """log10 of the ratio of ‖H′‖₂ to the (C − 1)-th largest eigenvalue of G."""
+    """log10 of the ratio of ‖H′‖₂ to the (C − 1)-th largest eigenvalue of G, at a `stage`; mean over draws.
+
+    G and H′ are the Gauss–Newton and residual parts of the Hessian, for C classes.
+    """
     run = _run(cell)
     extremes = np.abs(run["residual_extreme"]).max("end", skipna=False)
     ratios = extremes / run["gauss_newton_eigenvalue"].isel(rank=_classes(cell) - 2, drop=True)
@@ -221,15 +233,19 @@ def residual_share(cell: Cell, stage: str) -> list[Estimate]:
 
 
 def shared_top_space(cell: Cell, stage: str) -> list[Estimate]:
-    """Cosine of the largest principal angle between the spans of the top C − 1 eigenvectors of G and of the Hessian."""
+    """Cosine of the largest principal angle between the spans of the top C − 1 eigenvectors of G and of the Hessian.
+
+    It is measured at a `stage` of training, for C classes, and averaged over draws.
+    """
     return [estimates.mean(_stage(cell, stage, "top_space_cosine").values)]
 
 
 def frozen_entropy(cell: Cell, stage: str, held_out: bool = False, window: Window | None = None) -> list[Estimate]:
     """log10 of the ratio of the outputs' mean entropy to the mean entropy for Gaussian logits with the measured σ_z.
 
-    With `held_out`, entropy and σ_z are those of held-out examples. With the stage "untrained", there is one estimate
-    for each radius of the window, at initialisation.
+    σ_z is the standard deviation of the logits, measured at a `stage` of training. With `held_out`, entropy and σ_z are
+    those of held-out examples. With the stage "untrained", there is one estimate for each radius of the `window` in
+    log10(r²/r_X²), at initialisation.
     """
     names = [f"{'held_out_' if held_out else ''}{name}" for name in ("logits_std", "entropy")]
     if stage == "untrained":
@@ -265,7 +281,7 @@ PREDICTED: dict[str, tuple[str, Callable[[xr.Dataset, int], xr.DataArray]]] = {
 def predictions(cell: Cell, predicted: str, rung: str) -> dict[str, np.ndarray]:
     """Natural logarithms of a quantity in the random model and as measured, as {"model": …, "measured": …}.
 
-    `predicted` is a key of PREDICTED. `rung` names the inputs that the model takes, RUNGS in
+    `predicted` is a key of PREDICTED. `rung` names what the model is given, one of RUNGS in
     `measurements.local_geometry`. If the run also has the prediction of a simpler formula, it is added as "formula".
     All arrays are (draw, step), at the steps at which all are known in every draw. Raises NotTested with fewer than 3
     such steps.
@@ -284,17 +300,21 @@ def predictions(cell: Cell, predicted: str, rung: str) -> dict[str, np.ndarray]:
 
 
 def calibration_slope(cell: Cell, predicted: str, rung: str) -> list[Estimate]:
-    """Slope of the logarithm measured over the logarithm predicted (see `predictions`), across checkpoints, by draw."""
+    """Mean over draws of the slope of the logarithm measured over the logarithm predicted, across checkpoints.
+
+    `predicted` names the quantity, and `rung` what the random model is given (see `predictions`).
+    """
     found = predictions(cell, predicted, rung)
     return [estimates.mean(np.array([np.polyfit(x, y, 1)[0] for x, y in zip(found["model"], found["measured"])]))]
 
 
 def calibration_error(cell: Cell, predicted: str, rung: str, against: str = "") -> list[Estimate]:
-    """Median over checkpoints of |log10(predicted/measured)| for the random model's prediction (see `predictions`).
+    """Median over checkpoints of |log10(predicted/measured)| for the random model's prediction; mean over draws.
 
-    If `against` is given, the same median for another prediction is subtracted. With "formula", this is the simpler
-    formula. With "constant", it is a single value for all checkpoints, the mean logarithm measured in the other draws;
-    NotTested is raised if there is one draw.
+    `predicted` names the quantity, and `rung` what the model is given (see `predictions`). If `against` is given, the
+    same median for another prediction is subtracted. With "formula", this is the simpler formula. With "constant", it
+    is a single value for all checkpoints, the mean logarithm measured in the other draws; NotTested is raised if there
+    is one draw.
     """
     found = {key: each / np.log(10) for key, each in predictions(cell, predicted, rung).items()}
     measured = found["measured"]

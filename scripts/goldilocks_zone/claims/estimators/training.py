@@ -1,7 +1,9 @@
 """Estimators for claims about training: accuracies, final radii, and dimensions needed.
 
 Diverged runs are scored at chance, 1/C for C classes. Windows are in x = log10(r²/r_X²) of the radius r_0 before
-training. Names such as by3 are ids of claims.
+training. Names such as by3 are ids of claims. A draw is one random initialisation, with its own plane or sphere if
+training is restricted to one. Arguments: `cell`, the results of a study; `window` (first, last); `name` of the
+bootstrap's random stream.
 """
 
 import json
@@ -33,7 +35,7 @@ def accuracy(cell: Cell) -> xr.DataArray:
 
 
 def resolution(cell: Cell) -> float:
-    """Step between possible test accuracies: 1/n for the n examples of the study's smallest test set."""
+    """Step between possible test accuracies: 1/n for the n examples of the smallest test set in the cell's study."""
     return 1 / min(map(int, cell.attrs["test_examples"].split(", ")))
 
 
@@ -42,13 +44,13 @@ def _nearest_to_r_x(values: xr.DataArray) -> int:
 
 
 def accuracy_flatness(cell: Cell, window: Window) -> list[Estimate]:
-    """Accuracy at each radius of the window minus the mean accuracy over the window, paired over draws."""
+    """Test accuracy at each radius of the window minus the mean accuracy over the window, paired over draws."""
     values = curves.by_radius(curves.in_x(accuracy(cell), window, least=2))
     return [estimates.difference(row, values.mean(0), resolution(cell)) for row in values]
 
 
 def accuracy_fall(cell: Cell, window: Window, from_: str = "r_X") -> list[Estimate]:
-    """Accuracy at a reference radius minus accuracy at each radius of the window, paired over draws.
+    """Test accuracy at a reference radius minus accuracy at each radius of the window, paired over draws.
 
     The reference is the radius nearest to r_X or, if `from_` is "best", the radius with the best mean accuracy. At the
     best radius itself, the difference is zero.
@@ -64,7 +66,10 @@ def accuracy_fall(cell: Cell, window: Window, from_: str = "r_X") -> list[Estima
 
 
 def accuracy_beside(cell: Cell, window: Window) -> list[Estimate]:
-    """Accuracy at each radius of the window minus other_accuracy, from the study `beside`, paired over draws."""
+    """Test accuracy at each radius of the window minus the accuracy in another study, paired over draws.
+
+    The latter is the variable other_accuracy of the cell, from the study that the case names under `beside`.
+    """
     values, other = accuracy(cell), cell["other_accuracy"].fillna(1 / cell["classes"])
     pairs = [curves.by_radius(curves.in_x(each, window)) for each in (values, other)]
     return [estimates.difference(here, there, resolution(cell)) for here, there in zip(*pairs)]
@@ -73,8 +78,9 @@ def accuracy_beside(cell: Cell, window: Window) -> list[Estimate]:
 def fall_left(cell: Cell, window: Window, name: str) -> list[Estimate]:
     """Share of the fall of accuracy that is left if the learning rate is proportional to r instead of fixed.
 
-    The fall is the accuracy at the radius nearest to r_X minus the mean accuracy over the window. The result is the
-    ratio of the two falls' means over draws.
+    The fall is the accuracy at the radius nearest to r_X minus the mean accuracy over the window. The share is the mean
+    fall over draws with the proportional rate, divided by the mean fall with the fixed rate. `name` names the
+    bootstrap's random stream.
     """
     require(cell, "rate_rule", "fixed", "proportional")
     values = accuracy(cell).transpose("rate_rule", "radius", "draw")
@@ -85,21 +91,26 @@ def fall_left(cell: Cell, window: Window, name: str) -> list[Estimate]:
 
 
 def accuracy_above_chance(cell: Cell, window: Window) -> list[Estimate]:
-    """Accuracy at each radius of the window minus chance, 1/C."""
+    """Mean over draws of test accuracy minus chance, 1/C for C classes, at each radius of the window."""
     values = curves.in_x(accuracy(cell) - 1 / cell["classes"], window)
     return [estimates.mean(row, resolution(cell)) for row in curves.by_radius(values)]
 
 
 def accuracy_peak(cell: Cell, window: Window, name: str) -> list[Estimate]:
-    """x at the maximum of the mean accuracy: vertex of the parabola through the largest point and its neighbours."""
+    """The x in the window at which the mean test accuracy over draws is largest.
+
+    It is the vertex of the parabola through the largest point and its two neighbours. `name` names the bootstrap's
+    random stream.
+    """
     here = curves.in_x(accuracy(cell), window, least=3)
     return [curves.place_of_top(here["x"].values, curves.by_radius(here), curves.vertex_of_neighbours, name)]
 
 
 def accuracy_edge(cell: Cell, edge: str, name: str) -> list[Estimate]:
-    """x at which the mean accuracy falls half-way from its maximum to chance; `edge` is inner or outer.
+    """The x at which the mean test accuracy over draws falls half-way from its maximum to chance.
 
-    Raises NotTested if some resample has no edge.
+    `edge` is "outer" for the fall towards larger x, "inner" for that towards smaller x. `name` names the bootstrap's
+    random stream. Raises NotTested if some resample has no edge.
     """
     values, chance = accuracy(cell).transpose("radius", "draw"), float(1 / cell["classes"])
     x = values["x"].values
@@ -138,9 +149,10 @@ def dimension_needed(dimensions: np.ndarray, accuracies: np.ndarray, level: floa
 
 
 def dimension_shift(cell: Cell, window: Window, level: float) -> list[Estimate]:
-    """log10 of the dimension needed for an accuracy `level` at each radius of the window, minus its value at r_X.
+    """Mean over draws of log10 of the dimension needed at each radius of the window, minus its value at r_X.
 
-    The value at r_X is that of the nearest radius. Raises NotTested with a single dimension.
+    The dimension needed is the smallest dimension of planes or spheres that reaches an accuracy `level`. The value at
+    r_X is that of the nearest radius. Raises NotTested with a single dimension.
     """
     dimensions, ordered = dimensions_of(cell)
     if len(dimensions) < 2:
@@ -158,8 +170,9 @@ def dimension_shift(cell: Cell, window: Window, level: float) -> list[Estimate]:
 def intrinsic_dimension(cell: Cell, share: float, published: int, name: str) -> list[Estimate]:
     """log10 of the smallest dimension that reaches a `share` of the full-space accuracy, minus log10 of `published`.
 
-    This is d_int90 of Li et al. (2018), but from mean accuracies over draws instead of medians of three. The bootstrap
-    resamples draws. Raises NotTested without full-space training, or if no dimension reaches the share.
+    This is d_int90 of Li et al. (2018), but from mean accuracies over draws instead of medians of three. The bootstrap,
+    whose random stream is called `name`, resamples draws. Raises NotTested without full-space training, or if no
+    dimension reaches the share.
     """
     if "full-free" not in cell["subspace"].values:
         raise NotTested("this run does not train in the whole space in its study")
@@ -181,14 +194,14 @@ def intrinsic_dimension(cell: Cell, share: float, published: int, name: str) -> 
 
 
 def dimension_gain(cell: Cell, subspaces: Sequence[str]) -> list[Estimate]:
-    """Accuracy in the second of two subspaces minus accuracy in the first, paired over draws."""
+    """Test accuracy in the second of two `subspaces` minus accuracy in the first, paired over draws, at one radius."""
     require(cell, "subspace", *subspaces)
     second, first = (accuracy(cell.sel(subspace=name)).isel(radius=0).values for name in reversed(subspaces))
     return [estimates.difference(second, first, resolution(cell))]
 
 
 def spread_over_draws(cell: Cell) -> list[Estimate]:
-    """Standard deviation of the final accuracy over draws, each with its own plane.
+    """Standard deviation of the final test accuracy over draws, each with its own plane, at one radius.
 
     The binomial variance of the accuracy on the test examples is subtracted from the variance.
     """
@@ -198,10 +211,10 @@ def spread_over_draws(cell: Cell) -> list[Estimate]:
 
 
 def curvature_gain(cell: Cell, variable: str, examples_of: str) -> list[Estimate]:
-    """Change through training of a variable of the Hessian on the plane, paired over draws, at each radius.
+    """Change through training of a `variable` of the Hessian on the plane, paired over draws, at each radius.
 
-    `examples_of` names the examples on which the Hessian is computed. Raises NotTested if the study measures no
-    curvature.
+    The change is the value at the end minus the value at the start. `examples_of` names the examples on which the
+    Hessian is computed. Raises NotTested if the study measures no curvature.
     """
     if variable not in cell:
         raise NotTested("the study measures no curvature")
@@ -218,9 +231,9 @@ def _at_step(values: xr.DataArray, step: int) -> xr.DataArray:
 
 
 def rate_exponent(cell: Cell, window: Window) -> list[Estimate]:
-    """Slope of log10 of the final radius over log10 of the learning rate, at each radius of the window.
+    """Slope of log10 of the final radius over log10 of the learning rate, at each initial radius of the window.
 
-    Raises NotTested with fewer than 3 rates.
+    It is fitted in each draw, and averaged over draws. Raises NotTested with fewer than 3 rates.
     """
     need(3, cell.sizes["rate"], "rates in its study")
     ends = curves.in_x(cell["norm"].isel(step=-1), window).transpose("radius", "rate", "draw")
@@ -231,7 +244,8 @@ def rate_exponent(cell: Cell, window: Window) -> list[Estimate]:
 def growth_exponent(cell: Cell, window: Window, steps: Sequence[int]) -> list[Estimate]:
     """Slope of log10(r² − r_0²) over log10 of the step, from the first to the last of `steps`; 1 for a random walk.
 
-    Raises NotTested if fewer than 3 steps were logged between them.
+    r is the radius at a step, and r_0 the initial radius. There is one estimate, the mean over draws, for each initial
+    radius of the window. Raises NotTested if fewer than 3 steps were logged between them.
     """
     inside = (cell["step"] >= steps[0]) & (cell["step"] <= steps[1])
     if inside.sum() < 3:
@@ -243,7 +257,7 @@ def growth_exponent(cell: Cell, window: Window, steps: Sequence[int]) -> list[Es
 
 
 def relative_growth(cell: Cell, window: Window) -> list[Estimate]:
-    """|r/r_0 − 1| with the radius r after training, at each initial radius of the window."""
+    """Mean over draws of |r/r_0 − 1| with the radius r after training, at each initial radius r_0 of the window."""
     values = curves.in_x(cell["norm"], window).transpose("radius", "draw", "step")
     change = np.abs(values.isel(step=-1) / values.isel(step=0) - 1)
     return [estimates.mean(row) for row in change.values]
@@ -252,7 +266,8 @@ def relative_growth(cell: Cell, window: Window) -> list[Estimate]:
 def growth_over_walk(cell: Cell, window: Window) -> list[Estimate]:
     """log10 of the final r² − r_0² in training on the loss's gradients, minus its value with random signs of gradients.
 
-    The optimiser is the same, and draws are paired. Raises NotTested without such gradients.
+    The optimiser is the same, and draws are paired. There is one estimate for each initial radius r_0 of the window.
+    Raises NotTested without training with random signs.
     """
     if "random_signs" not in cell["gradients"].values:
         raise NotTested("this run has no gradients with random signs in its study")
@@ -263,9 +278,11 @@ def growth_over_walk(cell: Cell, window: Window) -> list[Estimate]:
 
 
 def early_correlation(cell: Cell, variable: str, step: int, name: str, given: Sequence[str] = ()) -> list[Estimate]:
-    """Pearson correlation over initialisations of a variable with the accuracy on held-out examples after `step` steps.
+    """Pearson correlation over initialisations of a `variable` with the held-out accuracy after `step` steps.
 
-    `variable` is from the study `beside`. The correlation is partial if further variables are `given`.
+    The accuracy is on training examples held out for validation. The variable is from the study that the case names
+    under `beside`. The correlation is partial if further variables are `given`. `name` names the bootstrap's random
+    stream.
     """
     accuracies = _at_step(cell["validation_accuracy"], step).isel(radius=0)
     rows = curves.for_correlation(accuracies, *(cell[each].isel(radius=0) for each in (variable, *given)))
@@ -290,8 +307,9 @@ def best_of(count: int, scores: np.ndarray, outcomes: np.ndarray) -> float:
 def selection_gain(cell: Cell, variable: str, step: int, count: int, name: str, sign: int = 1) -> list[Estimate]:
     """Gain in accuracy from training the best-scored of `count` initialisations instead of a random one.
 
-    Accuracy is on held-out examples after `step` steps. The score is a variable of the study `beside`, or its negative
-    if `sign` is −1. The bootstrap resamples initialisations.
+    Accuracy is on held-out examples after `step` steps. The score is a `variable` of the study that the case names
+    under `beside`, or its negative if `sign` is −1. The bootstrap, whose random stream is called `name`, resamples
+    initialisations.
     """
     accuracies = _at_step(cell["validation_accuracy"], step).isel(radius=0).values
     scores = sign * cell[variable].isel(radius=0).values
@@ -301,7 +319,7 @@ def selection_gain(cell: Cell, variable: str, step: int, count: int, name: str, 
 
 
 def loss_over_radii(cell: Cell) -> list[Estimate]:
-    """Largest relative difference, over draws and radii, of the final training loss from that at the first radius.
+    """Largest relative difference, over draws and radii, between the final training loss and that at the first radius.
 
     Raises NotTested with one radius.
     """
@@ -314,10 +332,11 @@ def loss_over_radii(cell: Cell) -> list[Estimate]:
 def map_difference(cell: Cell, window: Window) -> list[Estimate]:
     """Accuracy at each radius α r_X of the window (α ≠ 1), minus accuracy at r_X with rate/α and temperature α⁻ⁿ (by3).
 
-    n is the number of weight layers, and rate the learning rate of the case's own study. The second accuracy is read
-    from the study `beside`, a map of rates and temperatures (map_accuracy), and paired over draws. Radii whose point
-    the map lacks are left out; NotTested is raised if none remain. Radii where both are equal in every draw, as where
-    the softmax is saturated, are no evidence, and are left out if others remain.
+    n is the number of weight layers, and rate the learning rate of the case's own study. The second accuracy, the
+    variable map_accuracy, is read from a map of rates and temperatures, the study that the case names under `beside`;
+    it is paired over draws. Radii whose point the map lacks are left out; NotTested is raised if none remain. Radii
+    where both accuracies are equal in every draw, as where the softmax is saturated, are no evidence, and are left out
+    if others remain.
     """
     exponent, table, found = -depth(cell["network"].item()), cell["map_accuracy"], []
     values, rate = curves.in_x(accuracy(cell), window), json.loads(cell.attrs["settings"])["rate"]
