@@ -14,7 +14,7 @@ import xarray as xr
 
 from goldilocks_zone.config.studies import dimension
 from goldilocks_zone.config.weights import INITIALISATIONS
-from goldilocks_zone.models.labels import is_network, parse_network
+from goldilocks_zone.models.labels import depth, is_network, parse_network
 
 # Settings of every primary cell, besides its dataset, network and number of examples. A study with other settings is a
 # different experiment and gives no verdict on the claim.
@@ -196,6 +196,14 @@ def need(least: int, found: int, what: str) -> None:
     """Raise NotTested if `found`, a run's number of the items that `what` names, is less than `least`."""
     if found < least:
         raise NotTested(f"this run has {found} {what}, {least} are needed")
+
+
+def weight_layers(cell: Cell) -> int:
+    """Number of weight layers of a cell's network. Raises NotTested for a user's own network, where it is unknown."""
+    label = cell["network"].item()
+    if (found := depth(label)) is None:
+        raise NotTested(f"the number of weight layers of {label} is not known")
+    return found
 
 
 def _way(case: dict) -> dict:

@@ -1,8 +1,9 @@
 """Gradients of the loss and of the logits in full space, and the gradient that would remain without prior mismatch.
 
 Let p be the softmax output, Q̂ its mean over examples, Q the class frequencies and C (k, D) the mean over examples of
-the logit gradients. Then E[∇L] = Cᵀ(Q̂ − Q) for the loss L (Vysogorets, Dawid & Kempe 2024). The gradient can therefore
-vanish although logit gradients do not. The difference Q̂ − Q is the prior mismatch.
+the logit gradients. Then ∇L = Cᵀ(Q̂ − Q) for the loss L, apart from the covariance over examples of logit gradients
+with p minus the label (Vysogorets, Dawid & Kempe 2024). The gradient can therefore vanish although logit gradients do
+not. The difference Q̂ − Q is the prior mismatch.
 """
 
 from dataclasses import dataclass

@@ -66,7 +66,7 @@ ranked = functools.partial(Variable, axes=(*POINT, SOFTMAX, RANK), may_be_missin
     ranked("gauss_newton_eigenvalue", "loss", "largest eigenvalues of G, descending"),
     of_softmax("gauss_newton_trace", "loss", "Tr(G)"),
     of_softmax("outliers", "1", "k90, number of largest eigenvalues of G that hold 90 % of its trace"),
-    of_softmax("outliers_by_gap", "1", "number of eigenvalues of G above the largest gap of the first 12 logarithms"),
+    of_softmax("outliers_by_gap", "1", "number of eigenvalues of G above the largest of 12 gaps of logarithms"),
 )
 def spectrum(seen: Weighted) -> dict:
     """Temperature of the softmax, and eigenvalues, trace and numbers of outliers of G, by name.

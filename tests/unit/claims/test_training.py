@@ -288,6 +288,8 @@ def test_the_map_is_read_at_the_same_rate_and_temperature():
     assert [each.open_end for each in everywhere] == 2 * [ALIKE]
     (apart,) = estimate("map_difference", here.assign(map_accuracy=1 + 0 * here["map_accuracy"]), window=[0.1, 2.1])
     assert apart.value == -1
+    with pytest.raises(NotTested, match="the number of weight layers of mine is not known"):
+        estimate("map_difference", here.assign_coords(network="mine"), window=[-2.1, 2.1])
     with pytest.raises(NotTested, match="no point for any radius of this run other than r_X"):
         estimate("map_difference", here, window=[-0.1, 0.1])
     here.attrs["settings"] = json.dumps({"rate": 0.5})

@@ -11,9 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from goldilocks_zone.claims import curves
-from goldilocks_zone.claims.cells import Cell, NotTested, need, require
+from goldilocks_zone.claims.cells import Cell, NotTested, need, require, weight_layers
 from goldilocks_zone.claims.curves import Window
-from goldilocks_zone.models.labels import depth
 from goldilocks_zone.statistics import estimates
 from goldilocks_zone.statistics.estimates import Estimate
 from goldilocks_zone.theory.laws import finite_dimension_law
@@ -106,7 +105,7 @@ def loss_exponent(cell: Cell, window: Window) -> list[Estimate]:
 
 def loss_exponent_error(cell: Cell, window: Window) -> list[Estimate]:
     """Mean over draws of the slope of log10 loss over log10 r in the window, minus the number of weight layers."""
-    return [estimates.mean(_loss_slopes(cell, window) - _depth(cell))]
+    return [estimates.mean(_loss_slopes(cell, window) - weight_layers(cell))]
 
 
 def _loss_slopes(cell: Cell, window: Window) -> np.ndarray:
@@ -168,7 +167,7 @@ def edge_exponent(
     require(cell, "examples", *examples)
     here = _selected(cell, dimension, window)[variable].sel(examples=examples)
     x, samples = here["x"].values, here.transpose("examples", "radius", "draw").values
-    expected = 2 / _depth(cell) if relative_to_depth else None
+    expected = 2 / weight_layers(cell) if relative_to_depth else None
 
     def slope(sample: np.ndarray) -> float:
         edges = [curves.outermost_crossing(x, curve, threshold, edge == "outer") for curve in sample.mean(-1)]
@@ -193,13 +192,6 @@ def edge_place(
         return curves.outermost_crossing(here["x"].values, sample.mean(1), threshold, edge == "outer")
 
     return curves.with_edge(estimates.bootstrapped(place, curves.by_radius(here), name), variable, edge)
-
-
-def _depth(cell: Cell) -> int:
-    label = cell["network"].item()
-    if (found := depth(label)) is None:
-        raise NotTested(f"the number of weight layers of {label} is not known")
-    return found
 
 
 def peak_ratio(cell: Cell, variable: str, dimension: int, window: Window, networks: Sequence[str]) -> list[Estimate]:
@@ -311,7 +303,7 @@ def layer_trace_error(cell: Cell, window: Window, name: str) -> list[Estimate]:
     here = curves.in_x(cell, window)
     if "layer_trace" not in here:
         raise NotTested("the study has no random probes of single layers (its key layer_probes is 0)")
-    functional, found = here["radial_derivative"] / _depth(cell), []
+    functional, found = here["radial_derivative"] / weight_layers(cell), []
     for i in range(here.sizes["radius"]):
         traces = here["layer_trace"].isel(radius=i).dropna("layer", how="all").transpose("layer", "draw").values
         found += [_ratio_error(np.array([trace, functional.isel(radius=i).values]), name) for trace in traces]

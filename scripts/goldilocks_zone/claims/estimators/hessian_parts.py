@@ -13,10 +13,9 @@ import numpy as np
 import xarray as xr
 
 from goldilocks_zone.claims import curves
-from goldilocks_zone.claims.cells import Cell, NotTested, require
+from goldilocks_zone.claims.cells import Cell, NotTested, require, weight_layers
 from goldilocks_zone.claims.curves import Window
 from goldilocks_zone.claims.estimators.training import accuracy, resolution
-from goldilocks_zone.models.labels import depth
 from goldilocks_zone.statistics import estimates
 from goldilocks_zone.statistics.estimates import Estimate
 from goldilocks_zone.theory.laws import kappa_of_random_gradients, null_bound
@@ -93,7 +92,7 @@ def scale_exponent(
     here = curves.in_scale(cell.sel(dimension=dimension), window, least=3)
     values = np.log10(curves.by_radius(here[variable]))
     slopes = np.polyfit(np.log10(here["radius"].values), values, 1)[0]
-    expected = factor * depth(cell["network"].item()) + constant
+    expected = factor * weight_layers(cell) + constant
     return [estimates.mean(slopes - expected)]
 
 

@@ -13,9 +13,8 @@ import numpy as np
 import xarray as xr
 
 from goldilocks_zone.claims import curves
-from goldilocks_zone.claims.cells import Cell, NotTested, need, require
+from goldilocks_zone.claims.cells import Cell, NotTested, need, require, weight_layers
 from goldilocks_zone.claims.curves import Window
-from goldilocks_zone.models.labels import depth
 from goldilocks_zone.statistics import estimates
 from goldilocks_zone.statistics.estimates import Estimate
 from goldilocks_zone.subspaces.labels import parse_subspace
@@ -338,7 +337,7 @@ def map_difference(cell: Cell, window: Window) -> list[Estimate]:
     where both accuracies are equal in every draw, as where the softmax is saturated, are no evidence, and are left out
     if others remain.
     """
-    exponent, table, found = -depth(cell["network"].item()), cell["map_accuracy"], []
+    exponent, table, found = -weight_layers(cell), cell["map_accuracy"], []
     values, rate = curves.in_x(accuracy(cell), window), json.loads(cell.attrs["settings"])["rate"]
     for radius in values["radius"].values:
         if np.isclose(radius, 1):  # both sides would be the same run
