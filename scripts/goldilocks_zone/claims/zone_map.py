@@ -101,8 +101,8 @@ def _spearman(pair: np.ndarray) -> float:
 def _estimate(statistic: Callable[[np.ndarray], float], samples: np.ndarray, name: str) -> tuple[float, float, float]:
     """(value, low, high): a statistic of samples (…, units) with its 95 % interval, which is NaN for a single unit.
 
-    `name` is part of the name of the bootstrap's random stream. The interval is extended to contain the value, because
-    the jackknife for few units corrects for bias.
+    `name` is part of the name of the bootstrap's random stream. With few units, `bootstrapped` uses a jackknife, which
+    corrects for bias, so that its interval may miss the value; it is then extended to contain it.
     """
     value = statistic(samples)
     try:

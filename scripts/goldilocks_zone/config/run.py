@@ -1,8 +1,9 @@
 """A run of the workflow: its configuration, its records of inputs, and its output files.
 
 Loading a run imports nothing heavy and writes nothing. All paths are relative to the working directory. A record is a
-text file whose name has a hash of its text. Its place is its path without this hash, relative to results/ if it starts
-with data/, else relative to the folder of the run's results.
+text file of what jobs depend on; its name has a hash of its text, so that another text is another file. The place of a
+record is its path without this hash. Places that start with data/ lie below results/, all others below the folder of
+the run's results.
 """
 
 import base64

@@ -54,7 +54,7 @@ class Directions:
         return self._count
 
     def part(self, place: slice) -> Tensor:
-        """Entries (d, …) of all directions at a `place` of the parameter vector."""
+        """Entries (d, s) of all directions at a `place`, a slice of s entries of the parameter vector."""
         return self._entries(place)
 
     def weights(self, layer: Affine) -> Tensor:

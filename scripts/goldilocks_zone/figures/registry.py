@@ -109,7 +109,9 @@ def of(name: str, file: str | None = None) -> Figure:
         if name not in figures():
             close = difflib.get_close_matches(name, figures(), n=1)
             advice = f"did you mean {close[0]}?" if close else f"valid are {', '.join(figures())}"
-            raise ValueError(f"there is no such figure; {advice} (a figure of your own needs the key 'file')")
+            raise ValueError(
+                f"there is no such figure; {advice} (for a figure of your own, give its file by the key 'file')"
+            )
         return figures()[name]
     if name in figures():
         raise ValueError(f"the name {name} belongs to a figure of this package; choose another")
@@ -147,10 +149,10 @@ def documentation() -> str:
 
 
 def _registered(path: Path, own_name: str = "") -> Figure | None:
-    """Read and parse the module at `path`; return the figure that it registers, or None if it registers none.
+    """Read and parse the module at `path`; return the figure that its FIGURE registers, or None without FIGURE.
 
-    A user's figure is named `own_name` and needs no FIGURE. Raises ValueError if the module cannot be read or parsed,
-    defines no function draw, or registers an invalid FIGURE.
+    With `own_name`, the module is a user's figure of this name, and needs no FIGURE. Raises ValueError if the module
+    cannot be read or parsed, has an invalid FIGURE, or is a figure and defines no function draw.
     """
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))

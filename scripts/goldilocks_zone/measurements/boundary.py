@@ -130,8 +130,8 @@ class BoundaryStudy(Study, title="Study of the decision boundary"):
     def operations(self, network: Network, shape: Shape, subspace: str, draws: int, radii: int) -> float:
         """Estimated number of operations of a job with these numbers of `draws` and `radii`.
 
-        The job trains and measures several copies of the `network` on a dataset of this `shape`. The number includes
-        overheads, which dominate for small networks.
+        The job trains and measures several copies of the `network` on a dataset of this `shape`, in the whole space
+        whatever the `subspace`. The number includes overheads, which dominate for small networks.
         """
         examples, classes = self.examples or shape.training_examples, self.classes_of or shape.classes
         flops, parameters = network.forward_flops(shape.image, classes), network.count_parameters(shape.image, classes)

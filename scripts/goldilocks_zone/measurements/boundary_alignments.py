@@ -1,10 +1,11 @@
 """Axes of studies of the decision boundary, and observables of the eigenvectors of the Gauss–Newton matrix G.
 
-G is the Gauss–Newton part of the training loss's Hessian, weighted by the softmax outputs p that a label of the study's
-key `softmax` names. The alignment A_i is the scalar product of a unit vector in parameter space with eigenvector i of
-G. The vectors are normals of the decision boundary (differences of the gradients of two logits that tie), or gradients
-of the predicted label's loss, which is the loss with the predicted class as label. d_b is the number of principal
-directions that hold 90 % of the normals' squared norm.
+G is the Gauss–Newton part of the training loss's Hessian. Its weights are softmax outputs p; the study's key `softmax`
+lists which: of a temperature, of the temperature at which their mean entropy is given, uniform or permuted. The
+alignment A_i is the scalar product of a unit vector in parameter space with eigenvector i of G. The vectors are
+normals of the decision boundary (differences of the gradients of two logits that tie), or gradients of the predicted
+label's loss, which is the loss with the predicted class as label. d_b is the number of principal directions that hold
+90 % of the normals' squared norm.
 """
 
 import functools

@@ -250,10 +250,11 @@ of_precision = functools.partial(Variable, axes=(*POINT, PRECISION), may_be_miss
     key="explicit",
 )
 def explicit(seen: Network) -> dict:
-    """The published measure of generalisation, G_θ (a), in each precision of the study's key `explicit`.
+    """The measure of generalisation of Sabanayagam et al. (2023), for each precision in the study's key `explicit`.
 
-    G_θ (a), of Sabanayagam et al. (2023), is the share of all eigenvectors of the Hessian whose largest |A_i| over the
-    training examples exceeds PUBLISHED_EPSILON.
+    It is the share of all eigenvectors i of the Hessian at `seen.point` whose alignment |A_i| exceeds PUBLISHED_EPSILON
+    for some training example. There are variants at the matched temperature, for eigenvectors whose eigenvalues are not
+    rounding errors, and at the thresholds EPSILONS.
     """
     rows, size = [], len(seen.point)
     entropies = [float(label.split("-")[1]) for label in seen.study.softmax if label.startswith("entropy")]

@@ -126,8 +126,8 @@ class JepaCurvatureStudy(Study, title="Study of the curvature of joint embedding
     def operations(self, network: Network, shape: Shape, subspace: str, draws: int, radii: int) -> float:
         """Estimated number of operations of a job with these numbers of `draws` and `radii`.
 
-        It counts tangents and second derivatives of the `network` along the plane of the label `subspace`, and the
-        losses.
+        It counts the losses, and the tangents and second derivatives of the `network` along the plane that the label
+        `subspace` describes.
         """
         d, counts = subspace_labels.parse_plane(subspace).dimension, self.examples
         n, e = sum(counts), self.embedding

@@ -190,7 +190,8 @@ def _rate_and_temperature(study: TrainingStudy, depth: int | None, ratio: float)
 def _subset(trained: Ensembles, draw: int, points: list[np.ndarray]) -> constraints.Subset:
     """Subset of parameter space to which training is confined, for members that start at `points`, each (D,).
 
-    On planes and spheres, all members must belong to `draw`, which determines the plane.
+    A `draw` has its own random plane. All members must belong to it, for a sphere lies in such a plane too. In the
+    whole space, `draw` has no effect.
     """
     study, work, where = trained.study, trained.work, trained.where
     tensor = functools.partial(torch.as_tensor, dtype=getattr(torch, study.dtype), device=work.device)

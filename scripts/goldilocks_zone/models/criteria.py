@@ -45,7 +45,7 @@ class OfEachOutput(SeparateLoss):
         return self.each(outputs, _like(labels, outputs))[0].sum(-1)
 
     def gradient(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Derivative ∂ℓ/∂z of the total loss with respect to the outputs z, shape (…, n, k)."""
+        """Derivative ∂ℓ/∂z of the sum of ℓ over all outputs z, shape (…, n, k)."""
         return self.each(outputs, _like(labels, outputs))[1]
 
     def curvature(self, outputs: Tensor, labels: Tensor, dtype: torch.dtype | None = None) -> Map:

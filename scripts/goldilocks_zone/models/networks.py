@@ -139,8 +139,8 @@ def refuse_changing(logits: Logits, parameters: Tensor, inputs: Tensor) -> None:
         logits(point, few(inputs, 3))
     if not same(point, parameters):
         raise Unfit(
-            "the network changes its parameters in its forward pass, as an embedding with max_norm does: leave that "
-            "out, so that its logits are a function of them"
+            "the network changes its parameters in its forward pass, as an embedding with max_norm does: remove what "
+            "changes them"
         )
 
 

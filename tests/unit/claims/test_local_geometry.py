@@ -115,7 +115,7 @@ def test_outliers_of_too_few_effective_examples_are_not_counted():
 def test_runs_that_do_not_learn_have_no_primary_checkpoint():
     made = cell()
     made["training_loss"] = made["training_loss"] + 1
-    with pytest.raises(NotTested, match="not every draw reaches a training loss below"):
+    with pytest.raises(NotTested, match="not every draw has a checkpoint with a training loss below"):
         estimate("outliers", made, rule="edge", stage="learnt")
 
 

@@ -70,7 +70,7 @@ def _stage(cell: Cell, stage: str, variable: str | xr.DataArray) -> xr.DataArray
     losses = _run(cell)["training_loss"].sel(step=values["step"])
     learnt = (losses < LEARNT * np.log(_classes(cell))).transpose("draw", "step").values
     if not learnt.any(1).all():
-        raise NotTested(f"not every draw reaches a training loss below {LEARNT} ln C where geometry is measured")
+        raise NotTested(f"not every draw has a checkpoint with a training loss below {LEARNT} ln C, for C classes")
     return values.isel(step=xr.DataArray(learnt.argmax(1), dims="draw")).drop_vars("step")
 
 
@@ -293,8 +293,8 @@ def predictions(cell: Cell, predicted: str, rung: str) -> dict[str, np.ndarray]:
     known = np.logical_and.reduce([each.notnull().all("draw").values for each in found.values()])
     if known.sum() < 3:
         raise NotTested(
-            "the random model's prediction and the measurement are known together "
-            f"at {known.sum()} checkpoints of every draw, 3 are needed"
+            f"{known.sum()} checkpoints have both the random model's prediction and the measurement in every draw, 3 "
+            "are needed"
         )
     return {key: np.log(each.transpose("draw", "step").values[:, known]) for key, each in found.items()}
 

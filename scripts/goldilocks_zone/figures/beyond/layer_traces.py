@@ -56,7 +56,7 @@ def ratios(study: xr.Dataset) -> xr.Dataset:
     depths = [labels.depth(network) for network in study["network"].values.tolist()]
     for network, depth in zip(study["network"].values, depths):
         if depth is None and traces.sel(network=network).notnull().any():
-            raise ValueError(f"the number of weight layers of {network} is not known: leave this network out")
+            raise ValueError(f"the number of weight layers of {network} is not known: remove it from the study")
     functional = study["radial_derivative"] / xr.DataArray(np.array(depths, float), dims="network")
     data = curves.ratios_of_means(traces, functional, "mean of σ_l² Tr(H_ll) over mean of ⟨∇L, θ⟩/n_L", "layer_trace")
     return data.assign_coords(study.drop_dims("draw").coords).assign_attrs(study.attrs)

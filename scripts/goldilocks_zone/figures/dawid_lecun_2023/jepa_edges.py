@@ -188,9 +188,10 @@ def layers_of(study: xr.Dataset) -> dict[int, xr.Dataset]:
 
 
 def draw_layers(ax: plt.Axes, layers: dict[int, xr.Dataset], heading: str) -> None:
-    """Draw the traces in `layers`, a result of `layers_of`, with lines for wide networks (at 1 for the cross-entropy).
+    """Draw the relative trace of each layer, with a line for its value in wide networks.
 
-    `heading` is the panel's title.
+    `layers` is a result of `layers_of`. In wide networks, the value is 1 for the cross-entropy. `heading` is the
+    panel's title.
     """
     handles = []
     for number, (criterion, text) in enumerate(LAYERS.items()):
