@@ -222,7 +222,7 @@ def test_losses_are_known_by_their_names():
 
 def test_what_a_loss_does_not_have_is_refused():
     problem, theta, _, _ = given(Bounded())
-    with pytest.raises(ValueError, match="not for this loss, bounded: give the cross-entropy"):
+    with pytest.raises(ValueError, match="not for the loss bounded: give the cross-entropy"):
         gradients.gradients(problem, theta)
     with pytest.raises(ValueError, match="5 labels and 23 inputs were given: give one label for each example"):
         hessian.hessian_products(Problem(problem.network, problem.inputs, random(5, CLASSES), Bounded()), theta)
