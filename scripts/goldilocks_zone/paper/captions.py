@@ -15,12 +15,13 @@ DEFINED = re.compile(r"\\csname (\w+:[^\\]+)\\endcsname\{(.*)\}%?$", re.MULTILIN
 CITED = re.compile(r"\\cite\w*\{(\w+)\}")
 REFERENCE = re.compile(r"~?\\ref\{fig:(\w+)\}")
 ENTRY = re.compile(r"@\w+\{(\w+),(.*?)\n\}", re.DOTALL)
-# Replacements of commands that the paper itself defines, which pylatexenc does not know.
+# Replacements of commands that the paper itself defines, which pylatexenc does not know, and of one that it drops.
 OWN = (
     (re.compile(r"\\specnorm\{((?:[^{}]|\{[^{}]*\})*)\}"), r"\\lVert \1\\rVert_2"),
     (re.compile(r"\\norm\{((?:[^{}]|\{[^{}]*\})*)\}"), r"\\lVert \1\\rVert"),
     (re.compile(r"\\Tr\b"), r"\\mathrm{Tr}"),
     (re.compile(r"\\cifar\b(\{\})?"), "CIFAR-10"),
+    (re.compile(r"\\texttt\{([^{}]*)\}"), r"\1"),
 )
 
 

@@ -8,6 +8,8 @@ import xarray as xr
 
 from goldilocks_zone.config import load, studies
 from goldilocks_zone.figures import over_steps
+from goldilocks_zone.figures.fort_ganguli_2019 import sharpness
+from goldilocks_zone.figures.interface import FigureSettings
 from goldilocks_zone.measurements import local_geometry
 from goldilocks_zone.randomness import stream
 from made_up.figures import draw, is_described
@@ -110,6 +112,20 @@ def test_figures_are_drawn_of_few_draws_and_of_many(name, few, tmp_path):
 def test_figures_are_drawn_of_any_one_of_their_studies(name, tmp_path):
     for study in CONFIG["figures"][name]["studies"]:
         assert draw(name, {study: made(study, True)}, tmp_path).data_vars
+
+
+@pytest.mark.parametrize(
+    "names, titles",
+    [
+        (["geometry"], ["gradient descent"]),
+        (["geometry", "geometry_labels"], ["gradient descent", "controls"]),
+        (["geometry_labels"], ["controls"]),
+    ],
+)
+def test_sharpness_has_no_panel_that_repeats_another(names, titles):
+    figure, _ = sharpness.draw({name: made(name, True) for name in names}, FigureSettings(), None)
+    drawn = [ax.get_legend().get_title().get_text() for ax in figure.axes if ax.get_legend()]
+    assert [title.partition(") ")[2] for title in drawn] == titles
 
 
 @pytest.mark.slow

@@ -114,7 +114,7 @@ def draw_unexplained(ax: plt.Axes, data: xr.Dataset) -> None:
     """
     for level in LEVELS:
         draw_known(ax, curves.parts_of(data.sel(level=level), "unexplained"), **look(level))
-    ax.axhline(1, **style.DASHED)
+    ax.axhline(1, **style.GREY, linestyle=":")
 
 
 def draw_known(ax: plt.Axes, here: xr.Dataset, **how: object) -> None:

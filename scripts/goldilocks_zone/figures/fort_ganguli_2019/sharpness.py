@@ -14,7 +14,7 @@ FIGURE = {
     "axis": "radius",
 }
 
-# Studies of each panel, by title.
+# Studies of each panel, by title. A panel that would only repeat studies of earlier panels is left out.
 PANELS = (
     ("gradient descent", ("geometry", "geometry_inputs")),
     ("Adam", ("geometry_adam",)),
@@ -24,7 +24,11 @@ PANELS = (
 
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
     drawn = {name: list(arms(study)) for name, study in studies.items()}
-    shown = [(title, names) for title, names in PANELS if drawn.keys() & set(names)]
+    shown = []
+    for title, names in PANELS:
+        repeated = {name for _, earlier in shown for name in earlier}
+        if drawn.keys() & (set(names) - repeated):
+            shown.append((title, names))
     figure, axes = panels.page(len(shown), settings, room=1.55)
     for panel, (ax, (title, names)) in enumerate(zip(axes, shown)):
         present = [name for name in names if name in drawn]
