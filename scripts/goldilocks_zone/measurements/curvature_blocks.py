@@ -251,10 +251,10 @@ def full_space(seen: InFullSpace) -> dict:
 
 @OBSERVABLES.register(
     InFullSpace,
-    Variable("gradient_norm", "nat per parameter", "norm of the gradient in full space"),
+    Variable("gradient_norm", "nat", "norm of the gradient in full space"),
     Variable(
         "forced_gradient_norm",
-        "nat per parameter",
+        "nat",
         "norm of the gradient where constants added to the logits make Q̂ = Q",
     ),
     Variable("forced_mismatch", "1", "‖Q − Q̂‖₂ that is left where constants are added to the logits"),

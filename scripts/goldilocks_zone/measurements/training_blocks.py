@@ -219,7 +219,7 @@ def _subset(trained: Ensembles, draw: int, points: list[np.ndarray]) -> constrai
     logged("tensor_norm", "parameters", "norm of each parameter tensor", axes=(STEP, TENSOR)),
     logged("distance", "parameters", "|x − x_0| from the start"),
     logged("start_cosine", "1", "cosine of the angle between x and the start x_0"),
-    logged("gradient_norm", "nat per parameter", "norm of the gradient within the subspace"),
+    logged("gradient_norm", "nat", "norm of the gradient within the subspace"),
     logged("gradient_cosine", "1", "cosine of the angle between the gradient and x, within the subspace"),
     # `loop.train` adds these two.
     logged("path_square", "parameters²", "sum of the squared lengths of all steps so far"),

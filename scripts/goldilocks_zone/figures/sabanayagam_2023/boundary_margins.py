@@ -143,9 +143,13 @@ def draw_ratios(ax: plt.Axes, data: xr.Dataset) -> None:
 
 
 def entries(data: xr.Dataset) -> list[plt.Line2D]:
-    handles = [
+    """Legend entries, each behind the letters of its panels: a colour is a class in maps, a minimum in others."""
+    count = data.sizes["minimum"]
+    maps, others = ("–".join(map(panels.letter, ends)) for ends in ((0, count - 1), (count, count + 1)))
+    minima = [
         panels.entry(boundaries.title(each), **boundaries.look(each, **POINTS)) for each in data["minimum"].values
     ]
     hollow = {"color": "0.3", "marker": "o", "markerfacecolor": "none", **POINTS}
-    handles.append(panels.entry("not converged", **hollow))
-    return handles + [panels.entry("points $x_b$ reached", **ALIGNED)] * ("aligned_point" in data)
+    handles = [panels.entry(f"({others}):", linestyle="none"), *minima, panels.entry("not converged", **hollow)]
+    reached = [panels.entry(f"({maps}):", linestyle="none"), panels.entry("points $x_b$ reached", **ALIGNED)]
+    return handles + reached * ("aligned_point" in data)

@@ -80,5 +80,5 @@ def draw_gradients(ax: plt.Axes, data: xr.Dataset) -> None:
     ax.plot(places, slope * places, color="k", linestyle="--", linewidth=1, label=theory)
     # Leave room for the legend above the points.
     ax.set(xlim=(-0.03 * x.max(), 1.03 * x.max()), ylim=(0, 1.6 * max(*highest, slope * x.max())))
-    ax.set(xlabel=r"prior mismatch $\Vert Q-\hat{Q}\Vert$", ylabel=r"$\Vert\nabla L\Vert$ (nat per parameter)")
+    ax.set(xlabel=r"prior mismatch $\Vert Q-\hat{Q}\Vert$", ylabel=r"$\Vert\nabla L\Vert$ (nat)")
     ax.legend(loc="upper left", handlelength=1.4, labelspacing=0.3)

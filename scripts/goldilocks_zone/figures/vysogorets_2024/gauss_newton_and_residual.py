@@ -10,7 +10,7 @@ from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, 
 
 FIGURE = {"id": "parts", "studies": ["scale_fc", "scale_lenet5", "scale_annuli"], "axis": "scale"}
 
-HEIGHTS = [r"$\kappa$", r"$\log_{10}$ norm", r"$\log_{10}(\Vert G\Vert/\Vert H'\Vert)$"]
+HEIGHTS = [r"$\kappa$", r"$\log_{10}$ norm (nat)", r"$\log_{10}(\Vert G\Vert/\Vert H'\Vert)$"]
 NORMS = {"gauss_newton_spectral_norm": r"$\Vert G\Vert_2$", "residual_spectral_norm": r"$\Vert H'\Vert_2$"}
 RATIOS = {"spectral_norm": "spectral norms", "norm": "Frobenius norms"}
 SMALLEST = -16  # log10 at which norms are clipped

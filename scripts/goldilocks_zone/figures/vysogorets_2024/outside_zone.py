@@ -32,7 +32,7 @@ REGIMES = {
 # Name, unit and label of the candidate measures of panel (d), which shows the first one available.
 SIZES = {
     "sharpness": ("sharpness", "nat", r"$\log_{10}$ sharpness"),
-    "gradient_norm": ("norm of the gradient", "nat per parameter", r"$\log_{10}\Vert\nabla L\Vert$"),
+    "gradient_norm": ("norm of the gradient", "nat", r"$\log_{10}\Vert\nabla L\Vert$"),
 }
 ACCURACY = "test accuracy at the end"
 ASIDE = 0.02  # offset of two curves of a panel to either side, in log10 α
