@@ -1,9 +1,9 @@
 """Worlds that generate sequences of frames, drawn anew for each training seed and step, for joint embeddings.
 
-A frame is an observation of the state of a world. Random streams are named by a seed, the world, a purpose, a member (a
-training seed) and a step. The random numbers of a batch thus depend neither on earlier draws nor on a world's options.
-Letters: m members, n examples, t frames, p entries of an observation, a features of an action. Angles are in radians.
-Arrays are float32.
+A world has a state in each frame; the frame is an observation of this state. Random streams are named by a seed, the
+world, a purpose, a member (a training seed) and a step. The random numbers of a batch thus depend neither on earlier
+batches nor on the options of a world, such as the strength of its noise. Letters: m members, n examples, t frames, p
+entries of an observation, a features of an action. Angles are in radians. Arrays are float32.
 """
 
 import functools
@@ -36,20 +36,20 @@ class World(Protocol):
     def drawn(self, random: np.random.Generator, count: int, frames: int) -> tuple[Arrays, Arrays]:
         """Draw the states of `count` sequences of `frames` frames.
 
-        Returns two dictionaries of arrays by name: states of frames, (n, t, …), and variables between frames,
-        (n, t − 1, …).
+        Returns two dictionaries of arrays by name: the states of the frames, (n, t, …), and the variables between
+        successive frames, such as actions, (n, t − 1, …).
         """
 
     def seen(self, states: Arrays) -> np.ndarray:
-        """Observations (…, p) of states with any leading axes; no random numbers are drawn."""
+        """Observations (…, p) of `states`, arrays by name with any leading axes; no random numbers are drawn."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Pairs of frames: observations x and y (m, n, p), and features (m, n, a) of the `action` that follows x.
+    """Pairs of frames: their observations x and y (m, n, p), and the features of an `action` (m, n, a).
 
-    truth: arrays (m, n, …) by name. States of x have their own names, and states of y the names <name>_next; variables
-    between frames are those directly after x.
+    truth: states and variables that generated the pairs, arrays (m, n, …) by name. States of x have their own names,
+    and states of y the names <name>_next. The action and the variables between frames are those directly after x.
     """
 
     x: np.ndarray
@@ -62,7 +62,8 @@ class Batch:
 class Frames:
     """Sequences of frames: observations `seen` (m, n, t, p), and features of the actions between them (m, n, t − 1, a).
 
-    states: arrays (m, n, t, …) by name; between: variables between frames (m, n, t − 1, …) by name.
+    states: states of the frames, arrays (m, n, t, …) by name. between: variables between successive frames,
+    arrays (m, n, t − 1, …) by name.
     """
 
     seen: np.ndarray
@@ -82,9 +83,9 @@ class Frames:
 
 
 def frames(world: World, members: Sequence[int], step: int, size: tuple[int, int], purpose: str = "training") -> Frames:
-    """Draw sequences of frames for each member at a training step; `size` is (examples, frames).
+    """Draw sequences of frames for each of the `members`, which are training seeds, at a training `step`.
 
-    `members` are training seeds. Each `purpose` has its own random streams.
+    `size` is (number of sequences, number of frames in each). Each `purpose` has its own random streams.
     """
     streams = (stream(world.seed, "world", world.name, purpose, member, step) for member in members)
     states, between = zip(*(world.drawn(each, *size) for each in streams))
@@ -100,10 +101,11 @@ def batch(world: World, members: Sequence[int], step: int, count: int, purpose: 
 
 
 def _seen_alone(world: World, members: Sequence[Arrays]) -> np.ndarray:
-    """Observations (m, n, …, p) of a list of m members' states, computed one member after another.
+    """Observations (m, n, …, p) of the states of m members, computed for one member after another.
 
-    Members are not stacked, because the last digits of a matrix product can depend on its number of rows, and the
-    results of a member must not depend on which others share its job.
+    `members` lists a dictionary of states for each member. They are not stacked, because the last digits of a matrix
+    product can depend on its number of rows. The results of a member must not depend on which other members share its
+    job.
     """
     return np.stack([world.seen(states) for states in members])
 
@@ -116,16 +118,17 @@ def _stacked(parts: Sequence[Arrays]) -> Arrays:
 class Ring:
     """Ring world: a fast angle θ that actions turn, a slow angle φ, and detail u that is fresh in each frame.
 
-    From a frame to the next, θ′ = θ + a + (c − (K − 1)/2) b + N(0, noise²) and φ′ = φ + .1 + N(0, .05²). The action a
-    is uniform in [−reach, reach]; the hidden cause c is uniform over 0, …, K − 1 and fresh at each step. In each frame,
-    u ~ N(0, 1)⁸. For each angle, 24 pixels show a bump exp(3(cos(θ − g) − 1)) at pixel angles g, minus its mean and
-    divided by .33. A further 24 pixels show amplitude · Mu, where M has entries N(0, 1/8). A rotation mixes all 72
-    pixels. M and the rotation depend on the seed and are the same for all members.
+    In the next frame, the angles are θ′ = θ + a + (c − (K − 1)/2) b + N(0, noise²) and φ′ = φ + .1 + N(0, .05²). The
+    action a is uniform in [−reach, reach]. The hidden cause c is uniform over 0, …, K − 1 and fresh at each step. In
+    each frame, u has 8 independent entries N(0, 1).
+    An observation has 72 pixels. For each angle, 24 pixels at the angles g show a bump exp(3(cos(θ − g) − 1)), minus
+    its mean and divided by .33. The last 24 pixels show amplitude · Mu, where M has random entries N(0, 1/8). Finally,
+    a rotation mixes all 72 pixels. M and the rotation depend on the seed and are the same for all members.
 
     States: theta (…), phi (…), u (…, 8). Variables between frames: action (…), which is a, and cause (…), which is c.
 
     noise: standard deviation of the noise that each step adds to θ, in radians.
-    slow: whether φ is observed; otherwise its pixels are 0.
+    slow: whether φ is observed; otherwise its pixels are 0 before the rotation.
     frozen: whether u stays the same in all frames of a sequence.
     causes: the number K of causes; 1 means no hidden cause. cause_step: b, in radians.
     amplitude: standard deviation of the detail's pixels.
@@ -177,21 +180,23 @@ class Ring:
         return np.stack([np.sin(between["action"]), np.cos(between["action"]) - 1], -1)
 
     def turned(self, batch: Batch, by: float, purpose: str = "hard pairs") -> np.ndarray:
-        """Observations (m, n, p) of the frames y of a `batch`, but with the angle θ changed by ±`by` radians.
+        """Observations (m, n, p) of the frames y of a `batch`, but with the angle θ changed by +`by` or −`by` radians.
 
-        They are incompatible with x. Signs are random, and `purpose` names their random stream.
+        The changed frames are incompatible with x. The sign is random for each frame, and `purpose` names the random
+        stream of the signs. All m members have the same signs, so that a member's frames do not depend on which other
+        members share the batch.
         """
-        signs = stream(self.seed, "world", self.name, purpose).integers(0, 2, batch.truth["theta_next"].shape)
+        signs = stream(self.seed, "world", self.name, purpose).integers(0, 2, batch.truth["theta_next"].shape[1:])
         states = {name: batch.truth[f"{name}_next"] for name in ("theta", "phi", "u")}
         states["theta"] = states["theta"] + SINGLE(by) * (2 * signs - 1).astype(SINGLE)
         return _seen_alone(self, [dict(zip(states, each)) for each in zip(*states.values())])
 
     def predictable(self, horizon: int = 1) -> dict[str, float]:
-        """R² of the best prediction of (cos, sin) of an angle `horizon` steps ahead, from the state and all actions.
+        """R² of the best prediction of (cos, sin) of each angle, `horizon` steps ahead, from the state and all actions.
 
-        Returns R² by the names theta and phi. Angles are uniform, and a step adds a random δ with a symmetric
-        distribution around its mean. The best prediction of e^{iθ′} hence has the modulus |E e^{iδ}|. R² of one step is
-        the square of this modulus, and R² of several steps is a power of it. Without `slow`, R² of φ is NaN.
+        Returns R² by the names theta and phi; without `slow`, R² of φ is NaN. A step adds a random δ to the angle,
+        which is distributed symmetrically around its mean. The best prediction of e^{iθ′} therefore has the modulus
+        ρ = |E e^{iδ}|. As angles are uniform, R² is ρ² for one step and ρ^{2h} for h steps.
         """
         shifts = self.cause_step * (np.arange(self.causes) - (self.causes - 1) / 2)
         length = np.mean(np.cos(shifts)) * np.exp(-(self.noise**2) / 2)
@@ -206,10 +211,11 @@ class Ring:
 
 @dataclass(frozen=True)
 class Rings:
-    """Rings of 12 pixels each, at independent uniform angles; later frames add N(0, jitter²) to the first one's angles.
+    """World of several rings of 12 pixels each, which show independent, uniformly random angles.
 
-    The first two frames are the two views of a pair. Each ring shows a bump as in ring world, and a rotation that
-    depends on the seed mixes all pixels. State: angles (…, `rings`). There are no actions.
+    In later frames of a sequence, N(0, jitter²) is added to each angle of the first frame. The first two frames are the
+    two views of a pair. Each ring shows a bump as in `Ring`, and a rotation that depends on the seed mixes all pixels.
+    State: angles (…, `rings`). There are no actions.
     """
 
     seed: int
@@ -224,7 +230,7 @@ class Rings:
     def drawn(self, random: np.random.Generator, count: int, frames: int) -> tuple[Arrays, Arrays]:
         """Draw the angles (`count`, `frames`, `rings`) of sequences; the second dictionary, of actions, is empty.
 
-        Later frames have the angles of the first one, each with independent Gaussian jitter.
+        In later frames, each angle is that of the first frame plus independent Gaussian jitter.
         """
         angles = 2 * np.pi * random.random((count, 1, self.rings), SINGLE)
         jitter = random.standard_normal((count, frames - 1, self.rings), SINGLE)
@@ -242,10 +248,10 @@ class Rings:
 
 @dataclass(frozen=True)
 class GaussianPairs:
-    """Correlated Gaussian vectors x ~ N(0, 1) in 20 dimensions and x′ = c x + √(1 − c²) ξ, with ξ ~ N(0, 1).
+    """Correlated Gaussian vectors: x with 20 entries N(0, 1), and x′ = c x + √(1 − c²) ξ, with ξ distributed like x.
 
-    c is the `correlation`. In longer sequences, each frame follows from the one before in this way. State: x (…, 20).
-    There are no actions.
+    c is the `correlation`. In a sequence of frames, each vector follows in this way from the vector before it. State:
+    x (…, 20). There are no actions.
     """
 
     seed: int
@@ -275,7 +281,10 @@ def _walk(start: np.ndarray, steps: np.ndarray) -> np.ndarray:
 
 
 def _bumps(angles: np.ndarray, pixels: int, out: np.ndarray) -> None:
-    """Write bumps exp(3(cos(θ − g) − 1)) of `angles` θ (any shape) at equally spaced g to `out` (angles, pixels)."""
+    """Write bumps exp(3(cos(θ − g) − 1)) of `angles` θ (any shape) to `out` (number of angles, `pixels`).
+
+    The angles g of the pixels are equally spaced.
+    """
     places = 2 * np.pi * np.arange(pixels) / pixels
     # The angle difference identity needs one cosine per angle instead of one per pixel.
     waves = SHARPNESS * np.stack([np.cos(places), np.sin(places), -np.ones(pixels)]).astype(SINGLE)
@@ -286,16 +295,20 @@ def _bumps(angles: np.ndarray, pixels: int, out: np.ndarray) -> None:
 
 @functools.cache
 def _rotation(seed: int, world: str, size: int) -> np.ndarray:
-    """Uniformly random orthogonal matrix (size, size) that mixes the pixels of a `world`, for a seed."""
+    """Random orthogonal matrix (size, size), uniformly distributed, that mixes the pixels of a `world`.
+
+    It depends on `seed`, `world` and `size` only.
+    """
     q, r = np.linalg.qr(stream(seed, "world", world, "rotation").standard_normal((size, size)))
     return q * np.sign(np.diag(r))
 
 
 @functools.lru_cache(maxsize=16)
 def _ring_pixels(seed: int, slow: bool, amplitude: float) -> tuple[np.ndarray, np.ndarray]:
-    """Matrix (2 · 24 + 8, 72) from a `Ring`'s bumps and u to observations, and the offset (72,) to subtract from them.
+    """Matrix (2 · 24 + 8, 72) from the bumps and the detail u of a `Ring` to observations, and an offset (72,).
 
-    The offset is the contribution of the bumps' mean. `seed`, `slow` and `amplitude` are those of the `Ring`.
+    The offset must be subtracted from the observations. It is the contribution of the bumps' mean. `seed`, `slow` and
+    `amplitude` are those of the `Ring`.
     """
     ring = world_shapes.RING
     rotation = _rotation(seed, "ring", 3 * ring)

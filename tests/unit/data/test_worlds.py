@@ -175,6 +175,12 @@ def test_hard_pairs_are_turned_to_both_sides():
     assert (turns > 0).mean() == pytest.approx(0.5, abs=0.05)
 
 
+def test_hard_pairs_of_a_member_do_not_depend_on_other_members():
+    world = worlds.Ring(1)
+    together, alone = (world.turned(worlds.batch(world, members, 0, 50), 0.4) for members in ([4, 7], [7]))
+    assert np.array_equal(together[1:], alone)
+
+
 def test_rings_are_jittered_between_views():
     world = worlds.Rings(1, 4)
     batch = worlds.batch(world, [0], 0, 10_000)
