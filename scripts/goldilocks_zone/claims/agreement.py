@@ -1,7 +1,7 @@
 """Agreement with published values: differences between means over a run's draws and the published points.
 
-A reading is one interpretation of the original: a choice of the settings that it does not state. No verdict depends on
-these differences.
+Each published point has a radius, or none, and the dimension d of the planes. A reading is one interpretation of the
+original work: a choice of the settings that this work does not state. No verdict depends on these differences.
 """
 
 import csv
@@ -30,10 +30,11 @@ OVER_DRAWS = 3  # fewest draws for a standard deviation
 
 
 class Columns(BaseModel):
-    """Names of the columns of a file of published values, which also has a column d, the dimension of the planes.
+    """Names of the columns of a CSV file of published values.
 
     value: the published value. x: the radius as log10(r²/r_X²). log10_r: the radius as log10(r/r_X). Give x or log10_r,
     or neither if all values are at a single radius. deviation: the published standard deviation of the value, if any.
+    The file must also have a column named d, the dimension of the planes.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -44,10 +45,11 @@ class Columns(BaseModel):
 
 
 class Reading(BaseModel):
-    """One choice of the settings that the original does not state.
+    """One interpretation of the original work: a choice of the settings that it does not state.
 
-    says: the choice in words. study: name of the study that has these settings. at: {axis: value}, the place in this
-    study. shift: offset added to the published x, the radius as log10(r²/r_X²).
+    says: the choice in words. study: name of the study of this project that has these settings. at: {name: value}. If
+    the name is an axis of the study, its results are read at this value; otherwise it is a setting, and the study must
+    have this value of it. shift: offset added to the published x = log10(r²/r_X²).
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -58,12 +60,13 @@ class Reading(BaseModel):
 
 
 class Comparison(BaseModel):
-    """A comparison of the values in one published file with a variable of this project's studies.
+    """A comparison of the published values in one file with the results of this project.
 
-    title: what is compared. figure: the figure of this project that draws the values. values: name of the published
-    file. columns: the columns of this file. variable: the variable of the studies. series: {axis: template} with one
-    entry. The published values of dimension d belong to one label along this axis of the studies: the template with d
-    in place of {d}. at: {axis: value}, the place along other axes, for all readings. readings: {name: reading}.
+    title: what is compared. figure: the figure of this project that draws the values. values: name of the file of
+    published values. columns: the columns of this file. variable: the variable in the results. series: {axis:
+    template}, a single entry, which says where the results for planes of dimension d are: at the label along this axis
+    that is the template with d in place of {d}. at: as in `Reading`, but for all readings; a reading's own values take
+    precedence. readings: {name: reading}; each is compared with the published values.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -94,11 +97,12 @@ def load(path: str | Path) -> dict[str, Comparison]:
 
 
 def evaluate(path: str | Path, studies: Mapping[str, xr.Dataset]) -> list[dict]:
-    """Compare the results of a run, `studies` {name: results}, with the published values that a file lists.
+    """Compare the results of a run with the published values that the file at `path` lists.
 
-    `path` is this file (see `load`). Returns rows, dictionaries with the keys COLUMNS. Each reading of each comparison
-    has one row for every d, the dimension of the planes, and one for all d together, or a row with the reason why it
-    cannot be compared.
+    `path` is a file agreement.yaml (see `load`), and `studies` maps names to results. Returns a list of rows,
+    dictionaries with the keys COLUMNS. Each reading of each comparison has one row for each dimension d of the planes,
+    and one for all d together. Where a comparison is impossible, a row has the reason in place of statistics; see
+    `_compared`.
     """
     found = []
     for name, comparison in load(path).items():
@@ -114,10 +118,10 @@ def evaluate(path: str | Path, studies: Mapping[str, xr.Dataset]) -> list[dict]:
 
 
 def published(path: Path, columns: Columns) -> dict[int, np.ndarray]:
-    """Read published values as {d: array (3, points)}, with the rows x, value and standard deviation.
+    """Read the published values in the CSV file at `path`, as {d: array (3, points)}, d the dimension of the planes.
 
-    `path` is a CSV file with the given `columns`, d the dimension of the planes, and x = log10(r²/r_X²). A row of the
-    array is NaN if `columns` names no column for it.
+    The rows of an array are x = log10(r²/r_X²), the value and its standard deviation. The row of x or of the standard
+    deviation is NaN if `columns` names no column for it.
     """
     with path.open(newline="", encoding="utf-8") as file:
         rows, found = list(csv.DictReader(file)), defaultdict(list)
@@ -131,11 +135,11 @@ def published(path: Path, columns: Columns) -> dict[int, np.ndarray]:
 def _compared(
     comparison: Comparison, reading: Reading, points: dict[int, np.ndarray], studies: Mapping[str, xr.Dataset]
 ) -> Iterator[dict]:
-    """Yield the rows of `evaluate` for one `reading` of a comparison: one for each d, then one for all d together.
+    """Yield the rows of `evaluate` for one `reading` of a `comparison`.
 
-    A row has summary statistics, or the reason why there are none. `points` is the result of `published`, and `studies`
-    is {name: results}. The row for all d is left out if no d can be compared; it is the only row, with a reason, if the
-    run lacks the study.
+    There is one row for each d in `points`, the result of `published`, and then one for all d together. `studies` maps
+    names to results. A row has summary statistics, or the reason why there are none. If no d can be compared, the row
+    for all d is left out. If the run lacks the study, this row, with the reason, is the only one.
     """
     if reading.study not in studies:
         yield {"d": ALL, "reason": f"the study {reading.study} is not part of this run"}
@@ -159,11 +163,11 @@ def _compared(
 
 
 def _curve(study: xr.Dataset, comparison: Comparison, reading: Reading, d: int) -> xr.DataArray:
-    """Values (radius, draw) of the comparison's variable at one dimension `d`, from the `study` of a reading.
+    """Values (radius, draw) of the comparison's variable on planes of dimension `d`, in the `study` of a `reading`.
 
-    Raises NotTested if a setting of the study differs from the reading's, if the study lacks the variable or a value
-    along an axis that the reading or comparison names, or if it has several values along an axis for which they name
-    none.
+    `comparison` and `reading` name values along axes of the study, at which the variable is read, and values of
+    settings. Raises NotTested if the study has another value of a setting, or lacks the variable or a named value along
+    an axis. Raises NotTested also if the study has several values along an axis for which none is named.
     """
     ((axis, label),) = comparison.series.items()
     place = {"weights": INITIALISATIONS, **comparison.at, **reading.at, axis: label.format(d=d)}
@@ -186,11 +190,12 @@ def _curve(study: xr.Dataset, comparison: Comparison, reading: Reading, d: int) 
 
 
 def _at(ours: xr.DataArray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation over draws of `ours` (radius, draw), each (points,), at the places `x` (points,).
+    """Mean and standard deviation over draws of `ours` (radius, draw), interpolated to places `x`; all are (points,).
 
-    x is log10(r²/r_X²). Both results are interpolated linearly between the radii of `ours`. Both are NaN outside the
-    range of these radii, and the standard deviation is NaN below OVER_DRAWS draws. If all x are NaN, the results are
-    the values at the only radius of `ours`, or NaN if it has several.
+    `x` is log10(r²/r_X²). The interpolation between the radii of `ours` is linear, and both results are NaN outside the
+    range of these radii. The standard deviation is also NaN with fewer than OVER_DRAWS draws. `x` is NaN throughout if
+    the published values have no radius; the results are then those at the only radius of `ours`, or NaN if it has
+    several.
     """
     count = ours.sizes["draw"]
     mean = ours.mean("draw").values
@@ -204,11 +209,12 @@ def _at(ours: xr.DataArray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _summary(apart: np.ndarray, comparison: Comparison) -> dict:
-    """Summary statistics of `apart` (2, points), as the entries of a row of `evaluate`.
+    """Summary statistics of differences from published values, as entries of a row of `evaluate`.
 
-    The rows of `apart` are the differences run − published and the standard deviations, published ones if the file of
-    the `comparison` has them, else those of the run ("ours"). share_within is the share of differences of at most
-    WITHIN standard deviations, among those whose standard deviation is known.
+    The first row of `apart` (2, points) has the differences, run minus published value. The second has the standard
+    deviations with which they are compared: published ones if the file of the `comparison` has them, else those over
+    the run's draws. The entry deviations says which, "published" or "ours". share_within is the share of the
+    differences that are at most WITHIN standard deviations, among those whose standard deviation is known.
     """
     differences, deviations = apart
     sizes = np.abs(differences)

@@ -1,8 +1,9 @@
 """Cells of studies: the parts of a study's results on which cases are judged. A case is one test of a claim.
 
-A cell has a single value along every axis whose values the case does not compare: one dataset, network, subspace,
-number of examples, and so on. A place gives these values, as {axis: value}. Each case is judged on its primary cell
-and, as secondary results, on all other cells.
+A case is a dictionary; config/claims/README.md describes its keys. A cell has a single value along each axis that
+separates experiments, such as dataset, network, subspace and number of examples, except the axes along which the case
+compares values. Other axes, such as radius and draw, remain whole. A place gives the single values, as {axis: value}.
+Each case is judged on its primary cell and, as secondary results, on all other cells to which it applies.
 """
 
 import itertools
@@ -46,11 +47,12 @@ class NotTested(Exception):
 
 
 def primary(case: dict, studies: Studies, left_out: LeftOut) -> xr.Dataset:
-    """The primary cell of a case, including the variables that its key `beside` takes from another study.
+    """The primary cell of a case, with the variables that its key `beside` adds from another study.
 
     `studies` maps names to results. `left_out` maps each study that was left out of the run to its unavailable
-    datasets. Raises NotTested if the run has no such cell, or if settings of the study differ from those that the case
-    is about.
+    datasets. Raises NotTested if the run lacks the study or the cell, or if the study has settings other than
+    PRIMARY_SETTINGS and those in the case's key `settings`. Raises NotTested also if the study has an axis of UNUSUAL
+    along which the case names no value.
     """
     name = case["study"]
     if name in left_out:
@@ -69,8 +71,9 @@ def primary(case: dict, studies: Studies, left_out: LeftOut) -> xr.Dataset:
 def secondary(cases: dict[str, dict], studies: Studies) -> Iterator[tuple[str, dict, str, Place]]:
     """Yield the secondary cells of all `cases` of a claim, as tuples (case name, case, study name, place).
 
-    For each case, these are the cells to which it applies (see `holds_for`) in its own study and in the studies of its
-    key `also`, without its primary cell. A cell with an axis of UNUSUAL is also skipped if it is the primary cell of
+    `cases` maps names to cases, and `studies` maps names to results. The secondary cells of a case are in its own study
+    and in the studies that its key `also` lists. They are all the cells there to which the case applies (see
+    `holds_for`), except its primary cell. A cell with an axis of UNUSUAL is left out, too, if it is the primary cell of
     another case that is judged in the same way (see `_way`).
     """
     own = {
@@ -99,7 +102,7 @@ def at(case: dict, study: str, place: Place, studies: Studies) -> xr.Dataset:
 
 
 def label(name: str, case: dict, study: str, place: Place) -> str:
-    """Label of a secondary cell: name of the case, study if it is not the case's own, and values of the place."""
+    """Label of a secondary cell: the case's name, the study unless it is the case's own, and the place's values."""
     described = (
         f"N={value}" if axis == "examples" else f"{axis}={value}" if axis in (*UNUSUAL, *VARIED) else str(value)
         for axis, value in place.items()
@@ -118,7 +121,12 @@ def _primary_place(case: dict, study: xr.Dataset) -> Place:
 
 
 def _axes(case: dict, study: xr.Dataset) -> list[str]:
-    """Axes along which a cell has one value: all but those that the case's keys `every`, `over` and `examples` span."""
+    """Axes of a `study` along which a cell has a single value.
+
+    These are the axes in CELL, UNUSUAL and VARIED that the study has, except those along which the case compares
+    values. The latter are the axes that its keys `every` and `over` list, and the axis examples if the case has the key
+    `examples`.
+    """
     spanned = {*case.get("every", []), *case.get("over", []), *(["examples"] if "examples" in case else [])}
     return [axis for axis in (*CELL, *UNUSUAL, *VARIED.values()) if axis in study.dims and axis not in spanned]
 
@@ -135,9 +143,10 @@ def _of_run(name: str, studies: Studies) -> xr.Dataset:
 
 
 def with_rate_of(study: xr.Dataset, other: xr.Dataset) -> xr.Dataset:
-    """Add to a study of several learning rates the results of `other`, a study of one other rate, for the same draws.
+    """Add to a study of several learning rates the results of `other`, a study of one other learning rate.
 
-    Only variables that `study` has are added. The rates are sorted.
+    Returns `study` with this rate inserted along its axis rate, in ascending order. Only variables and draws that
+    `study` has are added; `other` must have all of these draws.
     """
     rate = json.loads(other.attrs["settings"])["rate"]
     other = other[[name for name in study if name in other]].sel(draw=study["draw"]).expand_dims(rate=[rate])
@@ -160,10 +169,11 @@ def weights_as_networks(study: xr.Dataset) -> xr.Dataset:
 
 
 def _beside(case: dict, cell: xr.Dataset, studies: Studies) -> xr.Dataset:
-    """Add to a cell the variables that the case's key `beside` takes from another study, under the names given there.
+    """Add to a cell the variables of another study that the case's key `beside` lists, under the names given there.
 
-    They are read at the cell's dataset and network, and at the further place that `beside` gives; only draws of both
-    studies are kept. Raises NotTested if the other study lacks this place or a variable, or has several subspaces.
+    The other study is read at the cell's dataset and network, and at the further place that `beside` gives. Along
+    shared axes, such as draw, only values that both studies have are kept. Raises NotTested if the other study lacks
+    this place or a variable, or has several subspaces there. A case without the key leaves the cell unchanged.
     """
     if "beside" not in case:
         return cell
@@ -193,7 +203,7 @@ def require(study: xr.Dataset | xr.DataArray, axis: str, *values: object) -> Non
 
 
 def need(least: int, found: int, what: str) -> None:
-    """Raise NotTested if `found`, a run's number of the items that `what` names, is less than `least`."""
+    """Raise NotTested if `found`, the number of items in a run, is less than `least`; `what` names the items."""
     if found < least:
         raise NotTested(f"this run has {found} {what}, {least} are needed")
 
@@ -212,11 +222,12 @@ def _way(case: dict) -> dict:
 
 
 def holds_for(case: dict, place: Place, study: xr.Dataset) -> bool:
-    """Return True if a case applies to the cell of a study at `place`, by the patterns of the case's key `holds_for`.
+    """Return True if a case applies to the cell of a `study` at `place`: if its key `holds_for` allows the cell.
 
-    A pattern applies to a value along an axis, or to a property of the cell's network or dataset. Patterns for an axis
-    that the cell lacks, or for a property of it, are ignored. Properties of the user's own networks are unknown, and
-    match only patterns such as `*`.
+    The key maps names to a pattern or a list of patterns, one of which must match. A name is an axis of the place, a
+    property of the cell's network (NETWORK_PROPERTIES), or classes, the number of classes of its dataset. Names of axes
+    or properties that the cell lacks are ignored. Properties of the user's own networks are unknown, and match only
+    patterns such as `*`.
     """
     known = dict(place)
     if "network" in place:

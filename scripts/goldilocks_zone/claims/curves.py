@@ -1,7 +1,8 @@
 """Curves over the radius: windows, locations of maxima, level crossings and correlations.
 
-x stands for log10(r²/r_X²). A reading is an array (3,) of a number read off a grid, with its lower end, best value and
-upper end; see `statistics.estimates`.
+x stands for log10(r²/r_X²). A reading is an array (3,) for a number that is read off a grid, such as a grid of radii.
+It has the lower end, the best value and the upper end of the number; see `statistics.estimates`. A reading is censored
+where an end is infinite, because the number may lie beyond the grid.
 """
 
 from collections.abc import Callable
@@ -32,9 +33,10 @@ def in_x(cell: Measured, window: Window, least: int = 1) -> Measured:
 
 
 def in_scale(cell: Measured, window: Window, least: int = 1) -> Measured:
-    """Restrict `cell` to the radii in a `window` (first, last) of log10 α.
+    """Restrict `cell` to the radii α in a `window` (first, last) of log10 α.
 
-    These radii are scale factors α of the initialisation. Raises NotTested if there are fewer than `least` of them.
+    The radii of the cell's study are scale factors α of the initialisation. Raises NotTested if fewer than `least` of
+    them lie in the window.
     """
     return _inside(cell, np.log10(cell["radius"].values), "log10 α", window, least)
 
@@ -47,14 +49,15 @@ def _inside(cell: Measured, places: np.ndarray, letter: str, window: Window, lea
 
 
 def by_radius(array: xr.DataArray) -> np.ndarray:
-    """Values of an array in the order (radius, draw)."""
+    """Values of an `array` with the axes radius and draw, as a numpy array (radius, draw)."""
     return array.transpose("radius", "draw").values
 
 
 def place_of_top(x: np.ndarray, values: np.ndarray, vertex: Callable[..., np.ndarray], name: str) -> Estimate:
-    """Estimate of the x at which the mean over draws of `values` (r, draws) is largest, over the grid x (r,).
+    """Estimate of the x at which the mean over draws of `values` (r, draws) is largest, over the grid `x` (r,).
 
-    `vertex` is `vertex_within_reach` or `vertex_of_neighbours`. `name` names the random stream of the bootstrap.
+    `vertex` is the function that finds this x, `vertex_within_reach` or `vertex_of_neighbours`. The bootstrap resamples
+    draws; `name` names its random stream.
     """
     estimate = estimates.bootstrapped(lambda sample: vertex(x, sample.mean(1))[1], values, name)
     reason = "the place of the highest value is censored: it is at an end of the radii"
@@ -62,27 +65,30 @@ def place_of_top(x: np.ndarray, values: np.ndarray, vertex: Callable[..., np.nda
 
 
 def vertex_within_reach(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Reading (3,) of the x of the maximum of `y` (r,) over `x` (r,).
+    """Reading (3,) of the x at which `y` (r,), values at the ascending `x` (r,), has its maximum.
 
-    It is the vertex of a parabola through the points within REACH of the largest y.
+    It is the vertex of a parabola, fitted to the points whose distance in x from the largest y is at most REACH.
     """
     return _vertex(x, y, np.abs(x - x[np.argmax(y)]) <= REACH + WINDOW_SLACK)
 
 
 def vertex_of_neighbours(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Reading (3,) of the x of the maximum of `y` (r,) over `x` (r,).
+    """Reading (3,) of the x at which `y` (r,), values at the ascending `x` (r,), has its maximum.
 
-    It is the vertex of a parabola through the largest y and its two neighbours.
+    It is the vertex of the parabola through the point with the largest y and its two neighbours.
     """
     return _vertex(x, y, np.abs(np.arange(len(x)) - np.argmax(y)) <= 1)
 
 
 def _vertex(x: np.ndarray, y: np.ndarray, around: np.ndarray) -> np.ndarray:
-    """Reading (3,) of the vertex of the least-squares parabola through the points that the mask `around` (r,) selects.
+    """Reading (3,) of the x of the vertex of a parabola, fitted to the points that the mask `around` (r,) selects.
 
-    `y` (r,) are the values at the ascending `x` (r,). If the parabola has no maximum between the selected points, or if
-    they are fewer than three, the result is the reading of a grid point (see `estimates.point_of_grid`). If points that
-    are not neighbours tie for the largest y, the reading spans all of them. NaN if any y is NaN.
+    `y` (r,) are the values at the ascending `x` (r,). The fit is by least squares. If the vertex is a maximum between
+    the selected points, all entries of the reading are its x. If the parabola has its maximum beyond them, the result
+    is the reading of the last selected point on this side (see `estimates.point_of_grid`). Otherwise it is the reading
+    of the point with the largest y. If several points share the largest y, the reading spans all of them, and nothing
+    is fitted unless they are two neighbours. Nothing is fitted to fewer than three points. The result is NaN if any y
+    is.
     """
     if np.isnan(y).any():
         return np.full(3, np.nan)
@@ -99,7 +105,7 @@ def _vertex(x: np.ndarray, y: np.ndarray, around: np.ndarray) -> np.ndarray:
 
 
 def outermost_crossing(x: np.ndarray, curve: np.ndarray, level: float, outer: bool) -> float:
-    """The x at which a piecewise linear curve last falls or, unless `outer`, first rises through a `level`.
+    """The x at which a piecewise linear curve crosses a `level`: its last fall with `outer`, else its first rise.
 
     `curve` (r,) has the values at the ascending `x` (r,). NaN if there is no such crossing.
     """
@@ -112,10 +118,11 @@ def outermost_crossing(x: np.ndarray, curve: np.ndarray, level: float, outer: bo
 
 
 def crossing_from(start: int, x: np.ndarray, curve: np.ndarray, level: float, outer: bool) -> float:
-    """The x at which a piecewise linear curve first crosses a `level`, on the way from the grid point of index `start`.
+    """The x at which a piecewise linear curve first crosses a `level`, in one direction from a grid point.
 
-    The way leads to larger x with `outer`, else to smaller x. `curve` (r,) has the values at the ascending `x` (r,).
-    NaN if there is no crossing. Segments with a non-finite end are skipped.
+    The search begins at the grid point of index `start`. It goes to larger x with `outer`, else to smaller x. `curve`
+    (r,) has the values at the ascending `x` (r,). Segments with a non-finite end are skipped. NaN if there is no
+    crossing.
     """
     step = 1 if outer else -1
     for i in range(start, len(x) - 1 if outer else 0, step):
@@ -139,7 +146,7 @@ def outermost_crossings(values: xr.DataArray, level: float, outer: bool) -> np.n
 
 
 def for_correlation(*rows: np.ndarray) -> np.ndarray:
-    """Stack rows (n,), which have one value for each of n initialisations, into an array (rows, n).
+    """Stack `rows`, arrays (n,) with a value for each of n initialisations, into an array (rows, n).
 
     Raises NotTested if there are fewer than LEAST_CORRELATED initialisations.
     """
@@ -148,10 +155,10 @@ def for_correlation(*rows: np.ndarray) -> np.ndarray:
 
 
 def with_edge(estimate: Estimate, variable: object, edge: str, remark: str = "") -> list[Estimate]:
-    """Return the bootstrap `estimate` of an edge's location in a list, the type that estimators of claims return.
+    """Check that an edge exists, and return the `estimate` of its location as a list, as estimators of claims do.
 
-    Raises NotTested if some resample has no edge, which makes the standard error NaN. `variable`, `edge` and `remark`
-    are words of the message.
+    `estimate` is by bootstrap. Its standard error is NaN if some resample has no edge; NotTested is raised in this
+    case. The message names the `variable` and the `edge`, and ends with the `remark`.
     """
     if not np.isfinite(estimate.standard_error):
         raise NotTested(f"the mean {variable} has no {edge} edge on this run's radii{remark}")
@@ -175,11 +182,11 @@ def partial_rank_correlation(values: np.ndarray) -> float:
 
 
 def apart(places: np.ndarray, values: np.ndarray, curve: int, others: list[int]) -> np.ndarray:
-    """Differences (m,) of one curve from the mean of other curves, at those m of its places that all others cover.
+    """Differences (m,) of one curve from the mean of other curves, at those of its places that all others cover.
 
-    `values` and `places`, both (curves, r), hold one curve in each row; `curve` and `others` are indices of rows. The
-    others are interpolated linearly between their places, which must ascend. A place is covered if it lies within the
-    range of the places of each of them.
+    `values` and `places`, both (curves, r), have one curve in each row: values over ascending places. `curve` is the
+    index of the row of the first curve, and `others` are the indices of the others. The others are interpolated
+    linearly to the places of the first. Of these, m places lie within the range of the places of each of the others.
     """
     low, high = places[others].min(1).max(), places[others].max(1).min()
     inside = (places[curve] >= low) & (places[curve] <= high)

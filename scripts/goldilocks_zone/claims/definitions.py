@@ -33,10 +33,11 @@ class DefinitionError(ValueError):
 
 
 def load(folder: str | Path) -> dict[str, dict]:
-    """Load all claims in a folder of claims files, as {id: claim}, with all keys of their cases filled in.
+    """Load all claims in a folder of claims files, as {id: claim}, with their short forms expanded.
 
-    A claim has the keys work and statement and, where given, reason, open and cases. Claims are sorted by the `order`
-    of their works. Raises DefinitionError if a file is invalid.
+    A claim is a dictionary with the keys work and statement and, where given, reason, open and cases. Cases, {name:
+    case}, are complete: defaults, loops and keys inherited through `like` have been filled in. Claims are sorted by the
+    key `order` of their files. Raises DefinitionError if a file is invalid.
     """
     files = {path: records.parse(path.read_bytes()) for path in sorted(Path(folder).glob("*.yaml"))}
     claims, places = {}, {}
@@ -67,7 +68,7 @@ def load(folder: str | Path) -> dict[str, dict]:
 
 
 def _needs(files: dict[Path, dict]) -> dict[str, dict]:
-    """Collect what the cases of each study need, as {study: needs}, from the key `needs` of all files.
+    """Collect the key `needs` of all files, as {study: needs}: what the study's cases require for a verdict.
 
     `files` maps paths to parsed contents. Raises DefinitionError if two files define the needs of the same study.
     """
@@ -129,7 +130,7 @@ def _likes(place: str, name: str, known: dict[str, dict]) -> list[str]:
 
 
 def _laid(layers: Iterable[dict]) -> dict:
-    """Merge dictionaries, `layers`, recursively; later ones take precedence. `expect` is replaced as a whole."""
+    """Merge dictionaries recursively; later `layers` take precedence. The key `expect` is replaced as a whole."""
     result = {}
     for layer in layers:
         for key, value in layer.items():
@@ -139,12 +140,12 @@ def _laid(layers: Iterable[dict]) -> dict:
 
 
 def _repeated(place: str, cases: dict[str, dict], loop: dict | Iterable) -> dict[str, tuple[dict, dict]]:
-    """Repeat the cases of a claim for each label of `for`, as {name of the case: (placeholder values, keys)}.
+    """Repeat the `cases` of a claim for the labels of its loops, as {name of the case: (placeholder values, keys)}.
 
-    Placeholders are replaced in the names and keys. `loop`, the `for` of the claim, repeats neighbouring cases with
-    placeholders in their names as a group: all cases for the first label, then all for the second, and so on. The `for`
-    of a case repeats this case alone. `place` names the claim in messages. Raises DefinitionError if two cases have the
-    same name.
+    A loop is the value of a key `for` (see `_loops`). In each repetition, placeholders in the names and keys of cases
+    are replaced. `loop`, the loop of the claim, repeats neighbouring cases with placeholders in their names as a group:
+    all of them for the first label, then all for the second, and so on. The loop of a case repeats this case alone.
+    `place` names the claim in messages. Raises DefinitionError if two cases have the same name.
     """
     found = {}
     for has_placeholder, run in itertools.groupby(cases, lambda name: bool(PLACEHOLDER.search(name))):
@@ -160,9 +161,10 @@ def _repeated(place: str, cases: dict[str, dict], loop: dict | Iterable) -> dict
 
 
 def _loops(labels: dict | Iterable) -> list[dict]:
-    """One dictionary {placeholder: value} for each label of a `for`; [{}] if there are no labels.
+    """Values of the placeholders in each repetition of a loop, as a list of dictionaries {placeholder: value}.
 
-    `labels` is {label: values} or a list of labels. The label itself is the value of the placeholder `for`.
+    `labels`, the value of a key `for`, is {label: values} or a list of labels. There is one repetition for each label;
+    the placeholder `for` stands for the label itself. Without labels, the result is [{}], one repetition.
     """
     named = labels if isinstance(labels, dict) else {label: {} for label in labels}
     return [{"for": label, **values} for label, values in named.items()] or [{}]
@@ -171,8 +173,8 @@ def _loops(labels: dict | Iterable) -> list[dict]:
 def _filled(place: str, value: object, values: dict) -> object:
     """Replace each placeholder {name} by `values[name]` in all texts within a `value`, at any depth.
 
-    A text that consists of one placeholder becomes the value of this placeholder, of any type. Raises DefinitionError
-    for an unknown placeholder; `place` begins its message.
+    A text that is nothing but a placeholder becomes the value of this placeholder, which may be of any type. Raises
+    DefinitionError for an unknown placeholder; `place` begins its message.
     """
     if isinstance(value, dict):
         return {key: _filled(place, each, values) for key, each in value.items()}
@@ -191,8 +193,8 @@ def _filled(place: str, value: object, values: dict) -> object:
 def _checked(place: str, case: dict) -> dict:
     """Check the keys of a case, and replace its key `expect` by the keys of its test (see `as_test`).
 
-    Returns the case. Raises DefinitionError for unknown or missing keys and invalid expectations; `place` begins its
-    message.
+    Returns the case without its key `like`. Raises DefinitionError for unknown or missing keys and invalid
+    expectations; `place` begins its message.
     """
     case.pop("like", None)
     known, quantity = quantities.known(), case.get("quantity")
@@ -213,11 +215,12 @@ def _checked(place: str, case: dict) -> dict:
 
 
 def as_test(expected: str | dict) -> dict:
-    """Keys of the test that an expectation stands for: `test` (its kind) and, if needed, reference, margin, direction.
+    """Translate an expectation into the keys of a test: `test`, its kind, and maybe reference, margin and direction.
 
-    `expected` is the value of a case's key `expect`. The midpoint and half-width of an interval are computed in
-    decimal, because binary fractions would round them. Raises KeyError for an unknown word, ValueError for an unknown
-    mapping, TypeError or ArithmeticError for invalid numbers.
+    `expected` is the value of a case's key `expect`, in one of the forms that config/claims/README.md lists. The
+    midpoint and half-width of an interval {between: [low, high]} are computed in decimal, because binary fractions
+    would round them. Raises KeyError for an unknown word, ValueError for an unknown mapping, TypeError or
+    ArithmeticError for invalid numbers.
     """
     if isinstance(expected, str):
         return {"test": "superiority", **SIGNS[expected]}

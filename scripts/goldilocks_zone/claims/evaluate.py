@@ -24,12 +24,12 @@ Judged = tuple[hypotheses.Test, Estimate]
 def evaluate(
     claims: dict, studies: Studies, run: str, substitutes: dict[str, str] | None = None, left_out: LeftOut | None = None
 ) -> list[dict]:
-    """Judge claims on a run: one row for each claim, each case and each secondary cell, dictionaries with keys COLUMNS.
+    """Judge `claims` on a run, and return one row for each claim, each case and each secondary cell.
 
-    `claims` is the result of `definitions.load`; `studies` maps names to results; `run` is the run's name. The column
-    control is "control" for cases that do not count in the verdict on their claim. `substitutes` maps datasets to those
-    that take their places: cases are judged on the substitutes, and their statements say so. `left_out` maps each study
-    that was left out to its unavailable datasets.
+    Rows are dictionaries with the keys COLUMNS. `claims` is the result of `definitions.load`, `studies` maps names to
+    results, and `run` is the run's name. `substitutes` maps datasets to those used instead: cases are judged on the
+    latter, and their statements say so. `left_out` maps each study that was left out of the run to its unavailable
+    datasets. The column control is "control" for cases that do not count in the verdict on their claim.
     """
     rows, common = [], {"run": run, "claims_hash": claims_hash(claims)}
     for identifier, claim in claims.items():
@@ -55,12 +55,12 @@ def _substituted(case: dict, substitutes: dict[str, str]) -> dict:
 
 
 def _summary(cases: list[dict], claim: dict) -> dict:
-    """The row of a claim, from the rows `cases` of its cases on their primary cells.
+    """Entries of the row of a `claim`: its verdict, and the estimate or reason of one of its cases.
 
-    Cases that are controls do not count, and identities that hold count only if there are no other cases. If all cases
-    that count have the same verdict, the claim has it too. Otherwise the claim is `not reproduced` if a case is not
-    reproduced or an identity fails, else `inconclusive`. A claim without cases is `not tested`. A claim with an
-    untested part (key `open`) is at best inconclusive.
+    `cases` are the rows of the claim's cases on their primary cells. Controls do not count, and identities that hold
+    count only if there are no other cases. If all cases that count have the same verdict, the claim has it too.
+    Otherwise the claim is `not reproduced` if a case is not reproduced or an identity fails, else `inconclusive`. A
+    claim without cases that count is `not tested`. A claim with an untested part (key `open`) is at best inconclusive.
     """
     cases = [case for case in cases if not case["control"]]
     if not cases:
@@ -111,11 +111,11 @@ def _secondary(identifier: str, cases: dict[str, dict], studies: Studies) -> lis
 
 
 def _judged(identifier: str, label: str, case: dict, cell: Callable[[], Cell]) -> tuple[dict, Judged | None]:
-    """Estimate a case on a cell, and return its row, still without a verdict, and its test with the deciding estimate.
+    """Row of a case on a cell, still without a verdict, and the pair (test, deciding estimate) for the verdict.
 
     `identifier` and `label` are the row's entries id and case. `cell` is a function that returns the cell or raises
-    NotTested. If the case cannot be tested, the row has the verdict `not tested` and the second result is None. The
-    same holds if the run does not meet the case's `needs`, except that the row then has the estimate. The needs of
+    NotTested. If the case cannot be tested, the row has the verdict `not tested`, and there is None in place of the
+    pair. This is also so if the run does not meet the case's `needs`, but then the row has the estimate. The needs of
     identities are ignored.
     """
     row = {"id": identifier, "case": label, "control": "control" if case.get("control") else ""}
@@ -140,12 +140,12 @@ def _set_verdicts(rows: list[tuple[dict, Judged | None]]) -> None:
 
 
 def _measure(case: dict, cell: Cell, name: str) -> Judged:
-    """The test of a case on a cell, and the deciding estimate: the one that is closest to failing the test.
+    """The test of a `case` and, on a `cell`, the deciding estimate: the one that is closest to failing the test.
 
-    A case has an estimate for each value along its axes `every`, and some quantities have one for each radius of a
-    window. Raises NotTested if an estimate is not finite. Raises NotTested also if some estimate cannot decide the test
-    (see `Test.undecidable`), unless the deciding one among the others fails it. `name` names the random stream of a
-    bootstrap.
+    A case has an estimate for each value along the axes in its key `every`, and some quantities have one for each
+    radius of a window. Estimates that cannot decide the test, for example because the grid is too coarse, are left
+    aside (see `Test.undecidable`). If there are any, NotTested is raised unless another estimate fails the test.
+    NotTested is also raised if an estimate is not finite. `name` names the random stream of a bootstrap.
     """
     axes, found = case.get("every", []), []
     for values in itertools.product(*(cell[axis].values.tolist() for axis in axes)):

@@ -1,7 +1,7 @@
 """Findings: answers to the project's questions, worded according to the verdicts of a run.
 
 The wording is read from paper/findings.yaml. By default, answers are plain text with estimates such as `0.88 [0.87,
-0.89]`; callers that write another format pass functions that render the words and the estimates.
+0.89]`. Callers that write another format pass functions that render the words and the estimates.
 """
 
 import re
@@ -63,8 +63,9 @@ def read(
 ) -> list[Answer]:
     """Read the answers from the file of findings at `path`, worded according to a run's results.
 
-    `rows` are those of the run's claims.csv. `estimate` renders the estimate in the row of a case, by default as
-    `described` does. `words` renders the text around estimates. Raises FindingsError if the file is invalid.
+    `rows` are those of the run's claims.csv. The function `estimate` renders the estimate in the row of a case; the
+    default is `described`. The function `words` renders the text around estimates. Raises FindingsError if the file is
+    invalid.
     """
     known = {row["id"]: row for row in rows if " " not in row["case"]}
     answers = []
@@ -129,8 +130,9 @@ def _is_estimated(text: str, known: dict[str, Row]) -> bool:
 def _check(place: str, entry: dict, known: dict[str, Row]) -> None:
     """Raise FindingsError if `entry`, a sentence in a file of findings, is invalid.
 
-    Mistakes are missing or unknown keys, claims or cases that are not in `known` ({id: row}), and wording of the wrong
-    form. `place` begins the message.
+    It is invalid if keys are missing or unknown, or if it names a claim or case that is not in `known`, {id: row}. It
+    is also invalid if the words for an outcome are not a sentence (held, failed) or a clause with `whether` (open).
+    `place` begins the message.
     """
     if unknown := [key for key in entry if key not in KEYS]:
         raise FindingsError(f"{place}: unknown key {unknown[0]!r}; {nearest(unknown[0], KEYS)}")

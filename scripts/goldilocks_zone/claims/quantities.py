@@ -1,7 +1,7 @@
 """Registry of the estimators of claims' quantities: public functions in `claims.estimators` returning `list[Estimate]`.
 
-The name of the function is the quantity of a case. Its first parameter is the cell; `name` names the random stream of a
-bootstrap; all other parameters are keys of the case.
+A case names such a function in its key `quantity`. The first parameter of the function is the cell. The parameter
+`name` names the random stream of a bootstrap. All other parameters are keys of the case.
 """
 
 import functools
@@ -41,7 +41,7 @@ def known() -> dict[str, Callable[..., list[Estimate]]]:
 
 @functools.cache
 def keys(quantity: str) -> dict[str, bool]:
-    """Keys of a case that the estimator of a quantity accepts, as {key: True if it is required}."""
+    """Keys of a case that the estimator called `quantity` accepts, as {key: True if it is required}."""
     parameters = inspect.signature(known()[quantity]).parameters.values()
     # Parameters whose key is a Python keyword carry a trailing underscore.
     return {p.name.rstrip("_"): p.default is p.empty for p in parameters if p.name not in NOT_KEYS}

@@ -14,8 +14,8 @@ HELD, FAILED = {REPRODUCED, HOLDS}, {NOT_REPRODUCED, FAILS}
 def outcome(verdicts: dict[str, str], sides: list[list[str]]) -> str:
     """The side of a disagreement between works that holds: first, second, both, neither, or open.
 
-    `verdicts` maps claims to their verdicts. `sides` has two lists of claims; a side holds if all its claims do (see
-    `state`). The outcome is open if either side is undecided.
+    `verdicts` maps ids of claims to their verdicts. `sides` has two lists of such ids. A side holds if all its claims
+    do (see `state`). The outcome is open if either side is undecided.
     """
     states = [state([verdicts.get(claim, "") for claim in claims]) for claims in sides]
     if None in states:
@@ -34,9 +34,10 @@ def state(verdicts: Iterable[str]) -> bool | None:
 def flips(rows: Iterable[dict]) -> dict[str, tuple[int, int]]:
     """Count the verdicts that flip when one unreported setting is changed: {axis of UNSAID: (flipped, compared)}.
 
-    `rows` are those of claims.csv. Each cell that differs from UNSAID along exactly one axis is compared with the cell,
-    primary or secondary, that has UNSAID's value there and is otherwise the same. Pairs in which a verdict neither
-    holds nor fails are left out.
+    `rows` are those of claims.csv. Each cell that differs from the values in UNSAID along exactly one axis is compared
+    with another cell of the same case: the one, primary or secondary, that has UNSAID's value along this axis and is
+    otherwise the same. The verdict flips if the case holds on one of the two cells and fails on the other. Pairs in
+    which a verdict neither holds nor fails are left out.
     """
     cells = [(row, *_read(row)) for row in rows if row["case"]]
     verdicts = {(case, rest): row["verdict"] for row, case, rest, other in cells if not other}
@@ -52,10 +53,10 @@ def flips(rows: Iterable[dict]) -> dict[str, tuple[int, int]]:
 
 
 def _read(row: dict) -> tuple[str, frozenset[str], list[str]]:
-    """Parse a row of claims.csv that is about a case into (case, labels, axes).
+    """Parse the row of a case in claims.csv into (case, labels, axes).
 
-    case: <claim>.<case>. labels: the parts of the cell's label on axes that are not in UNSAID. axes: the axes of UNSAID
-    along which the cell differs from UNSAID's value.
+    case: <claim>.<case>. labels: those parts of the cell's label that give values along axes not in UNSAID. axes: the
+    axes of UNSAID along which the cell's value differs from the one in UNSAID.
     """
     name, *place = row["case"].split(" ")
     given = dict(part.split("=", 1) for part in place if part.split("=")[0] in UNSAID)

@@ -1,8 +1,9 @@
 """Predicting accuracy after training from the curvature and the scale of the logits at initialisation.
 
-A network here is one cell of a study (dataset, network and subspace) with all its radii, and the unit of replication. A
-point is one network at one radius. κ is Tr(H)/‖H‖ and σ_z the standard deviation of the logits, both at the start. The
-arguments `training` and `curvature` are the results of two studies, and `found` is the result of `points`.
+In this module, a network is one cell of a study (dataset, network and subspace) with all its radii; networks are the
+units of replication. A point is one network at one radius. κ is Tr(H)/‖H‖ and σ_z the standard deviation of the logits,
+both at the start. The arguments `training` and `curvature` are the results of two studies, and `found` is the result of
+`points`.
 """
 
 import math
@@ -27,33 +28,34 @@ MEANINGS = {
 
 
 def statistics(training: xr.Dataset, curvature: xr.Dataset) -> dict[str, tuple[float, float, float]]:
-    """All statistics, as {name: (value, low, high)} with 95 % intervals; NaN for too few networks or draws.
+    """Four statistics that relate accuracy to κ and other measures at the start, as {name: (value, low, high)}.
 
     They are computed from the `points` of `training` and `curvature`, the results of two studies. kappa, fraction and
     sigma are the `rank_correlation` of accuracy with κ = Tr(H)/‖H‖, with the fraction of positive eigenvalues and with
-    σ_z (σ_z itself, not its distance from the best value). gain is the result of `gain`.
+    σ_z itself (not its distance from the best value). gain is the result of `gain`. low and high are the ends of the 95
+    % interval. Numbers are NaN if there are too few networks or draws.
     """
     found, names = points(training, curvature), {"kappa": "kappa", "fraction": "fraction", "sigma": "log10_sigma"}
     return {key: rank_correlation(found, name) for key, name in names.items()} | {"gain": gain(found)}
 
 
 def points(training: xr.Dataset, curvature: xr.Dataset) -> xr.Dataset:
-    """Variables accuracy, kappa, fraction and log10_sigma (network, radius, draw); see MEANINGS.
+    """Dataset of accuracy, kappa, fraction and log10_sigma (network, radius, draw); see MEANINGS.
 
-    Accuracy is read from the study `training`, the other variables from `curvature`. Only places of both studies are
-    kept.
+    Accuracy is read from the study `training`, the other variables from `curvature`. Along each axis, only values that
+    both studies have are kept.
     """
     found = xr.merge([of_training(training), of_curvature(curvature)], join="inner")
     return by_network(found).transpose("network", "radius", "draw")
 
 
 def of_training(study: xr.Dataset) -> xr.Dataset:
-    """Variable accuracy, after training, with the axes (dataset, network, subspace, radius, draw)."""
+    """Dataset with the accuracy after training, which has the axes (dataset, network, subspace, radius, draw)."""
     return _described({"accuracy": accuracy(study)})
 
 
 def of_curvature(study: xr.Dataset) -> xr.Dataset:
-    """Variables kappa, fraction and log10_sigma (dataset, network, subspace, radius, draw) of a curvature study.
+    """Dataset of kappa, fraction and log10_sigma (dataset, network, subspace, radius, draw) of a curvature study.
 
     They are read at the study's largest number of examples and largest dimension of planes; see MEANINGS.
     """
@@ -70,7 +72,10 @@ def _described(variables: dict[str, xr.DataArray]) -> xr.Dataset:
 
 
 def by_network(study: xr.Dataset) -> xr.Dataset:
-    """Stack dataset, network and subspace into one axis `network`, labelled by those of them that vary."""
+    """Combine the axes dataset, network and subspace of a study into one axis `network`.
+
+    Its labels name those of the three that vary; if none does, the network.
+    """
     told_apart = [axis for axis in CELL if study.sizes[axis] > 1] or ["network"]
     stacked = study.stack(cell=CELL)
     names = [", ".join(map(str, rows)) for rows in zip(*(stacked[axis].values for axis in told_apart))]
@@ -80,9 +85,9 @@ def by_network(study: xr.Dataset) -> xr.Dataset:
 def rank_correlation(found: xr.Dataset, name: str) -> tuple[float, float, float]:
     """Spearman correlation of accuracy with the variable `name` over all networks and radii, from means over draws.
 
-    `found` is the result of `points`. Returns (value, low, high), clipped to [−1, 1]; NaN without points. The bootstrap
-    of the interval resamples networks, each with all its radii. With fewer than LEAST_NETWORKS networks, it resamples
-    draws.
+    `found` is the result of `points`. Returns (value, low, high), clipped to [−1, 1]; NaN without points. low and high
+    are the ends of a bootstrap interval. The bootstrap resamples networks, each with all its radii; with fewer than
+    LEAST_NETWORKS networks, it resamples draws.
     """
     pair = found[["accuracy", name]].to_dataarray().transpose("variable", "radius", "network", "draw").values
     if pair.size == 0:
@@ -99,10 +104,11 @@ def _spearman(pair: np.ndarray) -> float:
 
 
 def _estimate(statistic: Callable[[np.ndarray], float], samples: np.ndarray, name: str) -> tuple[float, float, float]:
-    """(value, low, high): a statistic of samples (…, units) with its 95 % interval, which is NaN for a single unit.
+    """Value of a `statistic` of `samples` (…, units) and its 95 % interval, as (value, low, high).
 
-    `name` is part of the name of the bootstrap's random stream. With few units, `bootstrapped` uses a jackknife, which
-    corrects for bias, so that its interval may miss the value; it is then extended to contain it.
+    The interval is NaN for a single unit. `name` is part of the name of the bootstrap's random stream. With few units,
+    `bootstrapped` uses a jackknife, which corrects for bias, so that its interval may miss the value. The interval is
+    then extended to contain the value.
     """
     value = statistic(samples)
     try:
@@ -113,14 +119,17 @@ def _estimate(statistic: Callable[[np.ndarray], float], samples: np.ndarray, nam
 
 
 def gain(found: xr.Dataset) -> tuple[float, float, float]:
-    """Mean absolute error of accuracy predicted from σ_z alone, minus the error from σ_z and κ; positive if κ helps.
+    """Reduction of the mean absolute error of predicted accuracy if κ is used besides σ_z, as (value, low, high).
 
-    `found` is the result of `points`. Returns (value, low, high); NaN below LEAST_NETWORKS networks, where κ's slope
-    cannot be fitted. All quantities are means over draws, and each network i is predicted from the other networks. Let
-    s = log10 σ_z. From σ_z alone, the accuracy at s is predicted as a_i(s), the mean of the other networks' accuracies
-    over s, interpolated linearly between radii. With κ = Tr(H)/‖H‖, it is predicted as a_i(s) + b_i (κ − k_i(s)). Here
-    k_i(s) is the corresponding mean of κ, and b_i is the least-squares slope through the origin of (accuracy − a_i)
-    over (κ − k_i), on the other networks.
+    `found` is the result of `points`. The value is the error with σ_z alone minus the error with σ_z and κ, positive if
+    κ helps. The result is NaN below LEAST_NETWORKS networks, where κ's slope cannot be fitted. All quantities are means
+    over draws.
+
+    The accuracy of each network i is predicted from the other networks. Let s = log10 σ_z. The prediction from σ_z
+    alone is a_i(s), the mean of the other networks' accuracies at s, interpolated linearly between radii. With κ =
+    Tr(H)/‖H‖, the prediction is a_i(s) + b_i (κ − k_i(s)). Here k_i(s) is the mean of the other networks' κ at s,
+    interpolated in the same way. b_i is the slope of a least-squares line through the origin, of accuracy − a_i over κ
+    − k_i on the other networks.
 
     Errors are averaged over those points of all networks whose s lies in the range that all other networks cover. The
     interval resamples networks with the errors of their predictions, which are not fitted again.
@@ -137,11 +146,12 @@ def gain(found: xr.Dataset) -> tuple[float, float, float]:
 
 
 def _error_differences(places: np.ndarray, accuracy: np.ndarray, kappa: np.ndarray, left_out: int) -> np.ndarray:
-    """Absolute error of accuracy predicted from σ_z alone, minus the error with κ, for network `left_out`.
+    """Reduction of the absolute error of predicted accuracy by κ, at points of the network `left_out`.
 
-    The predictions are those of `gain`. `places` (log10 σ_z, ascending), `accuracy` and `kappa` have the shape
-    (networks, radii). The result has one value for each radius of the network whose σ_z lies in the range that all
-    others cover.
+    Each value is the error of the prediction from σ_z alone minus the error of the prediction with κ; see `gain`.
+    `places` (log10 σ_z, ascending), `accuracy` and `kappa` have the shape (networks, radii), and `left_out` is the
+    index of a row. There is one value for each radius of this network whose σ_z lies in the range that all others
+    cover.
     """
     others = [i for i in range(len(places)) if i != left_out]
     of_accuracy, of_kappa = (

@@ -1,4 +1,7 @@
-"""`make archive`: pack a run's results into one file, from which others can rebuild its figures and its paper."""
+"""`make archive`: pack a run's results into one file, from which others can rebuild its figures and its paper.
+
+A block is the file of results that one job of a study writes. A card is a YAML file with metadata of a dataset.
+"""
 
 from pathlib import Path
 
@@ -14,9 +17,11 @@ DATA = Path("results/data")
 
 
 def contents_of(config: models.Configuration) -> dict[str, Path]:
-    """Paths of the files of a run to pack, by their names in the archive.
+    """Files of a run that an archive contains, as {name in the archive: path of the file}.
 
-    These are the blocks of its studies, the cards of its datasets, and everything made from the blocks.
+    They are the blocks of the run's studies and the aggregate of each study, its cuts through the loss (if it has any),
+    its figures with their data, claims.csv, agreement.csv, paper.pdf, the cards of its datasets, and the record of
+    available datasets (if there is one).
     """
     names = [path for study in config.studies for path in studies.block_paths(config, study)]
     names += [f"aggregate/{study}.nc" for study in config.studies]
@@ -32,10 +37,11 @@ def contents_of(config: models.Configuration) -> dict[str, Path]:
 
 
 def about(config: models.Configuration) -> dict:
-    """Entries of the archive's manifest: run, commit, date, and what produced the blocks.
+    """Entries that describe a run in the manifest of its archive: name, commit, date, code and settings.
 
-    `code` maps each kind of study to the fingerprint of its code, and `settings` maps each study to its settings. The
-    cuts through the loss are listed in both, if the run has them.
+    `code` maps each kind of study to the fingerprint of the code that measures it. `settings` maps each study to its
+    settings. If the run measures cuts through the loss, both have an entry `cuts`. Raises ValueError unless exactly one
+    fingerprint is on record for each kind.
     """
     place, cuts = Path("results", config.run, "fingerprints"), {"cuts": config.cuts} if config.cuts else {}
     kinds = sorted({study.kind for study in config.studies.values()} | cuts.keys())
@@ -49,9 +55,9 @@ def about(config: models.Configuration) -> dict:
 
 
 def release_day() -> str:
-    """Release date of the checkout, such as 2026-01-31, from CITATION.cff; replaces the date of an unknown commit.
+    """Release date of the checkout, such as 2026-01-31, from CITATION.cff; used if the date of the commit is unknown.
 
-    The clock would give an archive a date that does not follow from its contents.
+    The present date is not used, because the date of an archive must follow from its contents.
     """
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     return citation["date-released"].isoformat()
@@ -68,9 +74,9 @@ def _recorded(place: Path) -> str:
 
 
 def run(configfile: Path) -> None:
-    """Pack the results of a run, and print the path and size of the archive.
+    """Pack the results of the run of `configfile` into an archive, and print the archive's path and size.
 
-    Raises ValueError if the run is not complete.
+    Raises ValueError if the run is not complete, or if the archive would be too large.
     """
     config, *_ = load.as_run(load.load([configfile]))
     path = Path(f"results/{config.run}/{config.run}.tar.gz")

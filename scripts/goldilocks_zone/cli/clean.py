@@ -14,10 +14,10 @@ COPIES = ("results/claims.csv", "results/agreement.csv", "results/run.txt", "pap
 
 
 def run(name: str | None) -> None:
-    """Remove the results, figures and logs of the run `name`, or of all runs, and print what was removed.
+    """Remove the results, figures and logs of the run `name`, or of all runs if `name` is None; print what was removed.
 
-    If one of these is a link to a folder elsewhere, the link is kept and the folder is emptied. Raises ValueError while
-    a run is active, or if there is no run `name`.
+    A link to a folder elsewhere is kept, and the folder is emptied. Raises ValueError while a run is active, or if
+    there is no run `name`.
     """
     locks.enter_run()
     places = [Path(place) for place in ("results", "figures", "logs")]

@@ -20,10 +20,10 @@ def _studies(first: Path, second: Path, tolerance: float) -> list[str]:
 
 
 def differences(first: xr.Dataset, second: xr.Dataset, tolerance: float) -> list[str]:
-    """Sentences on the differences of two results of a study, one for each axis and each variable that differs.
+    """Sentences on how two results of the same study differ, one for each axis and each variable that differs.
 
-    Variables are compared at the labels that both results have along every axis. Numbers a and b differ if
-    |a − b| > `tolerance` · max(|a|, |b|).
+    An axis differs if its labels do; variables are then compared at the labels that both results have. Numbers a and b
+    differ if |a − b| > `tolerance` · max(|a|, |b|).
     """
     lines = []
     for axis in first.sizes.keys() | second.sizes.keys():
@@ -59,10 +59,10 @@ def _verdicts(first: Path, second: Path) -> list[str]:
 
 
 def run(runs: list[str], tolerance: float) -> None:
-    """Print the differences of two runs, given by name or by folder, in studies, variables and verdicts.
+    """Print how two runs differ: in their studies, in the studies' variables, and in the verdicts on claims.
 
-    Numbers differ if |a − b| > tolerance · max(|a|, |b|). Raises ValueError if anything differs, or if a run has no
-    results.
+    Each entry of `runs` is the name of a run or the path of its folder of results. Numbers a and b differ if |a − b| >
+    `tolerance` · max(|a|, |b|). Raises ValueError if anything differs, or if a run has no claims.csv.
     """
     first, second = (Path(run) if "/" in run else Path("results", run) for run in runs)
     for folder in (first, second):

@@ -1,6 +1,7 @@
-"""Estimates of the time and memory of jobs, from benchmark files of earlier jobs or from the amount of work.
+"""Estimates of the time and memory of jobs, from Snakemake's benchmark files of earlier jobs or from operation counts.
 
-Depends on the names of rules and on the layout of the log folder; imports nothing heavy.
+A block is the part of a study that one job measures. Depends on the names of rules and on the layout of the log folder;
+imports nothing heavy.
 """
 
 import csv
@@ -24,7 +25,12 @@ USUAL_SHAPE = official_shapes.OFFICIAL["cifar10"]  # assumed for datasets that h
 
 @dataclass(frozen=True)
 class Cost:
-    """Estimated seconds and memory (MiB; None if unknown) of a job, and the source: MEASURED, ALIKE or BY_SIZE."""
+    """Estimated cost of a job.
+
+    seconds: time. mib: memory in MiB, None if unknown. source: the basis of the time, which is MEASURED for an earlier
+    run of the same job, ALIKE for other jobs that have run, and BY_SIZE for constants and the job's number of
+    operations.
+    """
 
     seconds: float
     mib: float | None
@@ -50,12 +56,13 @@ class Costs:
         self._speeds = self._measured_speeds()
 
     def of(self, rule: str, wildcards: dict, benchmark: str | None) -> Cost:
-        """Estimated cost of a job of `rule`, given its `wildcards` and the path `benchmark` of its benchmark file.
+        """Estimate the cost of a job of `rule` with these `wildcards`; `benchmark` is the path of its benchmark file.
 
-        The time is that of the same job in an earlier run, if there was one. Otherwise, for a block whose number of
-        floating-point operations is known, it is an overhead plus this number divided by the speed of finished blocks
-        or, without any, by the speed that its kind of study assumes. For other jobs, it is the mean of earlier jobs of
-        the rule or, without any, a constant.
+        The time is the first of these that is known: the time of the same job in an earlier run; for a block whose
+        number of floating-point operations is known, an overhead plus this number divided by a speed; the mean time of
+        earlier jobs of the rule; a constant. The speed is that of finished blocks or, without any, the one that the
+        kind of study assumes. The memory is that of the same job or, if it has not run, the largest of earlier jobs of
+        the rule.
         """
         if known := self._own.get(Path(benchmark or "")):
             return Cost(*known, MEASURED)
@@ -72,9 +79,9 @@ class Costs:
         return Cost(overhead + work / (speed or kind.speeds[study.work]), mib, ALIKE if speed else BY_SIZE)
 
     def _measured_speeds(self) -> dict[tuple[str, str | None], float]:
-        """Operations per second of this run's completed jobs, by (type of work, study); `Study.work` is the type.
+        """Speeds of this run's completed jobs, in operations per second, as {(type of work, study): speed}.
 
-        For the study None, the value is over all jobs with this type of work.
+        The type of work is `Study.work`. The speed under the study None is that of all jobs with this type of work.
         """
         names, sums = ("study", "dataset", "network", "subspace", "block"), defaultdict(lambda: [0.0, 0.0])
         for kind in kinds.known().values():
@@ -94,9 +101,9 @@ class Costs:
         return {key: operations / seconds for key, (operations, seconds) in sums.items()}
 
     def _work(self, wildcards: dict) -> float | None:
-        """Floating-point operations of the block that a job with these wildcards measures.
+        """Number of floating-point operations of the block that a job with these `wildcards` measures.
 
-        None for jobs that measure no block and for users' own networks.
+        The result is None if the job measures no block of this run's studies, or if the network is a user's own.
         """
         study = self._config.studies.get(wildcards.get("study", ""))
         if "block" not in wildcards or study is None or not labels.is_network(wildcards["network"]):

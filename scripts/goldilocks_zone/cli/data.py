@@ -15,10 +15,11 @@ DATA = Path("results/data")
 
 
 def run(configfiles: list[Path]) -> None:
-    """Fetch the datasets that the configurations name; print the path of each, or why it is unavailable.
+    """Fetch datasets, and print the path of each, or why it is unavailable.
 
-    Without `configfiles`, these are the official datasets and all datasets of the shipped configuration. A dataset is
-    not fetched again if it is newer than the records of its code and, if it is a user's own, of its files.
+    The datasets are those that `configfiles` name; without `configfiles`, they are the official ones and all that the
+    shipped configuration names. A dataset is kept if its file and its card are newer than the record of the code that
+    makes them and, for a user's own dataset, newer than the record of the user's files. All others are fetched again.
     """
     config = load.load(configfiles)
     named = load.datasets_of(config)
@@ -55,9 +56,11 @@ def run(configfiles: list[Path]) -> None:
 
 
 def _make(name: str, own: dict | None, folder: str | None, code: Path, outputs: tuple[Path, Path]) -> str | None:
-    """Fetch an official dataset, or read a user's own with the record `own`; return why it is unavailable, or None.
+    """Make the file and the card of one dataset; return why it is unavailable, or None if it was made.
 
-    `folder` is the user's data folder, `code` the record of the code, and `outputs` are the dataset file and its card.
+    An official dataset is fetched, and `folder` is the user's data folder. A user's own dataset is read from the files
+    in the record `own` (see `catalogue.own_records`), which is None for official ones. `code` is the path of the record
+    of the code, and `outputs` are the paths of the dataset file and of its card.
     """
     # Imported lazily: requests and xarray take a second to import.
     from fetch_dataset import fetch_dataset

@@ -1,4 +1,7 @@
-"""`make draws`: print how many draws each study needs for its claims, given the intervals in a finished run."""
+"""`make draws`: print how many draws each study needs for its claims, given the intervals in a finished run.
+
+A draw is one repetition of a study, with another random initialisation or plane. A case is one test of a claim.
+"""
 
 import csv
 import math
@@ -19,8 +22,9 @@ OUT_OF_REACH = 4  # largest multiple of the draws of the run that a case may nee
 class Asked(NamedTuple):
     """Number of draws that a study needs to decide the cases of its claims.
 
-    draws: the largest number that one of the cases needs, at least FEWEST. case: this case, or `none` if all are
-    undecided. undecided: cases that would need more than OUT_OF_REACH times the draws of the run; they do not count.
+    draws: the number that the most demanding case needs, at least FEWEST. case: name of this case, or `none` if all
+    cases are undecided. undecided: names of the cases that need more than OUT_OF_REACH times the draws of the finished
+    run, and on which `draws` therefore does not depend.
     """
 
     draws: int
@@ -29,11 +33,12 @@ class Asked(NamedTuple):
 
 
 def asked(claims: Mapping[str, dict], rows: Iterable[Mapping[str, str]]) -> dict[str, Asked]:
-    """Number of draws that each study needs to decide the cases of `claims`, by study.
+    """Number of draws that each study needs to decide the cases of its claims, as {study: Asked}.
 
-    `rows` are those of the claims.csv of a finished run. Draws suffice for a case if its interval extends at most
-    half-way from the estimate to the margin. A case that would need more than OUT_OF_REACH times its draws is listed as
-    undecided and does not count. Verdicts have no influence.
+    `claims` come from `definitions.load`, and `rows` are those of the claims.csv of a finished run. A case has enough
+    draws if half the width of its interval is at most half the distance of the estimate from the nearest margin; the
+    width is taken to shrink with the square root of the number of draws. Verdicts have no influence. Identities, and
+    cases without an interval, are left out.
     """
     cases = {
         f"{claim}.{name}": case for claim, found in claims.items() for name, case in found.get("cases", {}).items()
@@ -56,11 +61,11 @@ def asked(claims: Mapping[str, dict], rows: Iterable[Mapping[str, str]]) -> dict
 
 
 def _half_width_over_distance(case: dict, row: Mapping[str, str]) -> float:
-    """Half the width of an interval, divided by the distance of its estimate from the nearest margin.
+    """Half the width of a case's interval, divided by the distance of the estimate from the nearest margin.
 
-    `row` of claims.csv has the interval, its estimate and the margin, and `case` the kind of test. For superiority,
-    there is one margin; for other tests, there are two, on both sides of the reference in `case` or of 0. ∞ if the
-    distance is zero.
+    Estimate, interval and margin are read from `row`, a row of claims.csv. A test of superiority has one margin. Other
+    tests have two, on both sides of the reference value in `case` (0 by default). The result is ∞ if the distance is
+    zero.
     """
     estimate, low, high, margin = (float(row[key]) for key in ("estimate", "low", "high", "margin"))
     if case["test"] == "superiority":
@@ -71,7 +76,7 @@ def _half_width_over_distance(case: dict, row: Mapping[str, str]) -> float:
 
 
 def run(configfiles: list[Path]) -> None:
-    """Print for each study of the configuration its number of draws, and the number that its claims need.
+    """Print, for each study of the run of `configfiles`, its number of draws and the number that its claims need.
 
     Raises ValueError if the run has no claims.csv.
     """

@@ -7,9 +7,10 @@ from goldilocks_zone.config import load, models
 
 
 def path_of_figure(name: str, complete: models.Configuration) -> str:
-    """Path to the PDF of the figure `name` of a run, given its complete configuration.
+    """Path to the PDF of the figure `name` of a run.
 
-    Raises ValueError if the run does not draw the figure.
+    `complete` is the configuration of the run, from which unavailable datasets have not been omitted yet. Raises
+    ValueError if the run does not draw the figure.
     """
     config, reasons, _ = load.as_run(complete)
     figures = sorted(config.figures)

@@ -27,8 +27,8 @@ COMMAND = "make findings CONFIG=config/config.yaml"
 def run(configfile: Path) -> None:
     """Write the findings of the full run, with tables and figures, to docs/ and README.md.
 
-    Raises ValueError if the configuration is not of the full run, if the run has not been built or does not draw a
-    figure that the findings name, or if these figures exceed LIMIT_MB in total.
+    Raises ValueError if `configfile` is not the configuration of the full run, if this run has not been built, if it
+    does not draw a figure that the findings name, or if these figures exceed LIMIT_MB in total.
     """
     config, *_ = load.as_run(load.load([configfile]))
     if config.run != FULL:
@@ -71,15 +71,15 @@ def table(path: Path) -> list[Row]:
 
 
 def figures(answers: Iterable[Answer]) -> list[str]:
-    """Names of the figures of all answers, in order and without duplicates."""
+    """Names of the figures that support the `answers`, in the order of the answers and without duplicates."""
     return list(dict.fromkeys(name for answer in answers for name in answer.figures))
 
 
 def origin_of(config: models.Configuration, rows: Iterable[Row]) -> dict:
     """Provenance of a run's numbers, for docs/findings.yaml; `rows` are those of its claims.csv.
 
-    The keys give the run, the hash of its claims, commit, device, versions and hours of the results, and the checksum
-    of each dataset.
+    The entries are the name of the run and the hash of its claims; the commit, the device, versions of software and the
+    hours of computation, all read from its results; and the checksum of each dataset.
     """
     place = Path("results", config.run, "aggregate")
     results = {study: netcdf.read_dataset(place / f"{study}.nc") for study in config.studies}

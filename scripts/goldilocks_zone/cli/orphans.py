@@ -18,9 +18,11 @@ KEPT = ("settings", "fingerprints", "latex", "own", "cards", "checkpoints", "unp
 
 
 def find_orphans(paths_to_configs: list[Path]) -> list[Path]:
-    """Paths of files in results and figures that no run of these configurations produces.
+    """Paths of files and folders in results, figures and logs that no run of these configurations produces.
 
-    For a run that no configuration names, the list has its folders in results, figures and logs instead of its files.
+    If no configuration names a run, its folders in results, figures and logs are listed, and not the files in them. For
+    all other runs, files in results and figures are listed, except for archives (.tar.gz) and for files in the folders
+    KEPT.
     """
     named, runs, datasets = set(), {"data"}, set(official_shapes.OFFICIAL)
     for path in paths_to_configs:
@@ -56,9 +58,9 @@ def _files(folder: Path) -> list[Path]:
 
 
 def run(configfiles: list[Path], remove: bool) -> None:
-    """Print the results that none of the configurations produces; delete them if `remove`.
+    """Print the results that none of the configurations produces; delete them if `remove` is True.
 
-    Without `configfiles`, these are all configurations in config/.
+    The configurations are `configfiles` or, if there are none, all in config/.
     """
     if remove:
         locks.enter_run()

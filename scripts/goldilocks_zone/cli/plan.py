@@ -31,9 +31,9 @@ REASONS = (
 def jobs_of(paths_to_configs: list[Path], cores: str) -> list[dict]:
     """Jobs that a run would execute, from Snakemake's dry run.
 
-    Each is a dictionary with rule, reason, wildcards, benchmark, threads and resources. `paths_to_configs` are merged
-    over the shipped configuration, and `cores` is Snakemake's option. Raises ValueError with the last line of
-    Snakemake's message if Snakemake refuses.
+    Each job is a dictionary with the keys rule, reason, wildcards, benchmark, threads and resources. `paths_to_configs`
+    are merged over the shipped configuration, and `cores` is Snakemake's option. If Snakemake refuses, raises
+    ValueError with the last line of its message.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "jobs.jsonl"
@@ -48,10 +48,11 @@ def jobs_of(paths_to_configs: list[Path], cores: str) -> list[dict]:
 
 
 def table_of(jobs: list[dict], costs: list[Cost]) -> list[tuple[str, ...]]:
-    """Rows of the plan, the costliest first: one for each rule or, for jobs that measure blocks, each rule and study.
+    """Rows of the table of jobs, costliest first.
 
-    `costs` has one entry for each of `jobs`. Columns are rule, study, number of jobs, time, memory of the largest job,
-    and reasons, with counts if several.
+    A row sums up the jobs of a rule or, if they measure blocks, the jobs of a rule for one study. `costs` has one entry
+    for each of `jobs`. The columns are rule, study, number of jobs, total time, memory of the largest job, and reasons
+    why the jobs run, each with its count if there are several.
     """
     groups = defaultdict(list)
     for job, cost in zip(jobs, costs):
@@ -94,9 +95,9 @@ def summary_of(run: str, jobs: list[dict], costs: list[Cost], cores: int) -> lis
 
 
 def weights_of(config: models.Configuration) -> dict[str, list[str]]:
-    """Labels of the weights at which a study is measured, by study, for studies that vary their weights.
+    """Weights at which studies are measured, as {study: labels}, for those studies that vary the weights.
 
-    A label names a file of weights, and `none` stands for random initialisations.
+    A label names a file of trained weights, or is `none` for random initialisations.
     """
     found = {name: study.variations.get("weights") for name, study in config.studies.items()}
     return {name: labels for name, labels in found.items() if labels}

@@ -1,4 +1,7 @@
-"""`make status`: show the progress of each study of a run, block by block."""
+"""`make status`: show the progress of each study of a run, block by block.
+
+A block is the file of results that one job of a study writes.
+"""
 
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -11,9 +14,10 @@ STATES = DONE, RUNNING, FAILED, MISSING = "done", "running", "failed", "missing"
 
 
 def state_of(block: Path, log: Path, alive: bool) -> str:
-    """State of a block, one of STATES, from the path of its file and that of the log of its last job.
+    """State of a block, one of STATES.
 
-    `alive` says whether a run is active: without one, no block is running.
+    `block` is the path of its file, and `log` the path of the log of its last job. `alive` says whether a run is
+    active; if none is, no block counts as running.
     """
     if block.exists():
         return DONE
@@ -24,7 +28,10 @@ def state_of(block: Path, log: Path, alive: bool) -> str:
 
 
 def states_of(config: models.Configuration, study: str, alive: bool) -> dict[tuple[str, str, str], Counter]:
-    """Count the blocks of a study in each state, by (dataset, network, subspace); `alive` as in `state_of`."""
+    """Numbers of blocks of a study in each state, as {(dataset, network, subspace): {state: number}}.
+
+    `alive` says whether a run is active.
+    """
     states = defaultdict(Counter)
     for path in map(Path, studies.block_paths(config, study)):
         block, log = Path("results", config.run, path), Path("logs", config.run, path.with_suffix(".log"))
@@ -45,9 +52,10 @@ def _described(states: Counter) -> str:
 
 
 def status_of(complete: models.Configuration) -> str:
-    """Text with a line for each study, and a table of its blocks if they are in several states.
+    """Text on the progress of a run, with a line for each study.
 
-    Lines on figures, on parts that the run omits from the `complete` configuration, and on all blocks follow.
+    If the blocks of a study are in several states, a table of them stands below its line. Further lines are on figures,
+    on the parts of the `complete` configuration that the run leaves out, and on the blocks of all studies together.
     """
     config, reasons, left_out = load.as_run(complete)
     alive, lines, total = locks.run_is_held(), [], Counter()

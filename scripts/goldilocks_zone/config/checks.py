@@ -1,7 +1,7 @@
 """Checks of settings against datasets, networks, labels and one another; each mistake raises ConfigurationError.
 
-Arguments: `path` is the path of a key in the configuration, such as studies.curvature, for the message; `shapes` and
-`networks` map names to shapes of datasets and to descriptions of networks.
+In all functions, `path` is the path of a key in the configuration, such as studies.curvature, for the message. `shapes`
+maps names of datasets to their shapes, and `networks` maps labels of networks to their descriptions.
 """
 
 import itertools
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 
 
 def refuse(sentence: str) -> None:
-    """Raise ConfigurationError with a sentence."""
+    """Raise ConfigurationError with the message `sentence`."""
     raise ConfigurationError(sentence)
 
 
 def refuse_study(path: str, name: str, known: Iterable[str]) -> None:
-    """Raise ConfigurationError that no study is called `name`, and suggest the nearest of the `known` names.
+    """Raise ConfigurationError with the message that no study is called `name`.
 
-    `path` is the path of the key that names the study.
+    The message suggests the nearest of the `known` names. `path` is the path of the key that names the study.
     """
     refuse(f"{path}: there is no study {name!r}; {nearest(name, known)}")
 
 
 def require(condition: object, key: str, value: object, reason: str) -> None:
-    """Raise ConfigurationError that the `value` of `key` is impossible, for a `reason`, unless the condition holds."""
+    """Raise ConfigurationError, with a `reason` why the `value` of `key` is impossible, unless `condition` is true."""
     if not condition:
         refuse(f"{key}: {value} is impossible; {reason}")
 
@@ -43,7 +43,7 @@ def require(condition: object, key: str, value: object, reason: str) -> None:
 def refuse_examples(path: str, count: int, validation: int, name: str, shape: Shape) -> None:
     """Raise ConfigurationError if `validation` holds out all training examples, or `count` exceeds those that are left.
 
-    `path` is the section with the keys validation and examples; `name` and `shape` are the dataset's.
+    `path` is the path of the section with the keys validation and examples. `name` and `shape` describe the dataset.
     """
     known, left = shape.training_examples, shape.training_examples - validation
     reason = f"it leaves none of the {known} training examples of {name}, so hold out fewer"
@@ -55,8 +55,8 @@ def refuse_examples(path: str, count: int, validation: int, name: str, shape: Sh
 def refuse_sizes(path: str, study: "Study", shapes: "Shapes", networks: "Networks") -> None:
     """Raise ConfigurationError for more classes than a dataset has, or more dimensions than a network has parameters.
 
-    All variants of the study are checked, on the datasets of `shapes` and the built-in `networks`, both by name; `path`
-    is the study's key. Without directions of biases, only weights count as parameters.
+    Every variant of the study is checked, with every dataset in `shapes` and every built-in network in `networks`.
+    `path` is the path of the study. Biases count as parameters only in variants with `bias_directions`.
     """
     for variant, (name, shape) in itertools.product(studies.variants(study), shapes.items()):
         each = study.at(variant)
@@ -72,10 +72,11 @@ def refuse_sizes(path: str, study: "Study", shapes: "Shapes", networks: "Network
 
 
 def refuse_dataset(path: str, name: str, shapes: Mapping[str, Shape | None], study: "Study | None" = None) -> None:
-    """Raise ConfigurationError if the dataset `name` is unknown, or drawn anew by jobs where `study` does not allow it.
+    """Raise ConfigurationError if the dataset `name` is unknown, or drawn anew by jobs where `study` forbids this.
 
-    `path` is the key that names the dataset, and `shapes` has the known datasets. The study's kind says whether
-    datasets may be drawn anew; without a study, they may not.
+    Datasets of points in the plane and worlds have no file; jobs draw them anew. The study's kind says whether it
+    allows this. Without a study, it is forbidden. `path` is the path of the key that names the dataset, and `shapes`
+    has all known datasets.
     """
     if name not in shapes:
         advice = "to use one of your own, describe it under datasets, or put it in the folder GOLDILOCKS_DATA"
@@ -93,7 +94,10 @@ def refuse_dataset(path: str, name: str, shapes: Mapping[str, Shape | None], stu
 
 
 def check_networks(config: "Configuration") -> None:
-    """Raise ConfigurationError if one of the user's networks has a built-in network's label as its name or bad code."""
+    """Raise ConfigurationError for a user's network that has the name of a built-in network, or bad code.
+
+    Code is bad if its file is missing, is not valid Python or does not define the network.
+    """
     for name, network in config.networks.items():
         if labels.is_network(name):
             refuse(f"networks.{name}: this name is the label of a built-in network; choose another name")
@@ -104,9 +108,10 @@ def check_networks(config: "Configuration") -> None:
 
 
 def check_names(config: "Configuration", known: list[str]) -> None:
-    """Check that the configuration's keys `only` and `draws_per_job` name studies.
+    """Raise ConfigurationError if the configuration's key `only` or `draws_per_job` names an unknown study.
 
-    `known` names all studies, including those outside this run.
+    `only` may name the studies of `config`. `draws_per_job` may name all `known` studies, which include those that a
+    later configuration file has set to null.
     """
     for i, name in enumerate(config.only or []):
         if name not in config.studies:
@@ -118,9 +123,11 @@ def check_names(config: "Configuration", known: list[str]) -> None:
 
 
 def check_study(path: str, study: "Study", config: "Configuration", shapes: Mapping[str, Shape | None]) -> "Study":
-    """Check a study's datasets, networks and settings; return it with datasets replaced by their substitutes.
+    """Check a study's datasets, networks and settings; return the study with datasets replaced by their substitutes.
 
-    `path` is the study's key, and `shapes` maps known datasets to shapes, or to None if the shape is unknown.
+    Raises ConfigurationError for the first mistake. `path` is the path of the study. `shapes` maps known datasets to
+    their shapes, or to None if the shape is unknown before the dataset is read. The section `substitutes` of `config`
+    names the substitutes.
     """
     for i, dataset in enumerate(study.datasets):
         refuse_dataset(f"{path}.datasets.{i}", dataset, shapes, study)
@@ -133,10 +140,10 @@ def check_study(path: str, study: "Study", config: "Configuration", shapes: Mapp
 
 
 def check_cuts(cuts: "Cuts", shape: Shape | None, own_networks: Iterable[str]) -> None:
-    """Check the network's label, and the numbers of examples and directions, of the section `cuts`.
+    """Check the section `cuts`: the label of its network, and its numbers of examples and directions.
 
-    The numbers are checked against the network and the `shape` of the dataset. For a network in `own_networks`, only
-    the number of examples is checked. If `shape` is None, no number is checked.
+    Raises ConfigurationError if the dataset, of this `shape`, has too few examples or the network too few weights. If
+    `shape` is None, no number is checked. For a network in `own_networks`, only the number of examples is checked.
     """
     network = None if cuts.network in own_networks else _parsed("cuts.network", cuts.network)
     if shape is None:
@@ -150,9 +157,10 @@ def check_cuts(cuts: "Cuts", shape: Shape | None, own_networks: Iterable[str]) -
 
 
 def check_figures(config: "Configuration", given: Mapping, known: Iterable[str]) -> None:
-    """Check that figures name studies whose radius units they can show.
+    """Raise ConfigurationError if a figure has nothing to show, names an unknown study, or cannot show a study's radii.
 
-    `given` holds the figures as the configuration file has them; figures there may name `known` studies only.
+    `given` is the section `figures` as the configuration file has it. Figures there may name `known` studies only. A
+    figure may need radii in units of r_X, or scale factors of the initialisation.
     """
     for name, figure in config.figures.items():
         registered = registry.of(name, figure.file)

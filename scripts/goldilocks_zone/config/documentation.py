@@ -24,7 +24,10 @@ def documentation() -> str:
 
 
 def schema() -> dict:
-    """JSON schema of one configuration file. Files are merged over one another, so any key may be absent or null."""
+    """JSON schema of one configuration file, for editors.
+
+    Any key may be absent or null, because the workflow merges several files, each over those before it.
+    """
     studies = [kind.model for kind in kinds.known().values()]
     _, found = models_json_schema([(model, "validation") for model in (Configuration, *studies)])
     whole = found["$defs"]["Configuration"]["properties"]

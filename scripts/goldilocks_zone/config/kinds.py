@@ -17,7 +17,7 @@ CUTS = f"{ROOM}.loss_slices"  # the module that measures cuts
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of study: the model of its settings, and the cost of its jobs."""
+    """A kind of study: `model`, the class of its settings, and properties of its jobs."""
 
     model: type["Study"]
     memory_mib: int  # for torch, data and results
@@ -30,27 +30,30 @@ class Kind:
 
     @property
     def name(self) -> str:
-        """Value of the key `kind` of a study."""
+        """Name of the kind, which is the value of the key `kind` in the settings of its studies."""
         return get_args(self.model.model_fields["kind"].annotation)[0]
 
     @property
     def path(self) -> str:
-        """Name of the measuring module, relative to the package."""
+        """Name of the module that measures studies of this kind, relative to the package."""
         return f"{ROOM}.{self.module or self.name}"
 
     def load(self) -> Any:
-        """Import and return the measuring module, which is slow to import."""
+        """Import and return the module that measures studies of this kind, which is slow to import."""
         return importlib.import_module(f"{PACKAGE}.{self.path}")
 
 
 def changes_no_number(function: Callable) -> Callable:
-    """Mark a function that only checks or plans, so that fingerprints leave it out."""
+    """Decorator that marks a function that only checks or plans; it returns the function unchanged.
+
+    Fingerprints of code leave out marked functions, so that an edit to them does not make results obsolete.
+    """
     return function
 
 
 @functools.cache
 def known() -> dict[str, Kind]:
-    """All kinds by name, USUAL first."""
+    """All kinds of studies, by name; the first is USUAL, the default."""
     folder = Path(importlib.import_module(f"{PACKAGE}.{ROOM}").__path__[0])
     # Other modules there are slow to import.
     names = [path.stem for path in sorted(folder.glob("*.py")) if "\nKIND = " in path.read_text(encoding="utf-8")]

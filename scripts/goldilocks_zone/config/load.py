@@ -20,9 +20,10 @@ AVAILABLE = Path("results/data/available.yaml")  # written by make data
 
 
 def complete(given: dict, cards: Sequence[Path] = ()) -> Configuration:
-    """Check the configuration `given` and complete it by its defaults.
+    """Check the configuration `given`, and complete it with default values.
 
-    Entries set to null are dropped, and substitutes of datasets are applied. `cards` are folders with the cards of
+    Entries that are null are dropped. Datasets are replaced by their substitutes. The result has only studies that the
+    key `only` keeps, and only figures for which it has something to show. `cards` are folders with the cards of
     datasets read before. Raises ConfigurationError for the first invalid key.
     """
     _refuse_unnamed(given)
@@ -50,7 +51,7 @@ def complete(given: dict, cards: Sequence[Path] = ()) -> Configuration:
 
 
 def _known_datasets(config: Configuration, cards: Sequence[Path]) -> dict[str, Shape | None]:
-    """Map every dataset that a study may name to its shape, or to None if the shape is unknown before reading.
+    """Map every dataset that a study may name to its shape, or to None if the shape is unknown before reading it.
 
     `cards` are folders with the cards of datasets read before. Raises ConfigurationError for an invalid entry of the
     configuration's sections datasets and substitutes.
@@ -70,7 +71,10 @@ def _known_datasets(config: Configuration, cards: Sequence[Path]) -> dict[str, S
 
 
 def _with_figures(given: dict) -> dict:
-    """Return the configuration `given` with all registered figures but those that it sets to null."""
+    """Return the configuration `given` with settings of all registered figures, except those that it sets to null.
+
+    Raises ConfigurationError for an invalid entry of the section `figures`.
+    """
     section = given.get("figures", {})
     if not isinstance(section, dict):
         return given
@@ -81,9 +85,10 @@ def _with_figures(given: dict) -> dict:
 
 
 def _drawable(config: Configuration) -> dict[str, registry.FigureSettings]:
-    """Figures that have their result or at least one study in the configuration `config`, as {name: settings}.
+    """Figures that the configuration can draw, as {name: settings}.
 
-    Each figure keeps only the studies in the configuration.
+    A figure shows studies or another result. It can be drawn if at least one of its studies, or its result, is in
+    `config`. Studies that are not in `config` are removed from its settings.
     """
     found = {}
     for name, figure in config.figures.items():
@@ -95,16 +100,20 @@ def _drawable(config: Configuration) -> dict[str, registry.FigureSettings]:
 
 
 def datasets_of(config: Configuration) -> set[str]:
-    """Names of the datasets with a file in a complete configuration; jobs draw the others themselves."""
+    """Names of the datasets that a complete configuration uses and that have a file.
+
+    Datasets without a file, which jobs draw anew, are not among them.
+    """
     named = {name for study in config.studies.values() for name in study.datasets}
     cuts = {config.cuts.dataset} if config.cuts else set()
     return cuts | {name for name in named if not drawn_shapes.shape_of(name)}
 
 
 def read(paths: Iterable[str | Path]) -> dict:
-    """Read the YAML files at `paths`, and merge each over those before it, as Snakemake does.
+    """Read the YAML files at `paths`, and merge them in this order, as Snakemake does.
 
-    Raises ConfigurationError if a file cannot be read or is invalid.
+    In a merge, sections are merged key by key, and other values of later files replace those of earlier ones. Raises
+    ConfigurationError if a file cannot be read or is invalid.
     """
     config: dict = {}
     for path in paths:
@@ -129,10 +138,10 @@ def _read_mapping(path: Path) -> dict:
 
 
 def without_missing(config: Configuration, available: Mapping) -> tuple[Configuration, dict[str, str]]:
-    """Return the configuration without unavailable datasets, and the reason for each dataset that was omitted.
+    """Omit unavailable datasets from a configuration.
 
-    `available` is {dataset: {"available": True or False, "reason": text}}. Studies, cuts and figures that have no
-    dataset left are omitted too.
+    Returns the configuration without them, and the reason for each omitted dataset. `available` is {dataset:
+    {"available": True or False, "reason": text}}. Studies, cuts and figures that have no dataset left are omitted too.
     """
     missing = [name for name, state in available.items() if not state["available"]]
     reasons = {name: available[name]["reason"] for name in missing if name in datasets_of(config)}
@@ -146,9 +155,10 @@ def without_missing(config: Configuration, available: Mapping) -> tuple[Configur
 
 
 def as_run(config: Configuration) -> tuple[Configuration, dict[str, str], dict[str, list[str]]]:
-    """Omit unavailable datasets from a complete configuration, if its key `missing_datasets` allows it.
+    """Omit unavailable datasets from a complete configuration if its key `missing_datasets` is `leave_out`.
 
-    Returns the configuration, the reason for each omitted dataset, and the datasets of each omitted study.
+    `make data` or, if it has not run, the archive `results_from` says which datasets are unavailable. Returns the
+    configuration, the reason for each omitted dataset, and the datasets of each study that is omitted for lack of data.
     """
     if config.missing_datasets == "fail":
         return config, {}, {}
@@ -167,7 +177,7 @@ def shipped() -> list[Path]:
 
 
 def load(overlays: Iterable[str | Path] = ()) -> Configuration:
-    """Load the complete configuration of the full reproduction, with `overlays` merged over it.
+    """Load the complete configuration of the full reproduction, with the files `overlays` merged over it.
 
     Raises ConfigurationError for a mistake, ValueError or OSError for a damaged or unreadable card of a dataset.
     """
@@ -183,7 +193,10 @@ def _lay_over(config: dict, overlay: dict) -> None:
 
 
 def _refuse_unnamed(node: object, path: str = "") -> None:
-    """Raise ConfigurationError if a key in `node`, at any depth, is a number or a boolean; `path` is the node's key."""
+    """Raise ConfigurationError if a key in `node`, at any depth, is no text, such as a number or a boolean.
+
+    `path` is the path of `node` in the configuration; it ends in a dot unless it is empty.
+    """
     for key, value in node.items() if isinstance(node, dict) else []:
         if not isinstance(key, str):
             raise ConfigurationError(f"{path}{key}: a name must be text, not a number, true or false; put it in quotes")

@@ -71,7 +71,8 @@ class Network(Section, title="Network"):
     def code(self) -> user_code.UserNetwork:
         """The network's file, name and arguments, with a fingerprint of its code.
 
-        Raises ValueError, with one sentence, if the file is missing, is not valid Python or does not define the name.
+        Raises ValueError, with a message of one sentence, if the file is missing, is not valid Python or does not
+        define the name.
         """
         return user_code.describe(self.file, self.name, self.arguments)
 
@@ -95,7 +96,12 @@ class RadiusRange(Section, title="Range of radii"):
 
 
 class Study(Section):
-    """Keys that all kinds of studies share; the models in `goldilocks_zone.measurements` add those of each kind."""
+    """Keys and methods that all kinds of studies share.
+
+    The models in `goldilocks_zone.measurements` are derived from this class, and add the keys of each kind. A varied
+    key is one that takes several values in a study, as listed in the section `vary`. A variant {key: value} has one
+    value for some or all of the varied keys.
+    """
 
     kind: str
     datasets: Several[str]
@@ -136,7 +142,7 @@ class Study(Section):
     @classmethod
     @functools.cache
     def varied(cls) -> type[Section]:
-        """A model of the section `vary`: a list of values for each key marked as `Varied`."""
+        """Model of the section `vary`: for each key of a study that is marked as `Varied`, a list of its values."""
         fields = {key: field for key, field in cls.model_fields.items() if values.VARIES in field.metadata}
         lists = {key: (Several[_one_value(field)] | None, None) for key, field in fields.items()}
         return create_model("Vary", __base__=Section, **lists)
@@ -149,19 +155,19 @@ class Study(Section):
 
     @property
     def variations(self) -> dict[str, list]:
-        """Values of the keys that become dimensions of the results, by key."""
+        """Values of the varied keys, by key; each of these keys becomes a dimension of the results."""
         return self.vary
 
     def at(self, variant: Mapping[str, Any]) -> Self:
-        """The study with some of its varied keys fixed at the values of a `variant`, {key: value}."""
+        """Copy of the study in which the keys of a `variant`, {key: value}, have a single value each."""
         return self.model_copy(update=dict(variant))
 
     @abstractmethod
     def check(self, path: str, shapes: Shapes, networks: Networks) -> None:
         """Raise ConfigurationError for settings that do not fit the study's datasets and networks.
 
-        `path` is the study's key in the configuration. `shapes` and `networks` describe the datasets and the built-in
-        networks by name, as far as they are known.
+        `path` is the study's key in the configuration. `shapes` maps names of datasets to their shapes, and `networks`
+        maps labels of built-in networks to their descriptions. Both contain only entries that are known before a run.
         """
 
     @property
@@ -178,7 +184,7 @@ class Study(Section):
 
 
 def _one_value(field) -> Any:
-    """Type of a single value of a key, given its pydantic `field`, without None."""
+    """Type of one value of a key, from its pydantic `field`, with the option None removed."""
     annotation = field.annotation
     if type(None) in get_args(annotation):
         (annotation,) = (each for each in get_args(annotation) if each is not type(None))

@@ -1,4 +1,8 @@
-"""Records of settings: files that change only with the settings a job depends on, and functions that read them."""
+"""Records of settings: files that change only with the settings a job depends on, and functions that read them.
+
+A block is the part of a study that one job measures. The grid of a study consists of the keys `studies.AXES`: datasets,
+networks, subspaces and draws. These keys name the blocks; every other key changes the contents of blocks.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +23,8 @@ _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 class Block(NamedTuple):
     """The part of a study that one job measures, and the seed of the run.
 
-    It has one dataset, one network, one subspace, and some of the draws and radii.
+    `study` has a single dataset, network and subspace. `draws` are the numbers of the initialisations to measure, and
+    `radii` some of the study's radii.
     """
 
     study: Study
@@ -43,9 +48,9 @@ class ClaimsRecord(Section):
 class PaperRecord(Section):
     """Settings that the paper depends on, besides results, figures and claims.
 
-    `figures` maps each figure to its studies, `registered` maps all known figures to their properties in the paper,
-    `left_out` has the reasons for omitted datasets, `lacking` names the figures that may be missing because datasets
-    are omitted, `licences` maps datasets to their licences, and `substitutes` maps datasets to those used instead.
+    `figures` maps each figure to its studies. `registered` maps all known figures to their properties in the paper.
+    `left_out` has the reasons for omitted datasets. `lacking` names the figures that may be missing because datasets
+    are omitted. `licences` maps datasets to their licences. `substitutes` maps datasets to those used instead.
     """
 
     run: str
@@ -69,9 +74,9 @@ def parse(text: str | bytes) -> Any:
 
 
 def without_nulls(node: Any) -> Any:
-    """Copy of a parsed YAML text, `node`, without the keys set to null, at any depth.
+    """Copy of `node`, a parsed YAML text, without the keys that are null, at any depth.
 
-    A configuration sets a key to null to drop an earlier entry.
+    A configuration file sets a key to null to drop the entry of an earlier file.
     """
     if isinstance(node, dict):
         return {key: without_nulls(value) for key, value in node.items() if value is not None}
@@ -79,31 +84,33 @@ def without_nulls(node: Any) -> Any:
 
 
 def dump(content: Section | Mapping) -> str:
-    """Text of a record with this `content`: YAML with sorted keys; a section's keys without a value are left out."""
+    """Text of a record with this `content`: YAML with sorted keys.
+
+    If `content` is a section, keys whose value is None are left out.
+    """
     if isinstance(content, Section):
         content = content.model_dump(exclude_none=True)
     return yaml.dump(dict(content), Dumper=_Dumper, allow_unicode=True, sort_keys=True)
 
 
 def of_measurement(settings: Study | Cuts, seed: int) -> dict:
-    """Record of the settings that the numbers of a study's blocks, or of cuts, depend on, including the run's `seed`.
+    """Content of the record of settings that the numbers in a study's blocks, or in cuts, depend on.
 
-    `settings` is the study or the cuts. The keys of a study that name its blocks are left out: datasets, networks,
-    subspaces and draws.
+    `settings` is the study or the cuts, and `seed` that of the run. The keys of a study's grid are left out.
     """
     kept = settings.model_dump(exclude={*studies.AXES}, exclude_none=True)
     return {**kept, "radii": studies.radii(settings), "seed": seed}
 
 
 def of_grid(study: Study) -> dict:
-    """Keys of a study that name its blocks, with their values."""
+    """The keys of a study's grid, with their values."""
     return study.model_dump(include={*studies.AXES})
 
 
 def read_measurement(path_to_settings: str | Path, **grid: Any) -> tuple[Any, int]:
-    """Read a record made by `of_measurement`, and return its study or cuts, and the seed.
+    """Read a record made by `of_measurement`; return its study or cuts, and the seed of the run.
 
-    `grid` has the keys that the record of a study lacks, `studies.AXES`.
+    For a study, `grid` gives the keys `studies.AXES`, which the record lacks.
     """
     settings = parse(Path(path_to_settings).read_text(encoding="utf-8")) | grid
     seed, kind = settings.pop("seed"), settings.get("kind")
@@ -111,10 +118,10 @@ def read_measurement(path_to_settings: str | Path, **grid: Any) -> tuple[Any, in
 
 
 def read_block(path_to_settings: str | Path, dataset: str, network: str, subspace: str, name: str) -> Block:
-    """Read the study of a block from its record, restricted to the block's dataset, network, subspace, draws and radii.
+    """Read the block `name` of a study from the study's record.
 
-    `path_to_settings` is a record made by `of_measurement`. `name` is the block's name, which gives its draws and radii
-    (see `studies.read_block`).
+    `path_to_settings` is a record made by `of_measurement`. The block's study is restricted to the given dataset,
+    network and subspace. The name of the block gives its draws and radii (see `studies.read_block`).
     """
     draws, chosen = studies.read_block(name)
     cell = {"datasets": [dataset], "networks": [network], "subspaces": [subspace], "draws": len(draws)}

@@ -1,9 +1,10 @@
 """A run of the workflow: its configuration, its records of inputs, and its output files.
 
 Loading a run imports nothing heavy and writes nothing. All paths are relative to the working directory. A record is a
-text file of what jobs depend on; its name has a hash of its text, so that another text is another file. The place of a
-record is its path without this hash. Places that start with data/ lie below results/, all others below the folder of
-the run's results.
+text file of settings or code that jobs depend on. The name of the file contains a hash of its text, so that another
+text is another file. The place of a record is its path without this hash. Places that start with data/ lie below
+results/, all others below the folder of the run's results. The archive is a file with results of an earlier run, which
+the configuration's key `results_from` may name; its blocks are used instead of being computed.
 """
 
 import base64
@@ -41,7 +42,7 @@ SCRIPTS = {
 
 @dataclass(frozen=True)
 class Run:
-    """A run whose configuration is complete."""
+    """A run of the workflow: its complete configuration, and the texts of the records that its jobs depend on."""
 
     config: Configuration
     left_out: dict[str, str]  # reason for each omitted dataset, by name
@@ -61,42 +62,50 @@ class Run:
 
     @property
     def figures(self) -> dict[str, registry.Figure]:
-        """The run's figures, as registered by their modules."""
+        """The run's figures by name, as their modules register them."""
         return {name: registry.of(name, settings.file) for name, settings in self.config.figures.items()}
 
     @property
     def measured(self) -> list[str]:
-        """Paths of the run's blocks and cuts, relative to the run's results."""
+        """Paths of the files with the run's blocks and cuts, relative to the folder of the run's results."""
         blocks = [path for study in self.config.studies for path in studies.block_paths(self.config, study)]
         return blocks + (["cuts.nc"] if self.config.cuts else [])
 
     @property
     def archived_blocks(self) -> list[str]:
-        """Paths, as in `measured`, of the blocks and cuts that the archive contains."""
+        """Paths of those blocks and cuts that the archive contains, as in `measured`."""
         return sorted(self.archived_files.intersection(self.measured))
 
     @property
     def archived_settings(self) -> list[str]:
-        """Places of the records of settings that the archive must match for the blocks taken from it."""
+        """Places of the records of settings of the blocks and cuts that are taken from the archive.
+
+        Unpacking fails if the archive was made with other settings.
+        """
         folders = [name.split("/") for name in self.archived_blocks]
         return sorted({f"settings/study-{each[1]}.yaml" if each[1:] else "settings/cuts.yaml" for each in folders})
 
     @property
     def archived_codes(self) -> list[str]:
-        """Places of the code fingerprints (records) that must equal the archive's before its blocks are used."""
+        """Places of the records of the code of the blocks and cuts that are taken from the archive.
+
+        A record has a fingerprint of the code. Unpacking fails if the archive was made with code of another
+        fingerprint.
+        """
         kinds = {name.split("/")[0].removesuffix(".nc") for name in self.archived_blocks}
         return sorted(f"fingerprints/{kind}.txt" for kind in kinds)
 
     @property
     def archived_cards(self) -> list[str]:
-        """Names of the dataset cards that the archive has."""
+        """Names, in the archive, of all dataset cards that the archive contains."""
         return _cards_in(self.archived_files)
 
     def path_of(self, place: str, started: bool = False) -> str:
-        """Path of the record at a `place`; it contains a hash of the record's text.
+        """Path of the record at a `place`, which contains a hash of the record's text.
 
-        By default, this is the record of the run as it is loaded now. For a run that was `started` earlier, it is the
-        record that the run wrote then. Raises ValueError if such a run has not left exactly one record there.
+        By default, the text is that of the run as it is loaded now. If the run was `started` earlier, the path is that
+        of the record that the run wrote then. Raises ValueError if such a run has not left exactly one record at this
+        place.
         """
         path = _full(self.name, place)
         if not started:
@@ -109,7 +118,7 @@ class Run:
         return str(found[0])
 
     def packed(self, path: str) -> str:
-        """The text of the record at `path`, compressed and encoded without characters special to a shell.
+        """Text of the record at `path`, compressed and encoded without characters that are special to a shell.
 
         `path` contains the record's hash.
         """
@@ -117,17 +126,17 @@ class Run:
         return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
 
     def blocks_of(self, study: str) -> list[str]:
-        """Paths of all blocks of a study."""
+        """Paths of the files with all blocks of a study."""
         return [f"results/{self.name}/{path}" for path in studies.block_paths(self.config, study)]
 
     def shown_by(self, figure: str) -> list[str]:
-        """Paths of the results that a figure shows: the aggregates of its studies, or another result."""
+        """Paths of the results that a figure shows: the aggregates of its studies or, if it has none, its result."""
         names = [f"aggregate/{study}" for study in self.config.figures[figure].studies]
         names = names or [self.figures[figure].result]
         return [f"results/{self.name}/{name}.nc" for name in names]
 
     def promised(self) -> list[str]:
-        """Paths of all output files of the run."""
+        """Paths of all output files that the workflow makes for this run."""
         results = self.measured + [f"aggregate/{study}.nc" for study in self.config.studies]
         results += [f"figures/{figure}.nc" for figure in self.config.figures]
         results += [
@@ -155,7 +164,7 @@ class Run:
         return [] if drawn_shapes.shape_of(dataset) else [str(DATA / f"{dataset}.nc")]
 
     def networks_of(self, labels: Iterable[str]) -> list[str]:
-        """Places of the records of those `labels` that name networks of the user."""
+        """Places of the records of the user's own networks among the networks with these `labels`."""
         return [f"settings/network-{label}.yaml" for label in labels if label in self.config.networks]
 
     def file_of_network(self, label: str) -> str:
@@ -167,13 +176,13 @@ class Run:
         return json.dumps([each.file for each in getattr(self.config.studies[study], "weights", None) or []])
 
     def renew_stamps(self) -> None:
-        """Store content hashes of the user's dataset files, so that later calls need not read unchanged files again."""
+        """Store hashes of the content of the user's dataset files, so that later calls read changed files only."""
         folder = catalogue.data_folder(self.config.data_folder)
         catalogue.renew_stamps(self.datasets, self.config.datasets, folder, DATA)
 
 
 def load_run(given: dict, checkout: Path) -> Run:
-    """Load the run that the configuration `given` defines, with fingerprints of the code in `checkout`.
+    """Load the run that the configuration `given` defines, with fingerprints of the code in the folder `checkout`.
 
     Raises ValueError or OSError, with a message of one sentence, for a mistake in the configuration, the archive or a
     user's dataset.
@@ -205,9 +214,10 @@ def _full(run: str, place: str) -> Path:
 
 
 def _codes(config: Configuration, checkout: Path) -> dict[str, str]:
-    """Records of the fingerprints of the code of all rules, as {place: text}.
+    """Texts of the records of code, as {place: text}; a text is a fingerprint of the code that a rule runs.
 
-    The code is that of the repository at `checkout`; figures are those of the configuration.
+    There is a record for each script in SCRIPTS, for cuts, for each kind of study, and for each figure of `config`. The
+    scripts are those of the repository at `checkout`.
     """
     scripts = checkout / "scripts"
     codes = {place: (scripts / name,) for place, name in SCRIPTS.items()}
@@ -222,10 +232,10 @@ def _codes(config: Configuration, checkout: Path) -> dict[str, str]:
 def _settings(
     config: Configuration, complete: Configuration, left_out: Iterable[str], without: dict[str, list[str]]
 ) -> dict[str, str]:
-    """Records of the settings of studies, cuts, networks, figures, claims and paper, as {place: text}.
+    """Texts of the records of settings, as {place: text}: of studies, cuts, networks, figures, claims and the paper.
 
-    `config` lacks the omitted datasets, `complete` has them. `left_out` gives the reasons for their omission, `without`
-    the datasets of each omitted study.
+    `config` lacks the omitted datasets, and `complete` has them. `left_out` gives the reasons why they are omitted.
+    `without` maps each study that is omitted for lack of data to its datasets.
     """
     found = {}
     for name, study in config.studies.items():

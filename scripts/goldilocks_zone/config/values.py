@@ -34,16 +34,20 @@ Varied = Annotated[T, VARIES]
 
 
 class Section(BaseModel):
-    """Base of all sections: frozen, without unknown keys or conversion of types."""
+    """Base class of all sections of the configuration; a section cannot be changed after its validation.
+
+    Unknown keys and values of another type are refused; types are not converted.
+    """
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     @model_validator(mode="before")
     @classmethod
     def _refuse_other_keys(cls, given: object) -> object:
-        """Refuse unknown and missing keys of a section, naming the known keys or the meaning of the missing one.
+        """Refuse a section with unknown or missing keys; otherwise, return it unchanged.
 
-        `given` is the section before validation. Without this, pydantic would only name the key.
+        `given` is the section before validation. The error lists the known keys, or gives the meaning of the missing
+        key. Without this method, pydantic would only name the key.
         """
         if not isinstance(given, dict):
             return given
@@ -57,14 +61,15 @@ class Section(BaseModel):
 
 
 def meaning(field: FieldInfo) -> str:
-    """Description of a key in the configuration, given its pydantic `field`, on one line."""
+    """Description of a configuration key, on one line, from its pydantic `field`."""
     return " ".join((field.description or "").split())
 
 
 def refuse(sentence: str) -> None:
-    """Raise a validation error whose message is a `sentence`.
+    """Raise a validation error with the message `sentence`.
 
-    A ValueError would get a prefix from pydantic. The path of the key is added later, by the function `sentence`.
+    A ValueError would get a prefix from pydantic. The path of the key is added to the message later, by the function
+    `sentence`.
     """
     raise PydanticCustomError("refused", "{sentence}", {"sentence": sentence})
 
@@ -106,11 +111,11 @@ RunName = Annotated[str, AfterValidator(_free_name)]
 
 
 class ConfigurationError(ValueError):
-    """An invalid configuration; the message is one sentence with the key's path."""
+    """Error: the configuration is invalid. The message is one sentence with the path of the key."""
 
 
 def sentence(error: ValidationError, given: dict) -> str:
-    """Message, in one sentence, on the first mistake that pydantic's `error` reports in the settings `given`."""
+    """Message on the first mistake in the settings `given`, in one sentence, from pydantic's `error`."""
     errors = [(*_places(each, given), each) for each in error.errors(include_url=False)]
     # A study's kind first: it decides the other keys.
     start, _, _ = min(errors, key=lambda each: ("kind" not in each[1], list(map(str, each[0]))))
@@ -122,9 +127,10 @@ def sentence(error: ValidationError, given: dict) -> str:
 
 
 def _places(error: ErrorDetails, given: object) -> tuple[tuple, tuple]:
-    """Two paths of the key that an `error` is about: up to the first union of types, and in full.
+    """Path of the key that an `error` is about, in two forms, each a tuple of keys.
 
-    Both are without the names of types that pydantic inserts. `given` has the settings.
+    The second form is the full path. The first form ends at the first key for which several types are allowed, if there
+    is one. Pydantic inserts names of types into its own paths, which are left out here. `given` has the settings.
     """
     path, start = [], None
     for key in error["loc"]:

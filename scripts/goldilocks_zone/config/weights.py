@@ -15,9 +15,10 @@ _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
 
 
 class Weights(Section, title="Weights"):
-    """Trained weights, or random initialisations in their place: a label in results, and the fingerprint of the file.
+    """A file of trained weights: its label in the results and the fingerprint of its content.
 
-    The fingerprint is empty for initialisations. Records leave out the path of the file.
+    The name INITIALISATIONS may stand in the place of a file. It means random initialisations, whose fingerprint is
+    empty. Records leave out the path of the file.
     """
 
     label: str
@@ -26,7 +27,11 @@ class Weights(Section, title="Weights"):
 
 
 def labels_of(files: Sequence[str]) -> list[str]:
-    """Labels of files, in their order: names without suffixes if distinct and plain, otherwise numbers from 1."""
+    """Labels of `files`, in the same order.
+
+    Labels are the names of the files without folder and suffix, if they are distinct and have plain characters only.
+    Otherwise, files are numbered from 1. INITIALISATIONS is its own label.
+    """
     names = [Path(file).stem for file in files if file != INITIALISATIONS]
     plain = len({*names, INITIALISATIONS}) == len(names) + 1 and all(map(_LABEL.fullmatch, names))
     labels = iter(names if plain else map(str, range(1, len(names) + 1)))
@@ -34,10 +39,10 @@ def labels_of(files: Sequence[str]) -> list[str]:
 
 
 def _described(given: object) -> object:
-    """Label and fingerprint the files that a configuration names; return the values of a record unchanged.
+    """Convert `given`, files of weights that a configuration names, to a list of `Weights`.
 
-    `given` is a file, a list of files, or a record's list of weights. Raises a validation error for other values, for a
-    file named twice, and for an empty list.
+    `given` is a file, a list of files, or a record's list of weights, which is returned unchanged. Raises a validation
+    error for other values, for a file named twice, and for an empty list.
     """
     files = [given] if isinstance(given, str) else given
     if not isinstance(files, list) or not all(isinstance(file, str | dict | Weights) for file in files):

@@ -16,12 +16,16 @@ from goldilocks_zone.models import losses
 class Sums:
     """Sums over examples at p points: losses, their derivatives on a plane through each point, and logit statistics.
 
-    All planes have the same d directions; each point has its own entry of `temperatures`. `factor` is the lower
-    Cholesky factor L (d, d) of the Gram matrix of the raw directions. All sums belong to the total loss. `residual`,
-    which is H′ (p, d, d), refers to raw directions. The following refer to orthonormal directions: `gauss_newton`,
-    which is G (p, d, d); `gradient` (p, d); `traces` and `squares` (p, d), the traces of each example's G on the first
-    1 … d directions and the squares of these traces. The caller itself adds to `residual` and `radial_derivative` (p,);
-    `add` adds to all other sums. If `refuse_overflow` is false, the sums at a point whose logits overflow are not
+    `temperatures` has one temperature for each point. The planes of all points have the same d directions, and `factor`
+    is the lower Cholesky factor L (d, d) of the Gram matrix of the raw directions. Losses and derivatives are those of
+    the total loss, not of the mean.
+
+    `residual` (p, d, d) is H′ along raw directions. The other derivatives are along orthonormal directions. Of these,
+    `gauss_newton` (p, d, d) is G, and `gradient` (p, d) is the gradient. `traces` (p, d) sums over examples the trace
+    of an example's G on the first 1 … d directions, and `squares` (p, d) sums the square of this trace.
+
+    `add` adds examples to all sums but four: the caller adds to `residual` and `radial_derivative` (p,), and `counted`
+    adds to `count` and `amount`. If `refuse_overflow` is false, the sums at a point whose logits overflow are not
     finite; other points are unaffected.
     """
 
@@ -41,16 +45,17 @@ class Sums:
         return len(self.temperatures)
 
     def residuals(self, outputs: Tensor, labels: Tensor, points: slice | list[int] = slice(None)) -> Tensor:
-        """Derivatives (p, n, k) of the total losses with respect to logits / temperature.
+        """Derivatives (p, n, k) of the total loss with respect to logits / temperature, at p points.
 
-        `outputs` (p, n, k) are the logits at those p points that the indices `points` select.
+        `outputs` (p, n, k) are the logits at the p points that the indices `points` select. Despite the name, the
+        derivatives are not the sums `residual`, which are H′.
         """
         return self.loss.gradient(outputs / self.temperatures[points], labels)
 
     def adjoints(self, outputs: Tensor, labels: Tensor, points: slice = slice(None)) -> Tensor:
-        """Derivatives (p, n, k) of the total losses with respect to the logits.
+        """Derivatives (p, n, k) of the total loss with respect to the logits, at p points.
 
-        `outputs` (p, n, k) are the logits at those p points that the indices `points` select.
+        `outputs` (p, n, k) are the logits at the p points that the indices `points` select.
         """
         return self.residuals(outputs, labels, points) / self.temperatures[points]
 
@@ -64,12 +69,14 @@ class Sums:
     ) -> None:
         """Add examples to the sums at some `points`, given their logits `outputs` (p, n, k) in double precision.
 
-        Each element of an example, such as a token, must have the same top class at all points. `parts` is a list of
-        pairs of factors (p,) and tangents (d, k, n): the tangents of the logits along orthonormal directions are Σ
-        factor · tangents over the pairs. `alike` groups the points, in the form that `homogeneous_sweep.same` returns;
-        points of a group have equal logits / temperature, and proportional factors. After adding examples at all
-        points, the caller calls `counted` once. Raises ValueError if a logit or a loss is not finite and
-        `refuse_overflow` is true.
+        `parts` gives the derivatives of the logits along orthonormal directions. It is a list of pairs of factors (p,)
+        and tangents (d, k, n); the derivatives at a point are Σ factor · tangents over the pairs. `alike` is a grouping
+        of the points, as returned by `homogeneous_sweep.same`. Points of a group must have equal logits / temperature,
+        and the ratio of their factors must be the same in all pairs.
+
+        The likeliest class must be the same at all points, for each example or, if an example has several elements such
+        as tokens, for each element. After adding examples at all points, call `counted` once. Raises ValueError if a
+        logit or a loss is not finite and `refuse_overflow` is true.
         """
         firsts, numbers, points = map(self._places, (*(alike or (slice(None), slice(None))), points))
         temperatures = self.temperatures[points]
@@ -122,10 +129,10 @@ class Sums:
     def _add_moments(
         self, cooled: Tensor, labels: Tensor, parts: list, points: slice | Tensor, numbers: slice | Tensor
     ) -> None:
-        """Add the moments of softmax outputs and of tangents from which `means` computes statistics.
+        """Add entropies, class counts, and first and second moments of softmax outputs and tangents to their sums.
 
-        Row `numbers[i]` of `cooled` (…, n, k) holds logits / temperature at the i-th of the `points`. The tangents are
-        in `parts`, as in `add`.
+        `means` computes statistics from these sums. `cooled` (…, n, k) holds logits / temperature; its row `numbers[i]`
+        belongs to the i-th of the `points`. `parts` are as in `add`.
         """
         classes = cooled.shape[-1]
         if self._predicted is None:
@@ -147,12 +154,15 @@ class Sums:
                 self._tangent_squares[points] += 2 * factors * others * (each.double() * other).sum()
 
     def counted(self, labels: Tensor) -> None:
-        """Add the number and the total weight of examples to `count` and `amount`, after `add` for these examples."""
+        """Add the number of examples with these `labels` to `count`, and their total weight to `amount`."""
         self.count += len(labels)
         self.amount += self.loss.amount(labels)
 
     def means(self) -> dict[str, Tensor]:
-        """Scalar fields (p,) of `dispatch.PlaneCurvature`, by their names, for the examples added so far."""
+        """Dictionary from the name of each scalar field of `dispatch.PlaneCurvature` to its values (p,) at all points.
+
+        They are means and statistics over the examples added so far.
+        """
         n, (d, classes) = self._elements, self._tangents.shape[1:]
         # Off-diagonal entries are −⟨p_k p_l⟩. Minus the sum of a row of them is the diagonal entry ⟨p_k (1 − p_k)⟩,
         # without cancellation for p near 1.
@@ -179,9 +189,9 @@ class Sums:
 
 
 def orthonormalised(tangents: Tensor, factor: Tensor) -> Tensor:
-    """Tangents L⁻¹ ż (d, …) along orthonormal directions, from `tangents` ż (d, …) along raw directions.
+    """Convert `tangents` ż (d, …) along raw directions to tangents L⁻¹ ż (d, …) along orthonormal directions.
 
-    `factor` is the lower Cholesky factor L (d, d) of the Gram matrix of the raw directions.
+    `factor` is the lower Cholesky factor L (d, d) of the Gram matrix of the raw directions. L⁻¹ acts on the first axis.
     """
     flat = tangents.double().flatten(1)
     return torch.linalg.solve_triangular(factor, flat, upper=False).view(tangents.shape).to(tangents.dtype)

@@ -113,7 +113,7 @@ def _matrix(rows: Rows, name: str) -> Rows:
 
 
 def refuse_other_size(theta: Tensor, network: Network, entries: int | None = None) -> None:
-    """Raise ValueError unless θ (D,), a module and directions with `entries` columns, if given, agree in their D."""
+    """Raise ValueError unless θ (D,), the parameters of a module and `entries`, if given, have the same number D."""
     size = sum(each.numel() for each in network.parameters()) if isinstance(network, nn.Module) else len(theta)
     if not len(theta) == size == (size if entries is None else entries):
         beside = "" if entries is None else f" and directions of {entries} entries"
@@ -126,9 +126,10 @@ def refuse_other_size(theta: Tensor, network: Network, entries: int | None = Non
 class Prepared:
     """A problem at parameters θ (D,), as an iterable of validated batches of inputs (n, …) and labels (n, …).
 
-    `network` is tested on the first example of every batch. Floating-point inputs and labels are converted to `dtype`,
-    if given. If `labelled` is false, labels are (n, 0) and unchecked. `first` holds the inputs of the first batch,
-    `loss` the loss fitted to the outputs' shape. Raises ValueError without examples or if an argument is invalid.
+    `network` is called on the first example of every batch, as a test. Floating-point inputs and labels are converted
+    to `dtype`, if given. If `labelled` is false, labels are (n, 0) and unchecked. `first` holds the inputs of the first
+    batch; `loss` is the problem's loss, fitted to the shape of the outputs. Raises ValueError if there are no examples,
+    or if an argument is invalid.
     """
 
     def __init__(
@@ -177,7 +178,7 @@ class Prepared:
             yield from inputs.split(size)
 
     def logits(self, part: str) -> Logits:
-        """Map from θ (D,) and inputs to logits (n, k). Raises ValueError if autodiff cannot give a `part` of H."""
+        """Logits (n, k) as a function of θ (D,) and inputs. Raises ValueError if autodiff cannot give a `part` of H."""
         logits = autodiff.function(self.network)
         if not self._labelled:
             # Without a loss, an axis of tokens cannot be told from one of classes, so outputs must be logits (n, k).
@@ -198,7 +199,7 @@ def _examples(
 ) -> tuple[Tensor, Tensor, losses.Loss]:
     """Validated inputs (n, …) and labels (n, …), and the loss fitted to the network's outputs flattened to (n, k).
 
-    Labels are (n, 0) if `labelled` is false, or if there are none and the loss needs no classes.
+    Labels are (n, 0) if `labelled` is false, or if `labels` is None and the loss is not one for classification.
     """
     inputs = dense(inputs, "inputs").to(theta.device)
     _refuse_complex(inputs.dtype, "inputs")
@@ -229,7 +230,7 @@ def _examples(
 
 
 def _classes(labels: Labels, examples: int, shape: Sequence[int], loss: losses.Loss) -> Tensor:
-    """Labels (n, …) of n `examples` with outputs (n, *shape): class numbers, or probabilities if `loss` takes them."""
+    """Check labels (n, …) of n `examples` with outputs (n, *shape): class numbers, or probabilities if allowed."""
     given, leading = _labels(labels, examples), getattr(loss, "class_axis", -1) == 1
     if isinstance(loss, losses.CrossEntropy) and given.is_floating_point() and given.shape[1:] == shape:
         if not (torch.isfinite(given) & (given >= 0)).all():
@@ -272,7 +273,7 @@ def _tried(network: Network, theta: Tensor, inputs: Tensor) -> tuple[Tensor, Ten
 
 
 class _Failed(Exception):
-    """Raised if the network raises an error, which the message names."""
+    """Raised in place of an error of the network, whose type and first sentence become the message."""
 
 
 def _first_outputs(network: Network, theta: Tensor, inputs: Tensor) -> Tensor:
@@ -389,7 +390,7 @@ def _refuse_not_finite(found: Tensor, name: str) -> None:
 
 
 def of_rows(products: Callable[[Tensor], Tensor], theta: Tensor) -> Callable[[Array], Array]:
-    """Map `products`, with its vectors (d, D) validated and in the precision of θ; NumPy arrays give NumPy doubles."""
+    """Wrap `products` to check its vectors (d, D) and convert them to the precision of θ; NumPy gives NumPy doubles."""
 
     @kernels.differentiating
     def checked(vectors: Array) -> Array:

@@ -34,16 +34,19 @@ RANDOM = (
 
 
 def function(network: nn.Module | Logits) -> Logits:
-    """Function from parameters (D,) and inputs (n, …) to logits (n, k), with kernels that are twice differentiable."""
+    """Function from parameters (D,) and inputs (n, …) to the logits (n, k) of `network`, differentiable twice.
+
+    It runs without fused kernels of torch that lack exact second derivatives (see `kernels.differentiable`).
+    """
     return kernels.exact(networks.logits_function(network))
 
 
 def hessian_products(problem: Problem, parameters: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    """Map from directions (d, D) to a pair: products (d, D) with the Hessian of the total loss, and logit tangents.
+    """Map from directions (d, D) to Hessian products (d, D) of the total loss and logit tangents (d, n, k).
 
-    The tangents (d, n, k) are the derivatives of the logits along the directions. Both are taken at `parameters` (D,).
-    The network of the problem must be a logits function, and its examples must be one batch. Like the other maps in
-    this module, this one raises ValueError if torch cannot differentiate the network.
+    The map returns both as a pair, taken at `parameters` (D,). The tangents are the derivatives of the logits along the
+    directions. The network of the problem must be a function of parameters and inputs, and its examples must be one
+    batch. Like the other maps in this module, this one raises ValueError if torch cannot differentiate the network.
     """
 
     def objective(theta):
@@ -63,9 +66,10 @@ def products(problem: Problem, parameters: Tensor, part: str) -> Callable[[Tenso
     """Map from directions (d, D) to products (d, D) with a `part` of the Hessian of the total loss.
 
     The Hessian H is taken at `parameters` (D,). `part` is `hessian` for the whole H, `gauss_newton` for its
-    Gauss–Newton part G or `residual` for H′ = H − G. The map keeps the autograd graph of a first derivative. Each
-    direction takes one backward pass through this graph, or two for G; on a GPU, all directions share a pass. If torch
-    cannot do the second backward pass, the map uses forward over reverse mode.
+    Gauss–Newton part G or `residual` for H′ = H − G. At its first call, the map builds the autograd graph of a first
+    derivative, which it keeps for later calls. Each direction takes one backward pass through this graph, or two for G;
+    on a GPU, all directions share a pass. If torch cannot do the second backward pass, the map uses forward over
+    reverse mode.
     """
     backward = cache(lambda: _twice_backward(problem, parameters, part))
     return _first_that_works(lambda directions: backward()(directions), products_forward(problem, parameters, part))
@@ -176,8 +180,8 @@ def pulled(
 def _pushed(theta: Tensor, outputs: Tensor) -> Callable[[Tensor], Tensor]:
     """Map from directions v (d, D) to derivatives J v (d, n, k) of the `outputs` along them.
 
-    J is the Jacobian of `outputs` (n, k), which have an autograd graph, with respect to `theta` (D,). As ⟨Jᵀu, v⟩ is
-    linear in u, its gradient with respect to u is J v: two backward passes replace forward mode.
+    J is the Jacobian of `outputs` (n, k) with respect to `theta` (D,). The outputs must have an autograd graph. Two
+    backward passes replace forward mode: ⟨Jᵀu, v⟩ is linear in u, so that its gradient with respect to u is J v.
     """
     u = torch.zeros_like(outputs, requires_grad=True)
     pulled = _differentiable(outputs, theta, u)
@@ -185,10 +189,10 @@ def _pushed(theta: Tensor, outputs: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def _differentiable(outputs: Tensor, inputs: Tensor, cotangent: Tensor | None = None) -> Tensor:
-    """Derivative of ⟨outputs, cotangent⟩ with respect to the inputs, with an autograd graph for the next derivative.
+    """Derivative of ⟨outputs, cotangent⟩ with respect to `inputs`, with an autograd graph of its own.
 
-    `cotangent` is None if `outputs` is a single number. Raises ValueError if the derivative passes through a function
-    that is differentiable only once.
+    It can thus be differentiated again. `cotangent` is None if `outputs` is a single number. Raises ValueError if the
+    derivative passes through a function that is differentiable only once.
     """
     (found,) = torch.autograd.grad(outputs, inputs, cotangent, create_graph=True, materialize_grads=True)
     if passes(found, "torch::autograd::Error"):
@@ -241,8 +245,9 @@ def derivatives(outputs: Tensor, inputs: Tensor, cotangents: Tensor) -> Tensor:
 def _first_that_works(quick: Callable, general: Callable) -> Callable:
     """Map that calls `quick` until it raises a RuntimeError, and `general` from then on.
 
-    Torch raises this error, for example, for operations without a forward derivative or a batching rule. The map raises
-    ValueError if both functions fail, or if torch rejects the network as random. It passes on out-of-memory errors.
+    Torch raises RuntimeError, for example, for operations without a forward derivative or a batching rule. If `general`
+    raises one, too, or if torch rejects the network as random, the map raises ValueError. It passes on out-of-memory
+    errors.
     """
     refusals = []
 
@@ -321,7 +326,8 @@ def refuse_random(logits: Logits, parameters: Tensor, inputs: Tensor) -> None:
 def refuse_asymmetric(matrix: Tensor, size: float = 0.0) -> None:
     """Raise ValueError if a matrix (d, d) is asymmetric beyond rounding, relative to its norm plus `size`.
 
-    `size` is the norm of terms that cancel in the matrix but leave their rounding errors behind.
+    `size` is the norm of terms that have cancelled in the sum that gave the matrix. They do not add to its norm, but to
+    its rounding errors.
     """
     size = size + float(torch.linalg.matrix_norm(matrix, dtype=torch.float64))
     asymmetry = float(torch.linalg.matrix_norm(matrix - matrix.T, dtype=torch.float64))
@@ -337,10 +343,11 @@ def refuse_asymmetric(matrix: Tensor, size: float = 0.0) -> None:
 def _refuse_asymmetric_products(logits: Logits, parameters: Tensor, inputs: Tensor, part: str) -> None:
     """Raise ValueError if a `part` A of the Hessian is not symmetric, or if the logits do not depend on the parameters.
 
-    Symmetry is checked on a few inputs, and only if reverse mode misses some computation. The check compares ⟨u, Av⟩
-    with ⟨v, Au⟩ for v ∝ Au, which maximises ⟨v, Au⟩. The vector u has random entries in one of PIECES slices of the
-    parameter vector and zeros elsewhere; all slices take a turn, as the error in one slice may be small relative to the
-    whole matrix. The loss is the squared error, which does not saturate.
+    Symmetry is checked on a few inputs, and only if the network computes something under torch.no_grad or on .data,
+    which reverse mode does not differentiate. The check compares ⟨u, Av⟩ with ⟨v, Au⟩ for v ∝ Au, which maximises ⟨v,
+    Au⟩. The vector u has random entries in one slice of the parameter vector and zeros elsewhere. Each of PIECES slices
+    is checked separately, because its error may be small relative to the whole matrix. The loss is the squared error,
+    which does not saturate.
     """
     some, point = networks.few(inputs, EXAMPLES), parameters.detach().requires_grad_()
     with _Watch() as watch:
@@ -363,9 +370,9 @@ def _refuse_asymmetric_products(logits: Logits, parameters: Tensor, inputs: Tens
 
 
 class _Watch(TorchFunctionMode):
-    """Mode that sets `unseen` if tensors that require gradients enter computations that reverse mode leaves out.
+    """Mode that sets `unseen` if a tensor that requires gradients is used under torch.no_grad, or through .data.
 
-    These are computations under torch.no_grad or on .data.
+    Reverse mode leaves out such computations.
     """
 
     unseen = False

@@ -1,11 +1,11 @@
 """The decision boundary of a classifier in parameter space, and its alignment with eigenvectors of G and the Hessian.
 
-The columns of J are the parameter gradients J_k(x) of all logits k at n training examples x, and S is the second
-derivative of the loss with respect to the logits. G = J S Jᵀ/n has eigenvectors of the form v = J α. In this dual form,
-which is a contribution of this project, scalar products with v follow from the kernel ⟨J_k(x), J_l(x′)⟩, and no vector
-of D entries is formed. At a point of the boundary between classes k and l, the normal in parameter space is u = (J_k −
-J_l)/|J_k − J_l|. Elsewhere, u is replaced by the gradient g of the loss with the predicted class ŷ as label
-(Sabanayagam et al. 2023).
+The columns of J are the parameter gradients J_k(x) of all logits k at n training examples x. S is the second derivative
+of the loss with respect to the logits, with one block (k, k) for each example. G = J S Jᵀ/n has eigenvectors of the
+form v = J α. In this dual form, which is a contribution of this project, scalar products with v follow from the kernel
+⟨J_k(x), J_l(x′)⟩, and no vector of D entries is formed. At a point of the boundary between classes k and l, the normal
+in parameter space is u = (J_k − J_l)/|J_k − J_l|. At other points, g/|g| takes the place of u, where g is the gradient
+of the loss with the predicted class ŷ as label (Sabanayagam et al. 2023).
 
 Letters: b points, n examples, k classes, m eigenvectors, D parameters.
 """
@@ -28,13 +28,16 @@ RELATIVE_ZERO = 1e-13  # eigenvalues of G below this share of the largest count 
 
 @dataclass(frozen=True)
 class Dual:
-    """All eigenpairs of G with non-zero eigenvalues, `pairs`, and the logit `gradients` of the n examples, J."""
+    """Eigenpairs of G with non-zero eigenvalues, `pairs`, and the logit gradients J of n examples, `gradients`.
+
+    `pairs` holds cotangents x in place of eigenvectors v, with v = J x.
+    """
 
     gradients: LogitGradients
     pairs: GaussNewton
 
     def alignments(self, vectors: LogitGradients) -> np.ndarray:
-        """Scalar products (b, m) of `vectors`, one gradient at each of b points, with the m eigenvectors of G."""
+        """Scalar products (b, m) of the gradients in `vectors`, one at each of b points, with all eigenvectors of G."""
         kernel = vectors.products(self.gradients)[:, 0].flatten(1)
         return (kernel @ self.pairs.cotangents.flatten(1).T).double().cpu().numpy()
 
@@ -42,9 +45,10 @@ class Dual:
 def dual(gradients: LogitGradients, factor: Factor, kernel: Tensor | None = None) -> Dual:
     """Eigenpairs of G = J S Jᵀ/n, with S = R Rᵀ, from those of the matrix Rᵀ JᵀJ R/n (n r, n r).
 
-    S is the second derivative of the loss with respect to the logits. `gradients` hold J. `factor` is R, whose
-    `reduced` form has r columns per example. `kernel` is JᵀJ (n, k, n, k), if already known. Eigenvalues that are zero
-    up to rounding are left out, so that there may be no eigenpairs if the softmax is saturated.
+    S is the second derivative of the loss with respect to the logits. `gradients` hold J, and `factor` holds R. In the
+    `reduced` form of the factor, which is used here, R has r columns per example. `kernel` is JᵀJ (n, k, n, k), if
+    already known. Eigenvalues that are zero up to rounding are left out; for a saturated softmax, this may leave no
+    eigenpairs.
     """
     roots = logit_gradients.fitting(factor.reduced(), gradients)
     kernel = gradients.products(gradients) if kernel is None else kernel
@@ -125,7 +129,7 @@ def with_vectors(problem: Problem, parameters: Tensor, vectors: Tensor, weights:
 class Explicit:
     """All eigenvalues (D,) of the Hessian, descending, and alignments (n, D) of g/|g| with its eigenvectors.
 
-    g is the gradient, at one example, of the loss with the predicted class as label.
+    There is one g for each of n examples: the gradient of its loss with the predicted class as label.
     """
 
     eigenvalues: np.ndarray
@@ -135,9 +139,9 @@ class Explicit:
 def explicit(problem: Problem, parameters: Tensor, logits: Tensor, memory_mib: float | None = None) -> Explicit:
     """All eigenvalues of the Hessian at `parameters` (D,), and scalar products of its eigenvectors with g/|g|.
 
-    g is the gradient of the loss of one example with the predicted class as label, which follows from `logits` (n, k).
-    The Hessian (D, D) is formed in the precision of the parameters, which is feasible for a few thousand parameters.
-    `memory_mib` is as in `hessian.hessian_products`.
+    There is one g for each example of the problem: the gradient of its loss with the predicted class as label. The
+    predicted class is the one with the largest of the `logits` (n, k). The Hessian (D, D) is formed in the precision of
+    the parameters, which is feasible for a few thousand parameters. `memory_mib` is as in `hessian.hessian_products`.
     """
     identity = torch.eye(len(parameters), dtype=parameters.dtype, device=parameters.device)
     matrix = hessian.hessian_vector_products(problem, parameters, identity, memory_mib=memory_mib)

@@ -1,6 +1,7 @@
-"""Directions in parameter space, prepared for products with the layers of a chain.
+"""Directions in parameter space, with access to their entries in each layer of a chain.
 
-A chain is a network as a tuple of layers (`models.chains`).
+A chain is a network as a tuple of layers (`models.chains`). For dense layers in which few entries of the directions are
+non-zero, the entries are also stored in sparse form on a CPU, because sparse products are faster.
 """
 
 import functools
@@ -29,7 +30,7 @@ class Directions:
     def __init__(self, given: Rows, chain: tuple, sparse: scipy.sparse.csr_array | None = None):
         """Prepare `given` directions (d, D), a tensor or, on the CPU only, a sparse matrix, for the layers of a chain.
 
-        sparse: `planes.as_sparse` of the tensor, if already computed.
+        `sparse` is the result of `planes.as_sparse` for the tensor, if already computed.
         """
         self._moves, self._sparse, self._cache = {}, {}, {}
         self._entries, self._count, self.dtype = _entries(given), given.shape[0], torch.as_tensor(given.data).dtype
@@ -68,7 +69,7 @@ class Directions:
         return self._cache[start, stop]
 
     def moves(self, place: slice | None) -> bool:
-        """Whether any direction has non-zero entries at this place of the parameter vector; False without a place."""
+        """Whether any direction has a non-zero entry in the slice `place` of the parameters; False if it is None."""
         if place is None:
             return False
         if (place.start, place.stop) not in self._moves:
@@ -80,7 +81,7 @@ class Directions:
         return len(self._sparse[layer.weight.start][1])
 
     def is_sparse(self, layer: Affine) -> bool:
-        """Whether Ẇ of this layer is stored in sparse form, since sparse products are faster."""
+        """Whether Ẇ of this layer is stored in sparse form: on a CPU, for a dense layer with few non-zero entries."""
         return layer.weight.start in self._sparse
 
     def sparse_rows(self, layer: Affine) -> Tensor:
@@ -92,10 +93,11 @@ class Directions:
         return self._once(layer, "columns", lambda: self._matrix(layer, 1))
 
     def filled(self, layer: Affine, axis: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Those rows of Ẇ (o, i) for `axis` 0, or of Ẇᵀ (i, o) for `axis` 1, that have non-zero entries.
+        """Rows with non-zero entries: of Ẇ (o, i) if `axis` is 0, of Ẇᵀ (i, o) if `axis` is 1.
 
-        Returns, for the m such rows of all directions, the indices (m,) of their directions, their row indices (m,) in
-        Ẇ or Ẇᵀ, and the rows themselves as one sparse matrix (m, …). `is_sparse` must be true for the `layer`.
+        All directions together have m such rows. Returns three tensors: the index (m,) of each row's direction, the
+        index (m,) of the row in Ẇ or Ẇᵀ, and the rows themselves as one sparse matrix (m, …). `is_sparse` must be true
+        for the `layer`.
         """
 
         def made():
@@ -119,8 +121,9 @@ class Directions:
     def by_input(self, layer: Affine) -> dict[int, tuple[Tensor, Tensor]]:
         """Non-zero entries of Ẇ in all directions, by input i of a `layer` for which `is_sparse` is true.
 
-        Returns a dictionary from i to the numbers (m,) of the m outputs for which some direction has an entry at input
-        i, and the values (d, m) of these entries. Inputs without entries are omitted.
+        Returns a dictionary from i to a pair of tensors. The first holds the numbers (m,) of the m outputs for which
+        some direction has an entry at input i; the second holds the values (d, m) of these entries in all directions.
+        Inputs without entries are omitted.
         """
 
         def made():
@@ -147,7 +150,10 @@ class Directions:
 
 
 class _Rows(Directions):
-    """The directions `start` up to `stop`, which is excluded, of `whole`; both share the memory of the entries."""
+    """The directions of `whole` with indices from `start` up to `stop`, which is excluded.
+
+    They share the memory of their entries with `whole`.
+    """
 
     def __init__(self, whole: Directions, start: int, stop: int):
         # Do not reference `whole`, which caches its rows: the reference cycle would delay freeing both.

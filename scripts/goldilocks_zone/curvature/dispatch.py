@@ -53,9 +53,10 @@ class PlaneCurvature:
     prior_mismatch: ‖Q − Q̂‖₂. softmax_ratio: Γ = Tr(M)/‖M‖_F, where M is the mean of diag p − ppᵀ over examples; 1 if M
     vanishes.
 
-    The last two fields describe the derivatives of the logits along the directions, by root mean squares over classes
-    and orthonormal directions. class_gradient: σ_C, of the mean derivative over examples; the contribution σ_E²/n of
-    single examples to its square is subtracted. example_gradient: σ_E, of the examples' deviations from this mean.
+    The last two fields are root mean squares, over classes and orthonormal directions, of derivatives of the logits
+    along the directions. class_gradient: σ_C, of the mean of the derivative over examples; its square is corrected for
+    the finite number of examples by subtracting σ_E²/n. example_gradient: σ_E, of the deviations of examples from this
+    mean.
     """
 
     gauss_newton: np.ndarray
@@ -82,8 +83,10 @@ class PlaneCurvature:
 def path_of(problem: Problem, parameters: Array, points: int) -> str:
     """Name of the fastest exact algorithm for the curvature of a problem at several points on a ray.
 
-    The points are α · `parameters` (D,) for several scales α; `points` is their number. The names are HOMOGENEOUS,
-    SHARED, POINTWISE, GRAPH, GRAPH_SWEEP and AUTOMATIC.
+    The points are α · `parameters` (D,) for several scales α; `points` is their number. The names are constants of this
+    module. HOMOGENEOUS (`homogeneous_sweep`), SHARED and POINTWISE (`tangents`, at several points and at one) are
+    algorithms for chains of layers. GRAPH_SWEEP and GRAPH (`graph_tangents`, with and without the use of homogeneity)
+    are for graphs of operations. AUTOMATIC is automatic differentiation.
     """
     given = arguments.prepared(problem, parameters, labelled=False)
     return path(form_of(given.loss, given.network, [given.theta], given.first), given.theta, points)
@@ -106,8 +109,8 @@ def path(form: Form, theta: Tensor, points: int) -> str:
 def chain_of(loss: losses.Loss, network: arguments.Network, points: Iterable[Tensor], inputs: Tensor) -> tuple | None:
     """Chain of layers that computes the logits of `network`; None if there is no such chain.
 
-    Logits and gradients of chain and network are compared at each of the `points` (D,), on a few of the `inputs`
-    (n, …). The result is also None if the loss couples examples.
+    The chain must reproduce the logits and gradients of the network at each of the `points` (D,), on a few of the
+    `inputs` (n, …). The result is also None if the loss couples examples.
     """
     return None if loss.couples_examples else chains.matching(network, points, inputs)
 
@@ -115,8 +118,8 @@ def chain_of(loss: losses.Loss, network: arguments.Network, points: Iterable[Ten
 def form_of(loss: losses.Loss, network: arguments.Network, points: Iterable[Tensor], inputs: Tensor) -> Form:
     """Chain of layers or, failing that, graph of operations that computes the logits of `network`.
 
-    Each is compared with the network at the `points` (D,), on a few of the `inputs` (n, …). The result is None if
-    neither reproduces the network, or if the loss couples examples.
+    A chain or graph must reproduce the logits and gradients of the network at the `points` (D,), on a few of the
+    `inputs` (n, …). The result is None if neither does, or if the loss couples examples.
     """
     if loss.couples_examples:
         return None
@@ -127,9 +130,10 @@ def form_of(loss: losses.Loss, network: arguments.Network, points: Iterable[Tens
 def prepared(directions: Rows, path: str, device: torch.device) -> tuple[Rows, scipy.sparse.csr_array | None]:
     """Directions (d, D) in the format that the algorithm named `path` takes, and as a sparse matrix or None.
 
-    The first result is a tensor on the `device`; sparse directions on a CPU stay sparse if the algorithm takes them so.
-    The second result is in double precision. It is None if many entries are non-zero, and for dense directions on a
-    GPU, where a dense product is faster than finding the few non-zero entries.
+    The first result is a tensor on the `device`. On a CPU, it is instead a sparse matrix if `directions` are one with
+    few non-zero entries and the algorithm is one for chains of layers. The second result is in double precision. It is
+    None if many entries are non-zero, and for dense directions on a GPU, where a dense product is faster than finding
+    the few non-zero entries.
     """
     if isinstance(directions, Tensor):
         return directions, planes.as_sparse(directions.numpy()) if device.type == "cpu" else None
@@ -150,9 +154,10 @@ def averages_over(
 ) -> dict[int, list[PlaneCurvature | None]]:
     """Curvature at each point, averaged over the first n examples of `batches`, for each n in `counts`.
 
-    Returns a dictionary from n to a list over points. `begin` returns empty sums over all points, and a function that
-    takes the inputs and labels of some examples and adds these examples to the sums. If averages at a point are not
-    finite, the list has None there; ValueError is raised instead if `refuse_overflow` of the sums is true.
+    Returns a dictionary from n to a list over points. `begin` starts a new average: it returns empty sums over all
+    points, and a function that takes inputs and labels of examples and adds these examples to the sums. If averages at
+    a point are not finite, the list has None there; ValueError is raised instead if `refuse_overflow` of the sums is
+    true.
     """
     left, found, (total, add) = sorted(set(counts)), {}, begin()
     for inputs, labels in batches:

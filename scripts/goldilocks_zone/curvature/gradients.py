@@ -1,9 +1,9 @@
 """Gradients of the loss and of the logits in full space, and the gradient that would remain without prior mismatch.
 
-Let p be the softmax output, Q̂ its mean over examples, Q the class frequencies and C (k, D) the mean over examples of
-the logit gradients. Then ∇L = Cᵀ(Q̂ − Q) for the loss L, apart from the covariance over examples of logit gradients
-with p minus the label (Vysogorets, Dawid & Kempe 2024). The gradient can therefore vanish although logit gradients do
-not. The difference Q̂ − Q is the prior mismatch.
+Let p be the softmax output, Q̂ its mean over examples, and Q the class frequencies. Let C (k, D) be the mean over
+examples of the logit gradients, and L the mean loss. Then ∇L is Cᵀ(Q̂ − Q) plus a covariance over examples, between the
+logit gradients and p minus the label (Vysogorets, Dawid & Kempe 2024). The gradient can therefore vanish although the
+logit gradients do not. The difference Q̂ − Q is the prior mismatch.
 """
 
 from dataclasses import dataclass
@@ -25,8 +25,8 @@ TOLERANCE, NEWTON_STEPS = 1e-12, 200
 class Gradients:
     """Norms of gradients in full space.
 
-    gradient_norm: ‖∇L‖. forced_gradient_norm: ‖∇L‖ after adding constants to the logits so that Q̂ = Q.
-    forced_mismatch: ‖Q − Q̂‖ after adding these constants, which `prior_shift` finds only approximately.
+    gradient_norm: ‖∇L‖. forced_gradient_norm: ‖∇L‖ after adding constants, one for each class, to the logits so that Q̂
+    = Q. forced_mismatch: ‖Q − Q̂‖ after adding these constants, which `prior_shift` finds only approximately.
     class_gradient_norm: root mean square over classes k of ‖⟨∇z_k⟩‖, with ⟨∇z_k⟩ the mean gradient of logit k over
     examples.
     """
@@ -71,7 +71,7 @@ def prior_shift(outputs: Tensor, shares: Tensor) -> Tensor:
 
     `outputs` are the logits z (n, k). Newton's method minimises the convex function ⟨log Σ exp(z + b)⟩ − shares · b,
     with ⟨…⟩ the mean over examples. The constants sum to zero if all classes are present; an absent class keeps b = 0.
-    Saturated examples may stop the iteration before the tolerance is reached.
+    If the softmax of some examples is saturated, the iteration may end before the mean is within TOLERANCE of `shares`.
     """
 
     def objective(shift: Tensor) -> Tensor:

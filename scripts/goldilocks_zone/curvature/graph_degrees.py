@@ -4,10 +4,11 @@ A value v of degree w satisfies v(α θ) = α^w v(θ) for all α > 0. Parameters
 Products add degrees, and sums need equal degrees. Functions that are not homogeneous need arguments of degree 0, such
 as the outputs of normalisations.
 
-Zeros have any degree: zero constants, and pieces of the parameters that are zero at θ, such as biases. Such a piece may
-be treated as scaled by α^w instead of α. Derivatives with respect to it then scale like those with respect to a
-parameter of degree w. The degrees of zeros are unknowns, and all other degrees are linear functions of them. The
-conditions of all operations are linear equations for the unknowns, which are solved in exact arithmetic.
+Zeros have any degree: constants that are zero, and pieces of the parameters that are zero at θ, such as biases. Such a
+piece stays zero whether it is scaled by α or by α^w. It may therefore be treated as a parameter of degree w, and
+derivatives with respect to it scale accordingly. The degrees of zeros are unknowns, and all other degrees are linear
+functions of them. The conditions of all operations are linear equations for the unknowns, which are solved in exact
+arithmetic.
 
 A rule, such as `_sum`, takes the inference `infer` and the arguments of one kind of torch operation. It returns the
 degree of the operation's result, and raises _Inhomogeneous if degrees that must be equal cannot be.
@@ -59,9 +60,9 @@ def of(graph: Graph, theta: Tensor) -> Degrees | None:
 
 
 class _Inference:
-    """System of equations between the degrees of the results in a graph.
+    """Solver of the linear equations for the degrees of all results in a `graph`.
 
-    The degrees of pieces of the parameters that are zero at θ (D,) are unknowns.
+    The degrees of pieces of the parameters that are zero at `theta` (D,) are unknowns.
     """
 
     def __init__(self, graph: Graph, theta: Tensor):
@@ -179,7 +180,7 @@ def _constants(graph: Graph) -> dict[int, object]:
 
 
 def _overlap(places: list[slice]) -> bool:
-    """Whether different places overlap."""
+    """Whether two slices in `places` overlap without being equal."""
     bounds = sorted({(each.start, each.stop) for each in places})
     return any(stop > start for (_, stop), (start, _) in itertools.pairwise(bounds))
 
@@ -230,27 +231,30 @@ def _compared(infer: _Inference, first: object, second: object) -> Degree:
 
 
 def _fixed(infer: _Inference, *arguments: object, **options: object) -> Degree:
-    """Degree 0 of a constant, or of a function whose value does not change if its argument is multiplied by α > 0."""
+    """Degree 0, of a constant or of a result that does not change if the arguments are multiplied by α > 0."""
     return {}
 
 
 def _filled(infer: _Inference, like: object, *arguments: object, **options: object) -> Degree:
-    """Degree of a new tensor of zeros, which is a new unknown."""
+    """Degree of a new tensor of zeros: a new unknown."""
     return infer.any()
 
 
 def _full(infer: _Inference, like: object, *arguments: object, **options: object) -> Degree:
-    """Degree of a tensor filled with a constant, which is the last of the `arguments`."""
+    """Degree of a new tensor that is filled with one value, the last of the `arguments`."""
     return infer.of(arguments[-1])
 
 
 def _product(factor: int = 1) -> Callable[..., Degree]:
-    """Rule for the degree of a product, or of a quotient if `factor` is −1."""
+    """Rule for a product of two arguments, which adds their degrees, or for their quotient if `factor` is −1."""
     return lambda infer, first, second: added(infer.of(first), infer.of(second), factor)
 
 
 def _onto(factor: int = 1) -> Callable[..., Degree]:
-    """Rule for the degree of a product (quotient if `factor` is −1) that is added to the first argument."""
+    """Rule for adding a product of two arguments (their quotient if `factor` is −1) to the first argument.
+
+    The product and the first argument need equal degrees.
+    """
 
     def rule(infer: _Inference, onto: object, first: object, second: object, **options: object) -> Degree:
         return infer.equal(added(infer.of(first), infer.of(second), factor), infer.of(onto))
@@ -259,7 +263,7 @@ def _onto(factor: int = 1) -> Callable[..., Degree]:
 
 
 def _power(exponent: Number) -> Callable[..., Degree]:
-    """Rule for the degree of a power with a fixed exponent."""
+    """Rule for a power with a fixed `exponent`, by which it multiplies the degree of the first argument."""
     return lambda infer, first, *others, **options: scaled(infer.of(first), exponent)
 
 
@@ -306,7 +310,10 @@ def _scattered(infer: _Inference, first: object, second: object, *others: object
 
 
 def _put(infer: _Inference, first: object, places: object, values: object, accumulate: bool = False) -> Degree:
-    """Degree of the tensor `first` with `values` put or added at some `places`; both must have the same degree."""
+    """Degree of the tensor `first` with `values` put or added at some `places`.
+
+    Tensor and values must have the same degree, and the places need degree 0.
+    """
     infer.none(places)
     return infer.equal(infer.of(first), infer.of(values))
 

@@ -27,7 +27,7 @@ class Pointwise:
     owns = True
 
     def bends(self, operation: Operation, moving: set[int]) -> bool:
-        """Whether the operation has a second derivative, as it is not piecewise linear."""
+        """Whether the operation may have a second derivative: true unless it is piecewise linear."""
         return operation.target not in PIECEWISE
 
     def push(self, operation: Operation, point: Point) -> Tensor | None:
@@ -50,8 +50,8 @@ class Pointwise:
     def bend(self, operation: Operation, point: Point, one: Tangents, other: Tangents) -> Tensor | None:
         """Second derivative Σ δ ∂²f/∂a∂b ȧ^i ḃ^j (q, d, d) for q adjoints δ; None if no pair of arguments has tangents.
 
-        The sum runs over all entries and over pairs of arguments a, b. The index i numbers the tangents in `one`, j
-        those in `other`.
+        The sum runs over all entries of the result, and over pairs of arguments a and b, in both orders. The tangents
+        ȧ^i come from `one`, the tangents ḃ^j from `other`.
         """
         _, bends = point.once(operation.number, lambda: _derivatives(operation, point))
         found = None
@@ -68,9 +68,10 @@ class Pointwise:
 
 
 def _weighted(operation: Operation, point: Point, bend: Tensor, a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    """Σ δ f″ ȧ^i ḃ^j (q, d, d) over all entries, for tangents `a` and `b` of two arguments; None if one is None.
+    """Σ δ f″ ȧ^i ḃ^j (q, d, d) over all entries, for the tangents `a` and `b` of two arguments of an operation f.
 
-    f″ is `bend`, the second derivative by these arguments, and δ are the q adjoints of the result.
+    `bend` is f″, the second derivative with respect to these two arguments. δ are the q adjoints of the result. Returns
+    None if `a` or `b` is None.
     """
     if a is None or b is None:
         return None
@@ -84,7 +85,8 @@ def _derivatives(operation: Operation, point: Point) -> tuple[dict[int, Tensor],
 
     Returns two dictionaries: from the position of an argument to the first derivative, and from a pair of positions to
     the second derivative. Derivatives broadcast to the shape of the result. Second derivatives that vanish are left
-    out. Except for a product of two tensors, all are left out if the result has no adjoints at the point.
+    out. If the result has no adjoints at the point, second derivatives are not computed, except for a product of two
+    tensors.
     """
     args, options = operation.filled(point.results.__getitem__)
     numbers = [i for i, each in enumerate(operation.args) if isinstance(each, Reference) and point.moves(each.number)]
@@ -104,7 +106,7 @@ def _derivatives(operation: Operation, point: Point) -> tuple[dict[int, Tensor],
 
 
 def _gradients(value: Tensor | None, arguments: list[Tensor], again: bool) -> Sequence[Tensor | None]:
-    """Derivatives of an elementwise `value` with respect to each of the `arguments`.
+    """Derivatives of `value`, which depends elementwise on the `arguments`, with respect to each argument.
 
     The derivative is None for an argument on which the value does not depend. If `again` is true, the derivatives can
     themselves be differentiated.

@@ -22,9 +22,10 @@ Filled = tuple[Tensor, Tensor, Tensor]  # directions, row indices and entries of
 
 
 class Point:
-    """A graph at one point: results of its operations, their tangents while needed, and adjoints (q, …) of some.
+    """A graph at one point θ: results of its operations, with some of their tangents (d, …) and adjoints (q, …).
 
-    The adjoints of a result belong to q adjoints of the output of the graph. `results` and `adjoints` are in the
+    `results` has all results. `tangents` has those of a result only while later operations need them. `adjoints` has
+    those of some results; they follow from q adjoints of the output of the graph. `results` and `adjoints` are in the
     precision of the point, `tangents` in the precision of the directions; the methods `value` and `adjoint` convert to
     the precision of the directions. `free` holds the numbers of the results whose tangents the current operation may
     overwrite. `weights` describes the results that are weight matrices, by number of the operation.
@@ -42,7 +43,8 @@ class Point:
     def moves(self, number: int) -> bool:
         """Whether the result of operation `number` can be differentiated with respect to the parameters.
 
-        A tuple counts if it depends on the parameters at all, as its parts are checked separately.
+        For an operation with a tuple of results, this is only whether it depends on the parameters; the entries of the
+        tuple are checked separately.
         """
         result = self.results[number]
         return self.graph.operations[number].moves and (not isinstance(result, Tensor) or result.requires_grad)
@@ -74,10 +76,11 @@ class Point:
         return None if number not in self.adjoints else self.cast(self.adjoints[number])
 
     def sparse(self, number: int, axis: int) -> Filled | None:
-        """Rows with non-zero entries of the Ẇᵀ (`axis` 0) or Ẇ (`axis` 1) of a weight matrix W (i, o).
+        """Rows with non-zero entries: of Ẇᵀ (o, i) if `axis` is 0, of Ẇ (i, o) if `axis` is 1.
 
-        W is the result of operation `number`, and Ẇ (i, o) its tangents along all directions. The rows have the form of
-        `Directions.filled`. None if the result is no weight matrix, or if the Ẇ are not stored in sparse form.
+        W (i, o) is the result of operation `number`, and Ẇ its tangents along all directions. The rows of all
+        directions are returned in the form of `Directions.filled`. None if W is no weight matrix, or if the Ẇ are not
+        stored in sparse form.
         """
         weights = self._weights.get(number)
         if weights is None or not self._directions.is_sparse(layer := layer_of(weights)):
@@ -85,12 +88,12 @@ class Point:
         return self._directions.filled(layer, axis if weights.turned else 1 - axis)
 
     def along(self, argument: object) -> Tensor | None:
-        """Tangents of an operation's `argument`, as in `tangents`; None for a constant, or if it has no tangents."""
+        """Tangents of an operation's `argument`, from `tangents`; None if it is a constant or has no tangents."""
         return self.tangents.get(argument.number) if isinstance(argument, Reference) else None
 
 
 def layer_of(weights: Weights) -> Dense:
-    """Dense layer without a bias, with the matrix that `weights` describes, at its place of the parameter vector."""
+    """Dense layer without a bias, whose weights are the slice of the parameter vector that `weights` describes."""
     return Dense(weights.place, None, tuple(weights.shape))
 
 
@@ -98,7 +101,8 @@ class Rule(Protocol):
     """Methods that compute the derivatives of one kind of operation f.
 
     `operation` is an operation of this kind, and `point` the state of the graph at which it is differentiated. owns:
-    True if the tangents that `push` returns are in memory of their own, so that they may be overwritten.
+    True if the tangents that `push` returns share no memory with tangents that are still needed, so that they may be
+    overwritten.
     """
 
     owns: bool
@@ -124,14 +128,14 @@ def paired(first: Tensor, second: Tensor) -> Tensor:
 def paired_with_each(stacked: Tensor, second: Tensor) -> Tensor:
     """Scalar products ⟨stacked^{iq}, second^j⟩ (q, d, d) of `stacked` (d, q, …) with tangents `second` (d, …).
 
-    `stacked` has one tensor for each direction i and adjoint q, with the memory layout of a tangent.
+    `stacked` has one tensor for each pair of a direction i and an adjoint q. Each has the memory layout of a tangent.
     """
     d, q = stacked.shape[:2]
     return (stacked.reshape(d * q, -1) @ second.reshape(len(second), -1).T).view(d, q, -1).transpose(0, 1)
 
 
 def by_examples(tangent: Tensor) -> Tensor:
-    """View of tangents (d, n, …) as (n, d, …), which is the order of images in memory, or back."""
+    """View of tangents (d, n, …) as (n, d, …), the order of images in memory; or the reverse."""
     return tangent.transpose(0, 1)
 
 
@@ -142,7 +146,7 @@ def aligned(tangent: Tensor, ndim: int) -> Tensor:
 
 
 def summed_to(values: Tensor, shape: torch.Size) -> Tensor:
-    """Sums (d, *shape) of values (d, …) over the axes along which `shape` was broadcast."""
+    """Sum `values` (d, …) over the axes along which a tensor of `shape` was broadcast, to give (d, *shape)."""
     missing = values.ndim - 1 - len(shape)
     stretched = [i for i, size in enumerate(shape, 1 + missing) if size == 1 and values.shape[i] > 1]
     axes = [*range(1, 1 + missing), *stretched]

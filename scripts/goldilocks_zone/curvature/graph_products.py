@@ -49,7 +49,7 @@ class _Bilinear(ABC):
     def bend(self, operation: Operation, point: Point, one: Tangents, other: Tangents) -> Tensor | None:
         """Second derivatives ⟨δ, f(ȧ^i, ḃ^j) + f(ȧ^j, ḃ^i)⟩ (q, d, d), with tangents i from `one` and j from `other`.
 
-        None if there are no adjoints δ, or if neither term has both tangents.
+        None if there are no adjoints δ, or if in each of the two terms an operand has no tangents.
         """
         if operation.number not in point.adjoints:
             return None
@@ -70,7 +70,10 @@ class Product(_Bilinear):
         return operation.args[-2:]
 
     def push(self, operation: Operation, point: Point) -> Tensor:
-        """Tangents Ȧ B + A Ḃ, plus those of the added tensor, with the operation's factors alpha and beta."""
+        """Tangents Ȧ B + A Ḃ of the result, plus the tangents of the third tensor if there is one.
+
+        The factors alpha and beta of the operation multiply the product and the third tensor.
+        """
         *added, first, second = operation.args
         alpha, beta = (operation.kwargs.get(name, 1) for name in ("alpha", "beta"))
         a, b = point.along(first), point.along(second)
@@ -106,7 +109,7 @@ class Product(_Bilinear):
 
 
 def _times(first: Tensor, second: Tensor) -> Tensor:
-    """Products `first` @ `second` for all d directions, where either factor is tangents (d, …).
+    """Products `first` @ `second` for all d directions, where one of the two factors is tangents (d, …).
 
     The other factor is a matrix or a batch of matrices, shared by all directions.
     """
@@ -135,8 +138,8 @@ def _add_sparse(total: Tensor, matrix: Tensor, filled: Filled) -> Tensor:
 def _crossed(a: Tensor, b: Tensor, deltas: Tensor) -> Tensor:
     """Cross terms ⟨δ, Ȧ^i Ḃ^j⟩ (q, d, d) of tangents `a` and `b` of two factors with `deltas` δ (q, …).
 
-    They are computed from the smaller of the products δ Ḃᵀ and Ȧᵀ δ. This product has the memory layout of the tangents
-    with which it is paired.
+    Of the products δ Ḃᵀ and Ȧᵀ δ, the smaller is computed. It is then paired with the tangents of the other factor, and
+    has their memory layout.
     """
     if a.shape[-2] < b.shape[-1]:
         return torch.stack([paired(a, _times(delta, b.mT)) for delta in deltas])
@@ -152,10 +155,10 @@ def _crossed(a: Tensor, b: Tensor, deltas: Tensor) -> Tensor:
 
 
 def _rows(along: Tensor, q: int) -> int:
-    """Number of tangents to multiply by q adjoints at a time.
+    """Number of tangents that are multiplied by q adjoints at a time, at least one.
 
-    The products then have no more entries than the tangents `along` with which they are paired, or than ENTRIES_AT_ONCE
-    if this number is larger.
+    The products of so many tangents have no more entries than the tangents `along`, with which they are paired, or than
+    ENTRIES_AT_ONCE if this is larger.
     """
     return max(1, max(ENTRIES_AT_ONCE, along.numel()) // (q * along[0].numel()))
 
@@ -184,8 +187,8 @@ class Convolution(_Bilinear):
     def crossed(self, operation: Operation, point: Point, a: Tensor, b: Tensor) -> Tensor:
         """Cross terms ⟨δ, Ẇ^j ∗ ȧ^i⟩ (q, d, d) of tangents `a` of the image and `b` of W, for q adjoints δ.
 
-        They follow from gradients with respect to W with the tangents ȧ^i as images. The q adjoints are stacked as
-        output channels.
+        They are scalar products of Ẇ^j with the gradient with respect to W of a convolution of the image ȧ^i. The q
+        adjoints are stacked as output channels.
         """
         *options, groups = operation.args[3:]
         deltas, transposed, weight = point.adjoint(operation.number), options[3], point.value(operation.args[1].number)

@@ -1,9 +1,10 @@
 """Rules that push tangents through the operations of a graph, and compute each operation's part of H′.
 
-For an operation y = f(a, b, …) with tangents ȧ, ḃ, … along d directions and an adjoint δ of y, a rule gives ẏ and the
-matrix ⟨δ, f″[ȧ^i ḃ^j …]⟩ over all pairs of directions i, j. The sum of these matrices over all operations is the second
-derivative of ⟨outputs, adjoint⟩. With the loss's derivative as the adjoint of the outputs, it is the part H′ of the
-Hessian. `graph_points.Rule` says what the methods of a rule take and return.
+For an operation y = f(a, b, …), let ȧ, ḃ, … be the tangents of its arguments along d directions, and δ an adjoint of y.
+A rule gives the tangents ẏ. It also gives a matrix (d, d): the second derivatives of f along all pairs of directions,
+contracted with δ. The sum of these matrices over all operations is the second derivative of ⟨outputs, adjoint⟩ along
+the directions. With the loss's derivative as the adjoint of the outputs, it is the part H′ of the Hessian.
+`graph_points.Rule` says what the methods of a rule take and return.
 """
 
 import operator
@@ -28,15 +29,18 @@ class _Straight:
     owns = False
 
     def bends(self, operation: Operation, moving: set[int]) -> bool:
-        """False: there is no second derivative."""
+        """Always False, as there is no second derivative."""
         return False
 
     def bend(self, operation: Operation, point: Point, one: Tangents, other: Tangents) -> None:
-        """None: there is no contribution."""
+        """Always None, as there is no second derivative."""
 
 
 class Linear(_Straight):
-    """Rule for an operation that is linear in its first argument, a tensor or several, whatever the others are."""
+    """Rule for an operation that is linear in its first argument, which is one tensor or a list of tensors.
+
+    The other arguments, such as indices, are treated as constants.
+    """
 
     def push(self, operation: Operation, point: Point) -> Tangent:
         """Tangents of the result: the operation applied to the tangents of the first argument."""
@@ -90,10 +94,10 @@ class MaxPool(_Straight):
 
 
 class Local:
-    """Rule for any operation, which torch differentiates.
+    """Rule for any operation, by automatic differentiation in torch.
 
-    Torch uses forward mode, or double backward if the operation has no forward derivative. `bent` is False for
-    operations that merely select entries, which have no second derivative.
+    Torch uses forward mode, or double backward if the operation has no forward derivative. `bent` says whether the
+    operation may have a second derivative; it is False for operations that merely select entries.
     """
 
     owns = False
@@ -102,7 +106,7 @@ class Local:
         self._bent = bent
 
     def bends(self, operation: Operation, moving: set[int]) -> bool:
-        """Whether the operation may have a second derivative: `bent` of the rule."""
+        """Whether the operation may have a second derivative, as the rule's argument `bent` says."""
         return self._bent
 
     def push(self, operation: Operation, point: Point) -> Tangent:
@@ -122,8 +126,8 @@ class Local:
     def bend(self, operation: Operation, point: Point, one: Tangents, other: Tangents) -> Tensor | None:
         """Second derivatives ⟨δ, f″[ȧ^i, ḃ^j]⟩ (q, d, d) of the operation, with tangents i from `one`, j from `other`.
 
-        The backward pass of the operation is differentiated along the tangents in `one`, and the result paired with
-        those in `other`. None without adjoints or without tangents.
+        The gradient of ⟨δ, f⟩ is differentiated along the tangents in `one`, and the result is paired with those in
+        `other`. None if there are no adjoints, or if `one` or `other` has no tangents of the arguments.
         """
         moving = _sources(operation, one, other)
         function, parts = _function(operation, point, moving)
@@ -145,9 +149,9 @@ class Local:
 
 
 def _bent(function: Callable, values: tuple, along: tuple, adjoints: tuple) -> tuple[Tensor, ...]:
-    """Derivatives (d, …) of the gradient of ⟨function, adjoints⟩ along d tangents, for each argument of the function.
+    """Derivatives (d, …), along d tangents, of the gradient of ⟨function, adjoints⟩ for each argument.
 
-    `values` are the arguments, and `along` their tangents (d, …).
+    `values` are the arguments at which the gradient is taken, and `along` (d, …) their tangents.
     """
 
     def pulled(*given: Tensor) -> tuple[Tensor, ...]:
@@ -165,8 +169,9 @@ def _bent(function: Callable, values: tuple, along: tuple, adjoints: tuple) -> t
 def _turned_twice(function: Callable, values: tuple, along: tuple) -> tuple[Tensor, ...]:
     """Derivatives (d, …) of each result of a function at `values` along their tangents `along` (d, …).
 
-    They are computed by double backward. The backward pass is linear in the adjoints of the results, and its gradient
-    with respect to these adjoints, paired with the tangents, is the derivative of the function along the tangents.
+    They are computed by two backward passes. The first gives gradients with respect to the arguments, which are linear
+    in the adjoints of the results. The second differentiates the scalar product of these gradients and the tangents
+    with respect to the adjoints.
     """
     leaves = _leaves(values)
     results = function(*leaves)
@@ -193,7 +198,7 @@ def _pulled_each(results: tuple, leaves: tuple, cotangents: tuple) -> tuple[Tens
 
 
 def _sources(operation: Operation, *tangents: Tangents) -> list[int]:
-    """Numbers, without duplicates, of an operation's arguments that have tangents in one of the given `tangents`."""
+    """Numbers of an operation's arguments that have tangents in at least one of the `tangents`, each number once."""
     return [i for i in dict.fromkeys(operation.sources) if any(each.get(i) is not None for each in tangents)]
 
 
@@ -219,7 +224,7 @@ def _is_real(value: object) -> bool:
 
 
 class Part(_Straight):
-    """Rule for the selection of one result of an operation with several."""
+    """Rule for an operation that selects one of the several results of another operation."""
 
     def push(self, operation: Operation, point: Point) -> Tangent:
         """Tangents of the selected result."""
@@ -305,10 +310,10 @@ def without_rule(graph: Graph) -> list[str]:
 
 
 def products_of_constants(graph: Graph, rules: dict[int, Rule]) -> set[int]:
-    """Numbers of the matrix products and convolutions of parameters with values that do not depend on parameters.
+    """Numbers of the matrix products and convolutions whose tangents are equal at all points in parameter space.
 
-    Their tangents are equal at all points. Linear functions of the parameters count as parameters. `rules` has the rule
-    of each operation of the `graph` that depends on the parameters, by number.
+    One factor is a linear function of the parameters, such as a slice of them; the other does not depend on the
+    parameters. `rules` has the rule of each operation of the `graph` that depends on the parameters, by number.
     """
     linear, found = {PARAMETERS}, set()
     for i, rule in rules.items():

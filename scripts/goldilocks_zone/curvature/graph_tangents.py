@@ -1,4 +1,4 @@
-"""Projected Hessians of any network at a point, from d tangents and one adjoint through its graph.
+"""Projected Hessians of any network at a point, from d tangents and one adjoint that pass through its graph.
 
 The method is the one of the module `tangents`, with a rule for each kind of operation (`graph_rules`) instead of
 layers. Chunks have as many examples as the graph was traced with; the last chunk is padded with examples that do not
@@ -38,7 +38,7 @@ class Traced:
 
     @property
     def layers(self) -> tuple[Dense, ...]:
-        """Weight matrices in the graph, each once, as the layers of a chain that `Directions` takes."""
+        """Weight matrices in the graph, each once, as dense layers without biases for use in `Directions`."""
         found = {each.place.start: graph_points.layer_of(each) for each in graphs.weights_of(self.graph).values()}
         return tuple(found.values())
 
@@ -102,11 +102,12 @@ def _follows_rules(graph: Graph, theta: Tensor, inputs: Tensor) -> bool:
 class Program:
     """A graph with all that is needed to push directions through it.
 
-    rules, weights: the rule of each operation, and each weight matrix, by number of the operation. degree: degree of
-    homogeneity of the logits in the scale of the parameters; None if they are not homogeneous or there is a single
-    scale. pieces: degrees of the pieces of the parameters, as in `graph_degrees.Degrees`; empty without a `degree`.
-    still: numbers of the pieces in which no direction has entries. products: numbers of the products of parameters with
-    constants, whose tangents are shared by points of different scales; empty with a `degree` or a single scale.
+    rules, weights: dictionaries from the number of an operation to its rule, and to the weight matrix that is its
+    result. degree: degree of homogeneity of the logits in the scale of the parameters; None if they are not
+    homogeneous, or if all points have one scale. pieces: degrees of the pieces of the parameters, as in
+    `graph_degrees.Degrees`; empty if `degree` is None. still: numbers of the pieces in which no direction has entries.
+    products: numbers of the products of parameters with constants, whose tangents are shared by points of different
+    scales; empty if there is a `degree`, or if all points have one scale.
     """
 
     graph: Graph
@@ -120,7 +121,7 @@ class Program:
 
     @classmethod
     def of(cls, graph: Graph, ray: Ray) -> "Program":
-        """Prepare a graph for the directions of a ray, so that points of its scales share as much work as possible."""
+        """Prepare a graph for the directions of a ray, so that the points of the ray share as much work as possible."""
         several = len(set(ray.scales)) > 1
         degrees = graph_degrees.of(graph, ray.theta) if several else None
         places = graphs.places_of(graph).items()
@@ -133,31 +134,32 @@ class Program:
 
     @property
     def groups(self) -> list[Fraction]:
-        """Groups of pieces of the parameters, each given by its degree, ascending; [1] if there are none.
+        """Degrees of the pieces of the parameters in which some direction has entries, ascending; [1] if there is none.
 
-        A group holds all pieces of one degree of homogeneity in which some direction has entries.
+        All pieces of one degree form a group, whose tangents are pushed together. The degree stands for the group.
         """
         return sorted({weight for i, weight in self.pieces.items() if i not in self.still}) or [Fraction(1)]
 
     def shared(self, scales: Sequence[float]) -> list[tuple[float, dict[int, float]]]:
-        """Sets of points that share tangents, each as a scale and a dictionary from point numbers to relative scales.
+        """Sets of points that share tangents: pairs of a scale and a dictionary from point numbers to relative scales.
 
-        The points have the given `scales`. Tangents are taken at the scale of the set; the relative scale of a point is
-        its scale divided by the scale of the set.
+        `scales` has the scale of each point. The first entry of a pair is the scale at which the tangents of the set
+        are taken. The relative scale of a point is its scale divided by the scale of the set.
         """
         if self.degree is not None:
             return [(1.0, dict(enumerate(scales)))]
         return [(scale, dict.fromkeys(numbers, 1.0)) for scale, numbers in by_scale(scales).items()]
 
     def power(self, scales: Tensor, *weights: Fraction) -> Tensor:
-        """Factors scales^(degree − Σ weights) of derivatives of the logits along pieces of degrees `weights`.
+        """Factors scales^(degree − Σ weights) from derivatives of the logits at scale 1 to those at `scales`.
 
-        Without `weights`, these are the factors of the logits themselves. A degree of None counts as 0.
+        The derivatives are along pieces of the parameters with the degrees `weights`. Without `weights`, these are the
+        factors of the logits themselves. A degree of None counts as 0.
         """
         return scales ** float((self.degree or 0) - sum(weights))
 
     def moving(self, point: Point) -> set[int]:
-        """Numbers of the results with tangents at a point."""
+        """Numbers of the results that have tangents at a point."""
         found = {PARAMETERS}
         for i in self.rules:
             if i not in self.still and point.moves(i) and found.intersection(self.graph.operations[i].sources):
@@ -200,7 +202,7 @@ def adder(ray: Ray, inputs: Tensor, total: Sums, memory_mib: float) -> Callable[
 
 
 def _filled(inputs: Tensor, examples: int) -> Tensor:
-    """Pad inputs with copies of the first one to a number of `examples`."""
+    """Pad `inputs` with copies of the first input, so that there are as many as `examples`."""
     missing = examples - len(inputs)
     return torch.cat([inputs, inputs[:1].expand(missing, *inputs.shape[1:])]) if missing else inputs
 
@@ -247,7 +249,7 @@ def _entries_by_example(graph: Graph) -> dict[int, float]:
 
 
 def _live(graph: Graph, entries: dict[int, float]) -> float:
-    """Largest number of entries per example, in total, of results whose tangents are in memory at once.
+    """Largest number of entries per example in all results whose tangents are in memory at once.
 
     `entries` are those of `_entries_by_example`. The result of the operation that is being computed counts twice.
     """
@@ -308,10 +310,11 @@ def carried(
 ) -> tuple[Tensor | None, dict[tuple[Fraction, Fraction], Tensor], dict[Fraction, Tensor]]:
     """Push tangents through the graph at a point, given the `results` of all operations and output `adjoints` (q, …).
 
-    Returns three things: the gradients (q, D) of ⟨outputs, adjoint⟩, or None if the degree already gives the radial
-    derivative; the second derivatives (q, d, d) of ⟨outputs, adjoint⟩, by pair of `program.groups`; and the tangents
-    (d, …) of the outputs, by group. `kept` is a cache, by number, of the tangents of `program.products`, which points
-    of other scales share; the function fills it.
+    Returns three things. The first is the gradients (q, D) of ⟨outputs, adjoint⟩; it is None if `program.degree` is not
+    None, because the degree already gives the radial derivative. The second is the second derivatives (q, d, d) of
+    ⟨outputs, adjoint⟩ along the directions, by pair of `program.groups`. The third is the tangents (d, …) of the
+    outputs, by group. `kept` is a cache of the tangents of `program.products`, by number of the operation. The function
+    fills it, so that calls for points of other scales can use it.
     """
     graph, raw = program.graph, program.directions.part(slice(None))
     point, outputs = Point(graph, results, program.directions, program.weights), results[graph.output]
@@ -354,8 +357,8 @@ def carried(
 def _pulled_back(graph: Graph, results: list, adjoints: Tensor, wanted: list[int]) -> dict[int, Tensor]:
     """Adjoints (q, …) of the results of the `wanted` operations, by number of the operation.
 
-    An operation with several results is replaced by the operations that select one of them. Results on which the output
-    does not depend are left out.
+    In place of an operation with several results, the operations that select one of them are returned. Results on which
+    the output does not depend are left out.
     """
     parts = (([i] if graph.operations[i].shape is not None else graph.operations[i].users) for i in wanted)
     numbers = [i for i in itertools.chain(*parts) if results[i].requires_grad]

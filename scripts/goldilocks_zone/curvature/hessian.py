@@ -1,8 +1,8 @@
 """Exact Hessians of the mean loss: on random planes, over sweeps of radii, on spheres, as products in full space.
 
-For ReLU this is the Hessian that exists almost everywhere, without the contribution of kinks, as computed by automatic
-differentiation. H = G + H′ is the sum of the Gauss–Newton part G, which has the first derivatives of the logits, and of
-H′, which has their second derivatives.
+For ReLU, this is the Hessian that exists almost everywhere, which automatic differentiation computes, too. It does not
+contain the contribution of kinks. H = G + H′ is the sum of the Gauss–Newton part G, which has the first derivatives of
+the logits, and of H′, which has their second derivatives.
 """
 
 import math
@@ -167,11 +167,11 @@ def hessian_products(
     """Map from vectors (d, D) to products (d, D) with the Hessian of the mean loss at `parameters` (D,).
 
     `part` is `hessian` for H, `gauss_newton` for G or `residual` for H′ = H − G. Products are computed in the precision
-    of the parameters. `memory_mib` bounds the working memory, as in `radial_sweep`. If they fit into it, results of a
-    single pass over the examples are kept for all calls: activations and adjoints of fully connected chains, the
-    autograd graphs of other networks. NumPy vectors give NumPy products in double precision, as `lanczos` requires.
-    This function and the map raise ValueError as `radial_sweep` does; this function also raises it if the part is
-    unknown.
+    of the parameters. `memory_mib` bounds the working memory, as in `radial_sweep`. If they fit into this memory,
+    results of a single pass over the examples are kept for all calls of the map: activations and adjoints of fully
+    connected chains, the autograd graphs of other networks. NumPy vectors give NumPy products in double precision, as
+    `lanczos` requires. This function and the map raise ValueError as `radial_sweep` does; this function also raises it
+    if the part is unknown.
     """
     if part not in PARTS:
         raise ValueError(f"part {part!r} of the Hessian is unknown: use one of {', '.join(PARTS)}")
@@ -188,7 +188,10 @@ def hessian_products(
             yield from dispatch.chunks(given.loss, *batch, fitting)
 
     def prepared() -> Iterator[tuple[int, Callable[[Tensor], Tensor]]]:
-        """Yield, for each chunk of examples, how many vectors fit into memory at once, and a map to their products."""
+        """Yield, for each chunk of examples, a pair of a number and a map from vectors to their products.
+
+        The number says how many vectors fit into memory at once.
+        """
         for some in chunks():
             problem = Problem(logits, *some, given.loss, given.temperature)
             step = working_memory.directions_per_chunk(logits, theta, problem.inputs, memory_mib)
@@ -213,8 +216,7 @@ def spectral_density(
 ) -> lanczos.Density:
     """Spectral density of the Hessian of the mean loss at `parameters` (D,), by Lanczos iteration from random vectors.
 
-    The number of Gaussian vectors is `probes`; each takes `steps` Lanczos steps. `memory_mib` is as in
-    `hessian_products`.
+    There are `probes` Gaussian vectors, and each takes `steps` Lanczos steps. `memory_mib` is as in `hessian_products`.
     """
     vectors = stream("spectral density").standard_normal((probes, len(parameters)))
     return lanczos.spectral_density(hessian_products(problem, parameters, memory_mib=memory_mib), vectors, steps)

@@ -1,4 +1,4 @@
-"""Products of vectors in full space with the Hessian of a fully connected chain at one point, or with a part of it.
+"""Products of vectors in full space with the Hessian of a fully connected chain, or a part of it, at one point.
 
 Activations, adjoints and slopes do not depend on the vector and are computed once. A product then pushes one tangent
 forward and pulls one adjoint back. This takes two matrix products for the first layer and six for each other layer.
@@ -24,7 +24,7 @@ ENTRIES_AT_ONCE = 2**17
 class Products:
     """Map from vectors (d, D) to their products (d, D) with a `part` of the Hessian of the mean loss at a point.
 
-    `chain` is a fully connected network as layers; `given` holds the point and the examples. `part` is as in
+    `chain` has the layers of a fully connected network. `given` is the problem at the point. `part` is as in
     `hessian.hessian_products`. Products are in the precision of the point. On a GPU, `memory_mib` bounds the number of
     vectors that are multiplied at once.
     """
@@ -45,21 +45,22 @@ class Products:
 
     @staticmethod
     def applies(chain: tuple | None, theta: Tensor, examples: int, memory_mib: float) -> bool:
-        """Whether all layers are dense, activations or flattening, and the cached arrays fit into `memory_mib`.
+        """Whether the `chain` has only dense layers, activations and flattening, and its cache fits into `memory_mib`.
 
-        False if `chain` is None, as for a network that is no chain. `examples` is the number of examples. Arrays have
-        the precision of `theta`.
+        False if `chain` is None, that is, if the network is no chain. `examples` is the number of examples. Cached
+        arrays have the precision of `theta`.
         """
         if chain is None or not all(isinstance(layer, Dense | Activation | Reshape) for layer in chain):
             return False
         return _entries_per_example(chain) * examples * theta.element_size() <= memory_mib * 2**20
 
     def _prepared(self, inputs: Tensor, labels: Tensor) -> tuple[list[Step], Callable[[Tensor], Tensor]]:
-        """Steps of all layers but reshapes for a chunk of examples, and a map from logit tangents ż (n, k) to S ż.
+        """Steps of the layers for a chunk of examples, and a map from logit tangents ż (n, k) to S ż.
 
-        S is the second derivative of the total loss with respect to logits / temperature. Steps of dense layers hold
-        inputs and adjoints, steps of activations hold slopes. Activations before the first dense layer are left out.
-        There are no adjoints if the part is `gauss_newton`. The map returns zero if the part is `residual`.
+        S is the second derivative of the total loss with respect to logits / temperature. There is a step for each
+        layer except for reshapes and for activations before the first dense layer. Steps of dense layers hold inputs
+        and adjoints, steps of activations hold slopes. There are no adjoints if the part is `gauss_newton`. The map
+        returns zero if the part is `residual`.
         """
         outputs, kept = chains.forward(self._chain, self._theta, inputs)
         cooled = outputs.double() / self._temperature
@@ -128,7 +129,7 @@ class Products:
 def _entries_per_example(chain: tuple) -> int:
     """Upper bound on the number of entries that `Products` of this chain cache for one example.
 
-    It also bounds the number of entries in the tangents of one vector for one example.
+    The number also bounds the entries of the tangents of one vector, in all layers together, for one example.
     """
     return 3 * sum(_widths(chain))
 

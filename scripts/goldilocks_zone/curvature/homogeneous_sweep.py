@@ -7,9 +7,11 @@ one-hot labels. The Hessian is H(α) = α^{2L−2} G(p(α)) + α^{L−2} Σ (p(�
 the logits at α = 1, and the Gauss–Newton matrix G has the first derivatives at α = 1. Each group of bias directions has
 a similar formula with other powers of α.
 
-Tangents are computed once for all points, streamed over chunks of examples. Functions of p are computed once for all
-points with the same α^L/T, where T is the temperature. Up to rounding, the residuals p(α) − y of all points are linear
-combinations of a few basis vectors, and only these basis vectors are contracted with the tangents.
+Tangents are computed once for all points, streamed over chunks of examples. p depends on α and on the temperature T
+only through α^L/T, so that functions of p are computed once for all points with the same α^L/T. Up to rounding, the
+residuals p(α) − y of all points are linear combinations of a few basis vectors, and only these basis vectors are
+contracted with the tangents. They take the place of the logit adjoints of the points, which are called q adjoints
+below.
 """
 
 import torch
@@ -77,8 +79,8 @@ def spanning(residuals: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Orthonormal basis (q, n, k) of the span of the residuals (p, n, k) of all points, and coefficients (p, q).
 
     Basis and coefficients reproduce the residuals to the precision of `dtype`, relative to the norm of each point's
-    residuals. A point whose residuals are not finite has coefficients NaN. If this holds for all points, the basis is
-    the residuals of the first point, with coefficients 1.
+    residuals. Points whose residuals are not finite have coefficients NaN and do not enter the basis. If no point has
+    finite residuals, the basis is the residuals of the first point, with coefficients 1.
     """
     flat = residuals.flatten(1)
     # Divide by the largest entry first, as its square may underflow.
@@ -99,11 +101,12 @@ def spanning(residuals: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def _crossed(meetings, directions, kept, theta, adjoints, loss):
-    """Yield pairs (group, cross terms (p, d, d)), one for each layer and each group of directions.
+    """Yield pairs (group, cross terms (q, d, d)), one for each layer and each group of directions.
 
-    Cross terms are the C of the module `tangents`, groups those of `_push`. Each pair is computed by the cheapest
-    method. `meetings` are those of `_push`, with the tangents that enter each layer by group. `kept` are the records of
-    a forward pass at θ (D,), and `adjoints` (p, n, k) those of the logits at p points, under the given `loss`.
+    Cross terms are the C of the module `tangents`, for q adjoints of the logits, `adjoints` (q, n, k). A layer is left
+    out if no direction has entries in its weights. Groups and `meetings` are those of `_push`. `kept` are the records
+    of a forward pass at θ (D,), and `loss` is the loss that gave the adjoints. For each layer, the cheapest of several
+    methods is used.
     """
     seeds, coefficients = _families(adjoints, loss)
     by_point, by_family = {}, {}
@@ -130,11 +133,11 @@ def _crossed(meetings, directions, kept, theta, adjoints, loss):
 
 
 def _pulled_back(kept, theta, seeds, meetings, dtype):
-    """Yield pairs of a value of `meetings` and the adjoints (p, n, …) of its layer's output, last layer first.
+    """Yield pairs of a value of `meetings` and the adjoints (q, n, …) of its layer's output, last layer first.
 
-    `meetings` are those of `_push`, in a dictionary by the start of the layer's weights in θ. `seeds` are adjoints
-    (p, n, k) of the logits, which are propagated back through the records `kept` of a forward pass at θ (D,). The
-    adjoints are converted to `dtype`.
+    `meetings` is a dictionary from the start of a layer's weights in θ to the layer's pair in the `meetings` of
+    `_push`. `seeds` are adjoints (q, n, k) of the logits, which are propagated back through the records `kept` of a
+    forward pass at θ (D,). The adjoints are converted to `dtype`.
     """
     left, deltas = dict(meetings), list(seeds)
     for each in reversed(kept):
@@ -148,10 +151,11 @@ def _pulled_back(kept, theta, seeds, meetings, dtype):
 def _push(steps: list[Step], directions: Directions) -> tuple[dict[int, Tensor], list[tuple[Step, dict]]]:
     """Tangents of the logits, by group of directions, and for each affine layer the tangents of its inputs.
 
-    A group holds those entries of the directions whose tangents scale by the same power of α: group 1 the weights and
-    the first bias, group l > 1 the l-th bias. The second result is the list of `meetings`, pairs of the step of an
-    affine layer and the tangents of its inputs by group. The first affine layer is left out, as its inputs have no
-    tangents. `steps` are those of `tangents.linearised`, and tangents have the layout of `tangents.push`.
+    A group holds those entries of the directions whose tangents scale by the same power of α. Group 1 has the weights
+    and the first bias; group l > 1 has the l-th bias. The second result is the list of `meetings`: one pair for each
+    affine layer, of its step and a dictionary from group to the tangents of its inputs. The first affine layer is left
+    out, because its inputs have no tangents. `steps` are those of `tangents.linearised`. Tangents have the layout of
+    `tangents.push`.
     """
     groups, meetings, number, before = {}, [], 0, None
     for step in steps:
@@ -183,10 +187,11 @@ def _through(step: Step, directions: Directions, groups: dict[int, Tensor], numb
 
 
 def _families(adjoints: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
-    """Families of logit adjoints (f, n, k) that span, at each example, the `adjoints` (p, n, k) of all points.
+    """Logit adjoints (f, n, k), equal at all n examples, that span the `adjoints` (q, n, k) at each example.
 
-    A family has the same adjoint (k,) at all examples. Returns the families and the coefficients (p, n, f) with which
-    they combine to the `adjoints`. There are f = k − 1 families if the `loss` is shift-invariant, and k otherwise.
+    They are called families. Returns the families and the coefficients (q, n, f): at each example, the sum of
+    coefficient times family gives the `adjoints`. There are f = k − 1 families if the `loss` is shift-invariant, and k
+    otherwise.
     """
     seeds, coefficients = torch.eye(adjoints.shape[2], dtype=adjoints.dtype, device=adjoints.device), adjoints
     if loss.shift_invariant:
@@ -196,7 +201,7 @@ def _families(adjoints: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
 
 
 def _crossed_at_the_end(layer: Dense, directions: Directions, along: Tensor, adjoints: Tensor) -> Tensor:
-    """Cross terms (p, d, d) of the last layer, whose output adjoints are the logit `adjoints` (p, n, k).
+    """Cross terms (q, d, d) of the last layer, whose output adjoints are the logit `adjoints` (q, n, k).
 
     `along` (d, i, n) are the tangents of the inputs of the layer along the `directions`.
     """
@@ -207,7 +212,7 @@ def _crossed_at_the_end(layer: Dense, directions: Directions, along: Tensor, adj
 
 
 def _crossed_by_point(step: Step, directions: Directions, along: Tensor, deltas: Tensor) -> Tensor:
-    """Cross terms (p, d, d) of a layer, from the adjoints `deltas` (p, n, …) of its output at each point.
+    """Cross terms (q, d, d) of a layer, from q adjoints `deltas` (q, n, …) of its output.
 
     `along` (d, …) are the tangents of the layer's inputs along the `directions`, in the layout of `tangents.push`.
     """
@@ -217,7 +222,7 @@ def _crossed_by_point(step: Step, directions: Directions, along: Tensor, deltas:
 
 
 def _crossed_sparsely(step: Step, directions: Directions, along: Tensor, deltas: Tensor) -> Tensor:
-    """Cross terms (p, d, d) of a dense layer, from the adjoints `deltas` (p, n, o) of its output at each point.
+    """Cross terms (q, d, d) of a dense layer, from q adjoints `deltas` (q, n, o) of its output.
 
     `along` (d, i, n) are the tangents of the layer's inputs along the `directions`. Only the non-zero entries of Ẇ, the
     directions' entries in the weights, are used.
@@ -232,11 +237,11 @@ def _crossed_sparsely(step: Step, directions: Directions, along: Tensor, deltas:
 
 
 def _crossed_by_family(step: Step, directions: Directions, along: Tensor, deltas: Tensor, weights: Tensor) -> Tensor:
-    """Cross terms (p, d, d) of a layer at all points, from the adjoints of f families at its output.
+    """Cross terms (q, d, d) of a layer for q logit adjoints, from the adjoints of f families at its output.
 
-    They are sums of ⟨Ẇᵀδ, ȧ⟩ over examples and families, weighted by `weights` (p, n, f), the coefficients from
-    `_families`. `deltas` (f, n, …) are the adjoints δ, `along` (d, …) the tangents ȧ of the layer's inputs, and Ẇ the
-    entries of the `directions` in the layer's weights.
+    Families are those of `_families`, and `weights` (q, n, f) their coefficients. `deltas` (f, n, …) are the families'
+    adjoints δ of the layer's output, `along` (d, …) the tangents ȧ of its inputs, and Ẇ the entries of the `directions`
+    in its weights. The cross terms are sums of ⟨Ẇᵀδ, ȧ⟩ over examples and families, weighted by the coefficients.
     """
     deltas = deltas.transpose(0, 1).contiguous()
     (n, f), d = deltas.shape[:2], len(directions)

@@ -23,11 +23,11 @@ ENTRIES_PER_CHUNK = 4e6  # of the products for one chunk of examples
 
 @dataclass(frozen=True)
 class Jets:
-    """Outputs Z (n, w), tangents J (d, n, w), and contractions of the second derivatives K.
+    """Outputs Z (n, w), tangents J (d, n, w), and functions that contract the second derivatives K.
 
-    second: map from p cotangents (p, n, w) to Σ cotangent·K (p, d, d), summed over all outputs. trace_of_second:
-    function that returns the trace of K over directions, Σ_a ∂²Z/∂t_a², shape (n, w). degree: Z ∝ α^degree along the
-    ray through the parameters; None if Z is not homogeneous.
+    second: function of p cotangents (p, n, w) that returns Σ cotangent·K (p, d, d), summed over all outputs.
+    trace_of_second: function that returns the trace of K over directions, Σ_a ∂²Z/∂t_a², shape (n, w). degree: degree
+    of homogeneity, with Z ∝ α^degree at the parameters αθ; None if Z is not homogeneous.
     """
 
     outputs: Tensor
@@ -77,8 +77,8 @@ def of_encoder(weights: Sequence[Tensor], inputs: Tensor, directions: Tensor) ->
 def of_network(network: Callable[[Tensor], Tensor], parameters: Tensor, directions: Tensor) -> Jets:
     """Jets of the outputs (n, w) of any function of the parameters (D,), at one point, by automatic differentiation.
 
-    `network` is this function, and `parameters` the point. `directions` are orthonormal rows (d, D). The degree is
-    None: networks with predictors or biases are not homogeneous, so the jets hold at this point only.
+    `network` is this function, and `parameters` the point. `directions` are orthonormal rows (d, D). The degree of the
+    jets is None, because networks with predictors or biases are not homogeneous: the jets hold at this point only.
     """
 
     def along(function: Callable[[Tensor], Tensor], direction: Tensor) -> Callable[[Tensor], Tensor]:
@@ -144,7 +144,7 @@ def radial_derivatives(jets: Jets, loss: Loss, scales: Tensor, labels: Tensor | 
 
 
 def _powers(jets: Jets, scales: Tensor) -> tuple[Tensor, Tensor]:
-    """Ratios (p,) of JᵀJ at the points αθ to JᵀJ at θ, and of K at the points to K at θ, for `scales` α (p,).
+    """Ratios (p,) of JᵀJ at the points αθ to JᵀJ at θ, and of K at αθ to K at θ, for `scales` α (p,).
 
     θ are the parameters at which the jets were computed. Raises ValueError if a scale is not 1 and the outputs are not
     homogeneous.
@@ -165,7 +165,7 @@ def _outputs(jets: Jets, scales: Tensor) -> Tensor:
 
 
 def _gauss_newton(jets: Jets, loss: Loss, z: Tensor, labels: Tensor | None) -> Tensor:
-    """Jᵀℓ″J (p, d, d) of the total loss, with ℓ″ at outputs `z` (p, n, w), but J at the point of the `jets`."""
+    """Jᵀℓ″J (p, d, d) of the total loss, with ℓ″ at outputs `z` (p, n, w), and J as in the `jets` at all p points."""
     classes = likeliest(z)
     return loss.gauss_newton(z, loss.relative(jets.tangents.mT, classes), classes, labels)[0]
 
@@ -220,8 +220,9 @@ class _Pushed:
     def _crossed(self, some: slice) -> Tensor:
         """Σ_l A_l·(V_{l,a} ḣ_{l−1,b}) for all directions a, b and each output of the inputs `some`, shape (m·e, d·d).
 
-        `some` is a slice of m inputs. A_l: adjoints of each output at layer l. V_{l,a}: entries of direction a in the
-        weights of layer l. ḣ_{l−1,b}: tangent of the inputs of layer l along direction b.
+        K is the sum of this and of its transpose in a and b. `some` is a slice of m inputs. A_l are the adjoints of
+        each output at layer l, V_{l,a} the entries of direction a in the weights of layer l, and ḣ_{l−1,b} the tangent
+        of the inputs of layer l along direction b.
         """
         d, e = self.tangents.shape[:2]
         count = some.stop - some.start

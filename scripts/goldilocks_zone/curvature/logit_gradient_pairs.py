@@ -21,9 +21,9 @@ class Clustering:
     """Mean cosines between logit gradients of different examples (Fort & Ganguli 2019).
 
     same_logit_same_class: between gradients of logit k at two examples of class k, averaged over k. same_logit: between
-    gradients of the same logit at any two examples; this is the expectation of same_logit_same_class under permuted
-    classes. other_logit: between gradients of different logits. other_logit_absolute: mean absolute cosine between
-    gradients of different logits.
+    gradients of the same logit at any two examples. If the classes of the examples are permuted at random,
+    same_logit_same_class has the expectation same_logit. other_logit: between gradients of different logits.
+    other_logit_absolute: mean absolute cosine between gradients of different logits.
     """
 
     same_logit_same_class: float
@@ -35,8 +35,8 @@ class Clustering:
 class _Cosines:
     """Accumulator of cosines between logit gradients of all pairs of different examples, from blocks of JᵀJ.
 
-    `gradients` are those of all logits, from which the lengths are taken. `labels` (n,) are the classes of the
-    examples. With `without_last`, the lengths and the blocks leave out the parameters of the last layer.
+    `gradients` holds J, which gives the lengths of the gradients. `labels` (n,) are the classes of the examples. With
+    `without_last`, the parameters of the last layer are left out; the blocks that are added must leave them out, too.
     """
 
     def __init__(self, gradients: LogitGradients, labels: Array, *, without_last: bool):
@@ -102,9 +102,9 @@ class _Squares:
 
 
 def _weights(products: Tensor) -> Tensor:
-    """Weights (m,) of the column examples of a block (b, k, m, k) of JᵀJ: 1 for the first b, 2 for all later ones.
+    """Weights (m,) of the m column examples of a block (b, k, m, k) of JᵀJ: 1 for the first b, 2 for all later ones.
 
-    A pair with a later example also counts for the block below the diagonal, which is not computed.
+    Blocks below the diagonal of JᵀJ are not computed. By symmetry, the entries for later examples count for them, too.
     """
     weights = products.new_full((products.shape[2],), 2)
     weights[: len(products)] = 1
@@ -137,7 +137,10 @@ def frobenius_norm(gradients: LogitGradients, factor: Factor) -> float:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Clustering of logit gradients with and without the last layer (None if layers are unknown), and ‖G‖_F."""
+    """Clustering of logit gradients, also without the last layer, and ‖G‖_F.
+
+    `without_last` is None if the gradients are not `layered`.
+    """
 
     clustering: Clustering
     without_last: Clustering | None
@@ -147,8 +150,8 @@ class Pairs:
 def measure(gradients: LogitGradients, labels: Array, factor: Factor) -> Pairs:
     """`clustering` with and without the last layer, and `frobenius_norm`, from one pass over all pairs of examples.
 
-    The arguments are those of these two functions. Raises ValueError as they do, but not for gradients that are not
-    `layered`.
+    The arguments are those of these two functions. Raises ValueError as they do. For gradients that are not `layered`,
+    it does not raise but omits the clustering without the last layer.
     """
     whole = _Cosines(gradients, labels, without_last=False)
     inner = _Cosines(gradients, labels, without_last=True) if gradients.layered else None

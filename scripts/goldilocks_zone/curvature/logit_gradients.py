@@ -31,7 +31,7 @@ TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-11}
 
 @dataclass(frozen=True)
 class _Factors:
-    """Adjoints (n, k, o) and inputs (n, i) of a layer, whose outer products are its logit gradients.
+    """Adjoints (n, k, o) and inputs (n, i) of a layer; their outer products are the gradients for its weights.
 
     If `inputs` is None, `adjoints` holds the gradients themselves. `bias` tells whether the layer has a bias.
     """
@@ -42,7 +42,7 @@ class _Factors:
 
     @kernels.differentiating
     def multiplied(self, rows: Tensor) -> Tensor:
-        """Products JᵀJ x (m, n, k) for m vectors x, the `rows` (m, n, k), with J restricted to the layer."""
+        """Products JᵀJ x (m, n, k) for m vectors x, the `rows` (m, n, k), with J for the layer's parameters only."""
         if self.inputs is None:
             return (rows.flatten(1) @ self.adjoints.flatten(0, 1) @ self.adjoints.flatten(0, 1).T).view_as(rows)
         pulled = torch.einsum("mnk,nko->mno", rows, self.adjoints)
@@ -74,12 +74,12 @@ class _Factors:
     def combined(self, weights: Tensor) -> "_Factors":
         """Factors of the gradient of Σ_k w_k z_k at each example, for logits z_k and `weights` w (n, k).
 
-        The result has this sum as the only logit of an example, in place of k logits.
+        The result has one logit per example, this sum, in place of k logits.
         """
         return _Factors(torch.einsum("nk,nko->no", weights, self.adjoints)[:, None], self.inputs, self.bias)
 
     def live(self) -> int:
-        """Number of parameters of the layer on which some logit of some example depends with a non-zero derivative."""
+        """Number of the layer's parameters for which the derivative of some logit of some example is not zero."""
         adjoints = (self.adjoints != 0).any(1)
         if self.inputs is None:
             return int(adjoints.any(0).sum())
@@ -88,7 +88,7 @@ class _Factors:
 
     @kernels.differentiating
     def own(self) -> Tensor:
-        """Diagonal blocks (n, k, k) of JᵀJ, one per example, with J restricted to the layer."""
+        """Diagonal blocks (n, k, k) of JᵀJ, one per example, with J for the layer's parameters only."""
         product = self.adjoints @ self.adjoints.mT
         if self.inputs is not None:
             product = product * (self.inputs.square().sum(1) + float(self.bias))[:, None, None]
@@ -98,8 +98,8 @@ class _Factors:
 class Block(NamedTuple):
     """Rows of JᵀJ for b examples, starting at example `first`, with the columns of these and all later examples.
 
-    Shape (b, k, n − first, k), so that the diagonal square comes first. inner: the part of all layers but the last;
-    None if there is only one. last: the part of the last layer.
+    JᵀJ is the sum of two parts. inner: the part of all layers but the last; None if there is only one. last: the part
+    of the last layer. Both have the shape (b, k, n − first, k), so that the square on the diagonal of JᵀJ comes first.
     """
 
     first: int
@@ -108,7 +108,7 @@ class Block(NamedTuple):
 
     @property
     def whole(self) -> Tensor:
-        """The rows, summed over all layers."""
+        """The sum of both parts: rows of JᵀJ for the parameters of all layers."""
         return self.last if self.inner is None else self.inner + self.last
 
 
@@ -118,7 +118,7 @@ def _joined(chunks: Sequence[_Factors]) -> _Factors:
 
 
 class LogitGradients:
-    """Gradients of k logits, `classes`, at n `examples`: the matrix J (D, n · k).
+    """Gradients of all logits at all examples: the matrix J (D, n · k), with `examples` n and `classes` k.
 
     They are stored as the `_Factors` of each layer, first to last. `layered` is True if there are several layers.
     """
@@ -130,7 +130,7 @@ class LogitGradients:
 
     @classmethod
     def of_columns(cls, columns: Tensor) -> "LogitGradients":
-        """Make from the gradients `columns` (n, k, D) of all logits, which are the columns of J."""
+        """Create from the gradients `columns` (n, k, D) of all logits, which are the columns of J."""
         return cls([_Factors(columns, None, False)])
 
     def multiplied(self, rows: Tensor) -> Tensor:
@@ -154,12 +154,12 @@ class LogitGradients:
     def combined(self, weights: Tensor) -> "LogitGradients":
         """Gradient of Σ_k w_k z_k at each example, for logits z_k and `weights` w (n, k).
 
-        The result has this sum as the only logit of an example, in place of k logits.
+        The result has one logit per example, this sum, in place of k logits.
         """
         return LogitGradients([layer.combined(weights.to(layer.adjoints)) for layer in self._layers])
 
     def live(self) -> int:
-        """Number of parameters on which some logit of some example depends with a non-zero derivative."""
+        """Number of parameters for which the derivative of some logit of some example is not zero."""
         return sum(layer.live() for layer in self._layers)
 
     def blocks(self) -> Iterator[Block]:
@@ -240,7 +240,7 @@ def _of_examples(chain: tuple, theta: Tensor, inputs: Tensor) -> list[_Factors]:
 
 
 class TooFewEigenvalues(ValueError):
-    """G has fewer non-zero eigenvalues than requested."""
+    """Raised if G has fewer non-zero eigenvalues than requested."""
 
 
 @dataclass(frozen=True)
@@ -254,9 +254,9 @@ class GaussNewton:
 def gauss_newton(gradients: LogitGradients, factor: Factor, count: int, *, centred: bool = False) -> GaussNewton:
     """Top `count` eigenpairs of G of the mean loss, from the logit `gradients` J and the `factor` R of the loss.
 
-    Both are for all examples. If `centred` is true, the mean over examples is subtracted from the gradient of each
-    logit. Raises ValueError as `lanczos.top_eigenpairs` does, and if the factor does not match the examples;
-    TooFewEigenvalues if G has fewer than `count` non-zero eigenvalues.
+    J and R are for all examples. If `centred` is true, J is centred first: from the gradient of each logit, its mean
+    over examples is subtracted. Raises ValueError as `lanczos.top_eigenpairs` does, and if the factor does not match
+    the examples; TooFewEigenvalues if G has fewer than `count` non-zero eigenvalues.
     """
     roots = fitting(factor, gradients)
     own = gradients.own()
@@ -292,7 +292,7 @@ def traces(own: Tensor, factor: Factor) -> np.ndarray:
 
 
 def fitting(factor: Factor | None, gradients: LogitGradients) -> Factor:
-    """The `factor` in the precision and on the device of the gradients.
+    """Convert the `factor` to the precision and the device of the `gradients`.
 
     Raises ValueError if the factor is None, or if its numbers of examples and classes differ from those of the
     gradients.

@@ -1,7 +1,7 @@
-"""Slices of the loss landscape: the mean loss on lines and on a plane through a point.
+"""Slices of the loss landscape: the mean loss on lines and on a plane through a point θ.
 
-Points lie at θ + Pᵀc, with orthonormal directions as the rows of P (d, D) and coefficients c (d,). Places are values of
-one coefficient; there are g of them on an axis.
+Points lie at θ + Pᵀc, with orthonormal directions as the rows of P (d, D) and coefficients c (d,). A place is a value
+of one coefficient. The number of places along an axis of a slice is g.
 """
 
 import numpy as np
@@ -32,7 +32,7 @@ def displacements(extent: float, steps: int) -> np.ndarray:
 def line_coefficients(places: np.ndarray, count: int) -> np.ndarray:
     """Coefficients c (count, g, count) of the points at g `places` on a line along each of `count` directions.
 
-    The axes are the line, the place on it, and the direction.
+    The axes are the line, the place on the line, and the direction to which the coefficient belongs.
     """
     return places[None, :, None] * np.eye(count)[:, None, :]
 
@@ -53,9 +53,9 @@ def mean_losses(
 ) -> np.ndarray:
     """Mean loss at each point θ + Pᵀc, shape (…), for `directions` P (d, D) and `coefficients` c (…, d).
 
-    Points are computed one after another, in the precision of `theta` (D,), which is as fast as a batch of points and
-    needs less memory. A forward pass takes at most `examples_per_chunk` examples, or all if the loss couples them. Zero
-    coefficients cost nothing. Raises ValueError if a loss is not finite.
+    The loss is computed in the precision of `theta` (D,), one point after another: this is as fast as a batch of points
+    and needs less memory. A forward pass takes at most `examples_per_chunk` examples, or all if the loss couples them.
+    Directions with a zero coefficient take no time. Raises ValueError if a loss is not finite.
     """
     given, found = arguments.prepared(problem, theta), []
     logits = networks.logits_function(given.network)

@@ -1,8 +1,9 @@
 """Margin estimate of Sabanayagam et al. (2023), from inputs aligned with the top eigenvector instead of the boundary.
 
-Gradient descent on inputs minimises (A² − 1)² from random starts. A = ⟨g, v⟩/|g| is the alignment of the top
-eigenvector v with the gradient g of the loss whose label is the predicted class. The estimate is the distance of the
-final input from the closer of two training examples: the one with the largest A and the one with the smallest.
+Let v be the top eigenvector, g the gradient of the loss with the predicted class as label, and A = ⟨g, v⟩/|g| their
+alignment. Gradient descent on inputs minimises (A² − 1)² from random starts. Of the training examples, two serve as
+references: the one with the largest A and the one with the smallest. The estimate is the distance of the final input
+from the closer of these two.
 
 Letters: s networks, t starts for each, i entries of an input, D parameters.
 """
@@ -34,12 +35,12 @@ class Descent:
 def aligned_points(
     network: nn.Sequential, parameters: Tensor, eigenvectors: Tensor, starts: Tensor, descent: Descent = Descent()
 ) -> tuple[Tensor, Tensor]:
-    """Move inputs by gradient descent to points where the alignment A is 1 or −1 (see `alignment`).
+    """Move inputs by gradient descent towards points where the alignment A is 1 or −1 (see `alignment`).
 
     `starts` (s, t, i) has t inputs for each of s networks. Returns the final inputs (s, t, i), and A (s, t) there. The
-    loss of the descent is (A² − 1)², with a decay of the inputs. `network` gives the architecture, dense layers and
-    elementwise activations. Each of the s networks has its row of `parameters` (s, D) and its eigenvector in
-    `eigenvectors` (s, D). A point where all units are dead has A = 0 and moves only by the decay.
+    loss of the descent is (A² − 1)², with a decay of the inputs. All networks have the architecture of `network`, dense
+    layers and elementwise activations. Each has its row of `parameters` (s, D), and its eigenvector in `eigenvectors`
+    (s, D). A point where all units are dead has A = 0 and moves only by the decay.
     """
     points = starts.detach().clone()
     for step in range(descent.steps):
@@ -55,10 +56,11 @@ def aligned_points(
 def alignment(network: nn.Sequential, parameters: Tensor, eigenvectors: Tensor, points: Tensor) -> Tensor:
     """Alignments A = ⟨g, v⟩/|g| (s, t) at `points` (s, t, i), differentiable with respect to the points.
 
-    g is the gradient of the loss at `parameters` (s, D) with the predicted class as label, v the row of `eigenvectors`
-    (s, D). The points must require gradients. Let a be the inputs and δ the adjoints of a layer, and V and c the parts
-    of v in its weights and bias. Then ⟨g, v⟩ is the sum over layers of δᵀ(V a + c), and |g|² the sum of |δ|²(|a|² + 1),
-    without c and the 1 for a layer without a bias. `network` is as in `aligned_points`.
+    g is the gradient of the loss at `parameters` (s, D) with the predicted class as label, and v the row of
+    `eigenvectors` (s, D). The points must require gradients. Let a be the inputs and δ the adjoints of a layer, and V
+    and c the parts of v in its weights and bias. Then ⟨g, v⟩ is the sum over layers of δᵀ(V a + c), and |g|² is the sum
+    over layers of |δ|²(|a|² + 1). For a layer without a bias, c and the 1 are left out. `network` is as in
+    `aligned_points`.
     """
     shapes = [each.shape for each in network.parameters()]
     own, along = (iter(split(each, shapes)) for each in (parameters, eigenvectors))

@@ -17,11 +17,11 @@ OTHERS = {nn.LeakyReLU, nn.Tanh, nn.Sigmoid, nn.Softplus, networks.CentredSoftpl
 
 @kernels.differentiating
 def softened(problem: Problem, parameters: Array, sharpness: float) -> Problem:
-    """The problem with each ReLU of its network replaced by softplus(β_l z)/β_l − ln 2/β_l, β_l = sharpness / rms(z_l).
+    """The problem, with each ReLU of its network replaced by the smooth softplus(βz)/β − ln 2/β.
 
-    rms(z_l) is the root mean square of the layer's pre-activations at the `parameters` (D,), over all examples. In
-    units of rms(z_l), the softplus thus has the same shape in every layer and at every radius. Raises ValueError unless
-    the network is a chain of known layers whose activations are all ReLU.
+    In layer l, β is `sharpness` / rms(z_l), where rms(z_l) is the root mean square of the layer's pre-activations at
+    the `parameters` (D,), over all examples. In units of rms(z_l), the softplus thus has the same shape in every layer
+    and at every radius. Raises ValueError unless the network is a chain of known layers whose activations are all ReLU.
     """
     given = arguments.prepared(problem, parameters, labelled=False)
     if not _has_only_relu(given):

@@ -1,11 +1,11 @@
 """Projected Hessians of chains of layers at a point, from d tangents and one adjoint.
 
-Let ż_l and ȧ_l be the tangents of the pre-activations z_l and of the activations a_l of layer l along each direction,
-Ẇ_l the entries of the direction in the weights of the layer, and δ_l the adjoint of z_l for the loss. The part H′ of
-the Hessian, which has the second derivatives of the logits, is H′ = C + Cᵀ, with the cross terms C_ij = Σ_l ⟨Ẇ_l^i, Σ_n
-δ_l ȧ_{l−1}^jᵀ⟩ of the directions i and j. Smooth activations φ add Σ_l ⟨ε_l ⊙ φ″(z_l), ż_l^i ⊙ ż_l^j⟩, where ε_l is the
-adjoint of the output of φ. A direction costs 3F − 2F_1 flops per example, where F counts the flops of a forward pass
-and F_1 those of the first layer.
+For layer l and each direction, let ż_l and ȧ_l be the tangents of the pre-activations z_l and of the activations a_l,
+and Ẇ_l the entries of the direction in the weights. Let δ_l be the adjoint of z_l for the loss. The part H′ of the
+Hessian, which has the second derivatives of the logits, is H′ = C + Cᵀ. The cross terms C_ij of the directions i and j
+are Σ_l ⟨Ẇ_l^i, Σ_n δ_l ȧ_{l−1}^jᵀ⟩, with a sum over layers and one over examples. Smooth activations φ add Σ_l ⟨ε_l ⊙
+φ″(z_l), ż_l^i ⊙ ż_l^j⟩ to H′, where ε_l is the adjoint of the output of φ. A direction costs 3F − 2F_1 flops per
+example, where F counts the flops of a forward pass and F_1 those of the first layer.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -90,8 +90,9 @@ def push(
 
     `steps` are those of `linearised`. `tangents` are the tangents of the inputs of the chain; None if they vanish.
     `meet` is called with the step of each affine layer, and of each activation with a second derivative, together with
-    the tangents of its inputs. `turned` is a cache of products Ẇ a, which points share if a layer has the same inputs a
-    at all of them. Its keys are the starts in θ of the weights of the layers to cache, its values None until computed.
+    the tangents of its inputs. `turned` is a cache of products Ẇ a of some layers, for points at which these layers
+    have the same inputs a. It is a dictionary from the start of a layer's weights in θ to the product, which is None
+    until computed.
     """
     turned = {} if turned is None else turned
     ours = False  # whether these tangents may be overwritten, as nothing else references them
@@ -202,8 +203,8 @@ def _flat(steps: list[Step]) -> Iterator[Step]:
 def cross_terms(step: Step, directions: Directions, tangents: Tensor) -> Tensor:
     """Cross terms C_ij = ⟨Ẇ^i, Σ_n δ ȧ^jᵀ⟩ (d, m) of an affine layer, for all d directions i and m `tangents` ȧ^j.
 
-    `step` holds the data of the layer, and the tangents are those of the layer's inputs. Ẇ^i are the entries of
-    direction i in the weights, δ the adjoint of the outputs, and n the examples.
+    `step` holds the data of the layer. `tangents` (m, …) are those of its inputs, along m of the directions. Ẇ^i are
+    the entries of direction i in the weights, and δ is the adjoint of the outputs. The sum is over examples n.
     """
     layer = step.layer
     if _is_pulled(layer, directions):
@@ -229,8 +230,10 @@ def _is_pulled(layer: Affine, directions: Directions) -> bool:
 def plan(ray: Ray, inputs: Tensor, at_once: bool, memory_mib: float) -> tuple[int, int]:
     """Number of examples per chunk, and number of directions to push at a time, for sums at all points of a `ray`.
 
-    `inputs` are a sample of the examples. Chunks keep working memory below `memory_mib`; examples are split before
-    directions. If `at_once` is true, as for `homogeneous_sweep`, all directions are pushed together.
+    `inputs` are a sample of the examples. Both numbers keep working memory below `memory_mib`. The number of examples
+    is chosen first, such that one direction fits; the number of directions then follows from the memory that is left.
+    All directions are pushed together if `at_once` is true, as for `homogeneous_sweep`, or if an activation has a
+    second derivative.
     """
     chain, theta, directions, points = ray.network, ray.theta, ray.directions, len(ray.scales)
     # A GPU is efficient on large products, a CPU on products whose factors fit into its cache.

@@ -1,8 +1,9 @@
 """Registry of official and users' own datasets: their shapes, files and licences, known before any dataset is loaded.
 
-A card is a YAML file with a dataset's metadata, written when the dataset is read. The stamp of files is a hash of their
-names, sizes and times of change; the identity of files is a hash of their content and of the way of reading them. This
-module imports nothing heavy, because it runs whenever the workflow loads.
+A card is a YAML file with a dataset's metadata, which is written when the dataset is read. The stamp of a dataset's
+files is a hash of their names, sizes and times of change. Their identity is a hash of their names, their content and
+the way of reading them. The way of reading is set by those keys of the dataset's entry in the configuration that
+READING lists. This module imports nothing heavy, because it runs whenever the workflow loads.
 """
 
 import functools
@@ -35,7 +36,10 @@ _stamps: ContextVar[dict[Path, str]] = ContextVar("stamps")  # by path; set insi
 
 @contextmanager
 def one_look() -> Iterator[None]:
-    """Context in which the stamp of each dataset's files (see the module) is computed only once."""
+    """Context in which the stamp of each dataset's files (see the module) is computed only once.
+
+    Within the context, the first stamp of a path is used again even if its files change.
+    """
     token = _stamps.set({})
     try:
         yield
@@ -53,19 +57,22 @@ def data_folder(configured: str | None) -> str | None:
 
 
 def own_records(names: Iterable[str], entries: Entries, folder: str | None, place: Path) -> dict[str, dict]:
-    """Records of the user's own datasets `names`, by name: location, way of reading and identity of their files.
+    """Records of the user's own datasets `names`, by name, as `_own_record` describes them.
 
-    `entries` is the configuration's section `datasets`, `folder` the user's data folder, and `place` results/data.
+    `entries` is the configuration's section `datasets`, `folder` the user's data folder or None, and `place` the folder
+    results/data.
     """
     return {name: _own_record(name, entries, folder, place) for name in names}
 
 
 def _own_record(name: str, entries: Entries, folder: str | None, place: Path) -> dict:
-    """Record of the user's own dataset `name`: location, way of reading and `identity` of its files.
+    """Record of the user's own dataset `name`: a dictionary with the location and identity of its files.
 
-    `entries`, `folder` and `place` are as in `own_records`. The identity depends only on the content of the files and
-    on the keys READING. If the files do not exist, it is that of the last reading, provided that this had the path and
-    the keys READING that are configured now; otherwise it is MISSING.
+    Its keys are `path` of the files (None if nothing is there), `expected` (a text that says where they should be),
+    `place` (the path in the configuration, or empty), `licence`, `limit_mib`, `identity`, and those keys READING that
+    are set. If the files do not exist, the identity comes from the dataset's card or a copy of it, as long as the
+    configured path and keys READING are those in the card. Otherwise, the identity of missing files is MISSING.
+    `entries`, `folder` and `place` are as in `own_records`.
     """
     given, path = _given(name, entries, "path"), _path_of(name, entries, folder)
     reading = reading_of({key: _given(name, entries, key) for key in READING})
@@ -87,23 +94,32 @@ def _own_record(name: str, entries: Entries, folder: str | None, place: Path) ->
 
 
 def reading_of(known: Mapping) -> dict:
-    """Extract the keys READING that are set, and their values, from `known`: a dataset's record, card or attributes."""
+    """Those keys of `known` that are in READING and are set, with their values.
+
+    `known` is a dataset's record, its card, or the attributes of its file.
+    """
     return {key: known[key] for key in READING if known.get(key) is not None}
 
 
 def identity_read(known: Mapping) -> str:
-    """Identity of the files that a dataset was read from, given `known`, its card or attributes; empty if unknown."""
+    """Identity that a dataset's files had when the dataset was read, as noted in `known`; empty if none is noted.
+
+    `known` is the dataset's card or the attributes of its file.
+    """
     return known.get("identity") or known.get("stamp") or ""  # Release 0.1.0 recorded a stamp.
 
 
 def identity_now(record: Mapping) -> str:
-    """Identity of a dataset's files (a hash), computed from their present content; `record` names them."""
+    """Identity of the files at the path in `record`, computed from their present content.
+
+    Hashes that `renew_stamps` stored are not used.
+    """
     path = Path(record["path"])
     return _identity(_content_of_files(path, _stamp(path)), reading_of(record))
 
 
 def identity_record(record: Mapping) -> str:
-    """YAML text of the identity of a dataset's files and of how they are read, both taken from its `record`.
+    """YAML text with the identity of a dataset's files and the keys READING that are set, both taken from its `record`.
 
     It is the content of results/data/own/{dataset}.{hash}.yaml.
     """
@@ -111,10 +127,12 @@ def identity_record(record: Mapping) -> str:
 
 
 def renew_stamps(names: Iterable[str], entries: Entries, folder: str | None, place: Path) -> None:
-    """Store the hash of each dataset's content with its stamp, so that loading the workflow need not read the files.
+    """Store a hash of the content of each dataset's files, so that loading the workflow need not read the files again.
 
-    Applies to the user's own datasets in `names`, and to all others that have a card. `entries`, `folder` and `place`
-    are as in `own_records`. No job depends on the stored hashes.
+    The hash is stored below `place`, together with the present stamp of the files. `_content` uses the hash until the
+    stamp changes. This is done for the datasets `names` and for all datasets that have a card, except for official ones
+    and those without files. `entries`, `folder` and `place` are as in `own_records`. No job depends on the stored
+    hashes.
     """
     for name in {*names, *(path.stem for path in (place / CARDS).glob("*.yaml"))} - OFFICIAL.keys():
         if path := _path_of(name, entries, folder):
@@ -123,9 +141,10 @@ def renew_stamps(names: Iterable[str], entries: Entries, folder: str | None, pla
 
 
 def keep_datasets(place: Path) -> None:
-    """Keep a copy of each dataset file in `place`, the folder results/data, that has none yet; see `keep`.
+    """Keep a copy, in the folder `verified`, of each dataset file in `place` that has no such copy yet; see `keep`.
 
-    Copies are needed because Snakemake deletes the outputs of a job before the job starts.
+    `place` is the folder results/data. Copies are needed because Snakemake deletes the outputs of a job before the job
+    starts.
     """
     for path in place.glob("*.nc"):
         if not files.is_temporary(path) and not (place / VERIFIED / path.name).exists():
@@ -133,19 +152,25 @@ def keep_datasets(place: Path) -> None:
 
 
 def keep(path: Path, path_to_card: Path) -> None:
-    """Keep copies of a dataset file and its card in the folder `verified` beside it, as hard links if possible."""
+    """Keep copies of the dataset file at `path` and of its card, if they exist, in the folder `verified` beside `path`.
+
+    Copies are hard links if possible.
+    """
     for each in (path, path_to_card):
         if each.exists():
             files.link(each, path.parent / VERIFIED / each.name)
 
 
 def licence(name: str, entries: Entries) -> str:
-    """Licence of a dataset: the official one, or the one in the dataset's entry of the configuration."""
+    """Licence of a dataset: the official one, or that in the dataset's entry in `entries`, or `licence not stated`."""
     return LICENCES.get(name) or _given(name, entries, "licence") or "licence not stated"
 
 
 def suffix_of(file: str) -> str | None:
-    """Suffix of a file name as listed in SUFFIXES, whatever its case in the name; None if there is none."""
+    """Suffix of a file name, if it is one of SUFFIXES; None otherwise.
+
+    Upper and lower case count as equal. The suffix is returned in lower case.
+    """
     return next((suffix for suffix in SUFFIXES if suffix and file.lower().endswith(suffix)), None)
 
 
@@ -155,9 +180,10 @@ def _given(name: str, entries: Entries, key: str) -> Any:
 
 
 def _path_of(name: str, entries: Entries, folder: str | None) -> Path | None:
-    """Path of the user's own dataset `name`; None if nothing is there.
+    """Path of the files of the user's own dataset `name`; None if nothing is there.
 
-    The path is that in the dataset's entry in `entries` or, without one, the name with any of the SUFFIXES in `folder`.
+    The path is the one in the dataset's entry in `entries`. Without such a path, it is the first one in `folder` that
+    consists of the name and one of the SUFFIXES; a folder has no suffix, and any file has one.
     """
     if given := _given(name, entries, "path"):
         path = Path(os.path.expanduser(given))
@@ -167,10 +193,12 @@ def _path_of(name: str, entries: Entries, folder: str | None) -> Path | None:
 
 
 def known_shapes(entries: Entries, folder: str | None, cards: Sequence[Path]) -> dict[str, Shape | None]:
-    """Shapes of all known datasets by name: official, in `entries`, in the data `folder`, or read before.
+    """Shapes of all known datasets, by name; None if a dataset must be read before its shape is known.
 
-    The shape is None if a dataset was never read, or if its files have changed since it was read. `cards` are folders
-    of cards; later ones override earlier ones. Raises ValueError if a card is damaged, OSError if it cannot be read.
+    Known datasets are the official ones, those in the section `entries`, those in the user's data `folder`, and those
+    that have a card. The shape of a user's dataset comes from its card. It is None without a card, or if the files have
+    changed since the card was written. `cards` are folders of cards; later folders override earlier ones. Raises
+    ValueError if a card is damaged, OSError if it cannot be read.
     """
     shapes: dict[str, Shape | None] = {**dict.fromkeys(_names_in(folder)), **dict.fromkeys(entries)}
     # Copies of cards survive failed jobs.
@@ -202,8 +230,9 @@ def _identity(content: str, reading: dict) -> str:
 def _content(name: str, path: Path, place: Path, stamp: str | None = None) -> str:
     """Hash of the content of the files of the dataset `name` at `path`.
 
-    The hash that `renew_stamps` stored below `place` is used if the files still have the stamp that is stored with it.
-    `stamp` is their present stamp, which is computed if it is None.
+    If `renew_stamps` stored the hash below `place`, and the files still have the stamp that they had then, the stored
+    hash is returned. Otherwise the files are read. `stamp` is the present stamp of the files; if it is None, it is
+    computed.
     """
     stamp, memory = stamp or _stamp(path), place / OWN / f"{name}.content"
     remembered = memory.read_text(encoding="utf-8").split() if memory.exists() else []
@@ -214,7 +243,7 @@ def _content(name: str, path: Path, place: Path, stamp: str | None = None) -> st
 def _content_of_files(path: Path, stamp: str) -> str:
     """Hash of the names and bytes of the files of the dataset at `path`.
 
-    The `stamp` is not used, but makes the cache compute the hash again once the files have changed.
+    `stamp` is part of the key of the cache only, so that the hash is computed again once the files have changed.
     """
     digest = hashlib.sha256()
     for name, file in _files_read(path):
@@ -247,8 +276,9 @@ def _stamp(path: Path) -> str:
 def _files_read(path: Path) -> list[tuple[str, Path]]:
     """Names and paths of the files of the dataset at `path`, sorted by name.
 
-    For a single file, the name is empty. For a folder, these are the files and folders that belong to a split, and
-    names are paths relative to the folder.
+    For a dataset in a single file, the name is empty. For a dataset in a folder, the list contains the folder of each
+    split, such as train, and all folders and files in it that `folders.place_of` does not ignore. Names are then paths
+    relative to the dataset's folder.
     """
     if path.is_file():
         return [("", path)]

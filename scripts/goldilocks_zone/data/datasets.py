@@ -1,6 +1,7 @@
-"""Selection of a study's examples from a dataset file, with their inputs and labels.
+"""Selection of examples from a dataset file for a study, and preprocessing of their inputs.
 
-A dataset file (results/data/<name>.nc) holds images (uint8), labels and split (0 train, 1 test).
+A dataset file (results/data/<name>.nc) has the variables images (uint8), labels, and split (0 for training examples, 1
+for test examples).
 """
 
 import hashlib
@@ -24,7 +25,10 @@ BLOCK = 1024  # images that are converted at once
 
 @dataclass(frozen=True)
 class Examples:
-    """Inputs (n, channels, height, width), labels (n,), int64, below `classes`, and the dataset file's checksum."""
+    """Inputs (n, c, h, w) and labels (n,) of examples, and the checksum of the dataset file that they come from.
+
+    Labels are int64, from 0 to `classes` − 1.
+    """
 
     inputs: np.ndarray
     labels: np.ndarray
@@ -42,9 +46,10 @@ class Splits:
 def as_dataset(
     name: str, training: Arrays, test: Arrays, classes: int, source: str, licence: str, class_names: Sequence[str] = ()
 ) -> xr.Dataset:
-    """Content of a dataset file, from the pairs `training` and `test` of images (n, c, h, w), uint8, and labels (n,).
+    """Content of a dataset file with the examples `training` and `test`.
 
-    `classes` is the number of classes. Names, `source` and `licence` become attributes of the file.
+    Both are pairs of images (n, c, h, w), uint8, and labels (n,). `classes` is the number of classes. Names, `source`
+    and `licence` become attributes of the file.
     """
     images, labels = (np.concatenate(parts) for parts in zip(training, test))
     if labels.dtype != np.uint8:
@@ -62,7 +67,10 @@ def as_dataset(
 
 
 def checksum(*arrays: np.ndarray) -> str:
-    """SHA-256 of the entries of several arrays, each in C order whatever its layout in memory."""
+    """SHA-256 of the entries of several arrays, one array after another.
+
+    The entries of an array are taken in C order, whatever its layout in memory.
+    """
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(np.ascontiguousarray(array))
@@ -85,8 +93,9 @@ def balanced_order(labels: np.ndarray, random: np.random.Generator) -> np.ndarra
 def validation_split(labels: np.ndarray, size: int, dataset: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Hold out `size` class-balanced examples for validation, drawn at random.
 
-    Returns (training, validation), ascending indices into `labels` (n,). A smaller `size` holds out a subset of these
-    examples. `seed` and `dataset` name the random stream, which no other choice of examples uses.
+    Returns the indices of training and of validation examples into `labels` (n,), both ascending. The validation
+    examples of a smaller `size` are a subset of those of a larger one. `seed` and `dataset` name the random stream,
+    which no other choice of examples uses.
     """
     order = balanced_order(labels, stream(seed, "validation", dataset))
     return np.sort(order[size:]), np.sort(order[:size])
@@ -105,14 +114,15 @@ def load(
 ) -> Examples:
     """Load `count` training examples of a dataset file, in class-balanced random order.
 
-    `validation` examples are held out first. Of the others, `example_set` 0 has the first `count`, 1 the next `count`,
-    and so on. `seed` and `dataset` name the random streams. `classes` restricts training and validation examples to
-    the first classes; preprocessing takes its statistics from the whole training set.
-    `inputs`: `standardised` by the global mean and standard deviation, `unit_interval` (pixels / 255),
-    `minus_one_to_one` (rescaled to [-1, 1]), `mean_image_removed` (mean image subtracted, then divided by the remaining
-    global deviation), or `gaussian` (as standardised, with each image replaced by a draw from the Gaussian with the
-    training set's mean image and covariance).
-    `labels`: `original`, or `shuffled`, permuted among the training and validation examples of these classes.
+    First, `validation` examples are held out. The others are put in random order; `example_set` 0 has the first `count`
+    of them, 1 the next `count`, and so on. `seed` and `dataset` name the random streams. `classes` restricts training
+    and validation examples to the first classes.
+    `inputs` is the preprocessing. Its means and deviations come from the whole training set, with all classes.
+    `standardised` subtracts the global mean and divides by the global standard deviation. `unit_interval` divides grey
+    levels by 255, and `minus_one_to_one` rescales them to [-1, 1]. `mean_image_removed` subtracts the mean image, and
+    divides by the global standard deviation of the differences. `gaussian` replaces each image by a draw from the
+    Gaussian with the training set's mean image and pixel covariance, and standardises it as above.
+    `labels`: `original`, or `shuffled`: permuted at random among the training and validation examples of these classes.
     Raises ValueError if `count`, `validation` or `classes` is too large.
     """
     images, targets, available, checksum = _read(path, TRAIN)
@@ -151,12 +161,12 @@ def load_splits(
 ) -> Splits:
     """Load the training set, the `validation` examples held out of it, and the first `test` test examples.
 
-    Without `test`, all test examples are loaded. `examples` restricts the training set to the examples that `load`
-    returns for the same number; `classes` restricts all sets to the first classes. Preprocessing is as in `load`, but
-    cannot be `gaussian`; inputs have the type `dtype`. `labels`: `shuffled` as in `load`, for the training and the
-    validation set; `groups_of_two` and `groups_of_five` replace classes by numbered groups of 2 or 5 successive ones.
-    Raises ValueError if `classes` is too large, `validation` leaves too few training examples, or there is no test
-    example.
+    Without `test`, all test examples are loaded. `classes` restricts all three sets to the first classes. `examples`
+    reduces the training set to the examples that `load` returns for `count` = `examples`. `inputs` is the
+    preprocessing, as in `load`, but not `gaussian`; the inputs get the type `dtype`. `labels`: `original`; `shuffled`,
+    as in `load`; `groups_of_two` or `groups_of_five`, which merge every 2 or 5 successive classes into one class.
+    Raises ValueError if `classes` or `examples` is too large, if `validation` leaves no training example, or if there
+    is no test example.
     """
     images, targets, available, checksum = _read(path, TRAIN)
     first = _restricted(classes, available, dataset)
@@ -197,10 +207,11 @@ def load_draws(
 ) -> tuple[list[Examples], Examples]:
     """Load `count` standardised training examples for each of the `draws`, and the first `test` test examples.
 
-    A draw is a number that names, with `seed` and `dataset`, the random stream of a class-balanced order, so examples
-    of different draws may coincide. `only` selects classes (by default all), which are renumbered in the order of
-    `only`. Raises ValueError if the dataset lacks one of these classes, has fewer than `count` training examples of
-    them, or no test examples of them.
+    Returns a list of the training examples of each draw, and the test examples. A draw is a number. It has its own
+    class-balanced random order of the training set, and its examples are the first `count` in this order, so examples
+    of different draws may coincide. `seed`, `dataset` and the draw name the random stream. `only` selects classes (by
+    default all); labels are renumbered in the order of `only`. Raises ValueError if the dataset lacks one of these
+    classes, has fewer than `count` training examples of them, or no test examples of them.
     """
     images, targets, available, checksum = _read(path, TRAIN)
     classes = list(only) or list(range(available))
@@ -252,10 +263,10 @@ def _read(path: str | Path, split: int) -> tuple[np.ndarray, np.ndarray, int, st
 
 
 def _preprocessing(images: np.ndarray, kind: str) -> Callable[[np.ndarray], np.ndarray]:
-    """Function that preprocesses pixels in [0, 1] to inputs of a `kind`, one of INPUTS.
+    """Function that maps images in [0, 1] to preprocessed inputs of a `kind`, one of INPUTS.
 
-    Its means and deviations are those of the training `images`, given as grey levels from 0 to 255. Raises ValueError
-    for an unknown kind.
+    Means and deviations are those of `images` / 255, where `images` is the training set in grey levels from 0 to 255.
+    Raises ValueError for an unknown kind.
     """
     if kind == "unit_interval":
         return lambda pixels: pixels
@@ -277,9 +288,9 @@ def _preprocessing(images: np.ndarray, kind: str) -> Callable[[np.ndarray], np.n
 
 
 def _gaussian_images(images: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
-    """Draw images from the Gaussian with the mean and pixel covariance of `images` / 255.
+    """Draw `count` images (count, c, h, w) from the Gaussian with the mean and pixel covariance of `images` / 255.
 
-    Returns (count, c, h, w). A larger `count` leaves the first draws as they are.
+    With a larger `count`, the first images stay as they are.
     """
     n, pixels = len(images), images[0].size
     total, products = np.zeros(pixels), np.zeros((pixels, pixels))

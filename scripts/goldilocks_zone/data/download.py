@@ -13,14 +13,14 @@ WINDOW_BYTES = WINDOW_SECONDS * 32 * 1024
 
 
 class SourceFailed(Exception):
-    """One source failed, for the reason in the message."""
+    """Error: one source failed; the message has the reason."""
 
 
 def download(url: str, limit: int) -> bytes:
-    """Download a file of at most `limit` bytes.
+    """Content of the file at `url`, which may have at most `limit` bytes.
 
-    Raises SourceFailed if it is longer, if there is no connection in 5 s, if fewer than 480 KiB arrive in 15 s, or if
-    the transfer fails.
+    Raises SourceFailed if the file is longer, if there is no connection in 5 s, if fewer than 480 KiB arrive in 15 s,
+    or if the transfer fails.
     """
     content, failure = bytearray(), None
 

@@ -21,7 +21,11 @@ _LEFT_BEHIND_END = ":zone.identifier"
 
 
 class Place(NamedTuple):
-    """Path divided at its split's folder: names above this folder, its own name as spelled, and names below it."""
+    """Path inside a dataset, divided at the folder of its split (train, val or test).
+
+    around: names of the folders above the split's folder. split: name of this folder, as spelled in the path. below:
+    names of the folders and the file below it.
+    """
 
     around: tuple[str, ...]
     split: str
@@ -35,9 +39,10 @@ def is_left_behind(name: str) -> bool:
 
 
 def place_of(member: str) -> Place | None:
-    """Divide `member`, the path of a file or folder relative to the dataset's folder, at the folder of its split.
+    """Divide the path `member` at the folder of its split; None if it is in no split or should be ignored.
 
-    None if the file or folder lies in no split or should be ignored.
+    `member` is the path of a file or folder, relative to the dataset's folder. It is ignored if `is_left_behind` is
+    true of any component.
     """
     parts = parts_of(member)
     split = next((i for i, part in enumerate(parts) if part.casefold() in SPLITS), None)
@@ -55,10 +60,10 @@ def parts_of(member: str) -> tuple[str, ...]:
 
 
 def walk(folder: Path, onerror: Callable[[OSError], None] | None = None) -> Iterator[tuple[str, Path]]:
-    """Yield, for each file and folder below `folder`, its name relative to `folder` and its path.
+    """Yield, for each file and folder below `folder`, its path relative to `folder` and its full path.
 
-    Leaves out hidden files and folders and others that `is_left_behind` recognises. Calls `onerror` with the error for
-    each folder that cannot be read.
+    Files and folders that `is_left_behind` recognises, such as hidden ones, are left out. If a folder cannot be read,
+    `onerror` is called with the error.
     """
     for place, subfolders, names in os.walk(folder, onerror=onerror):
         subfolders[:] = [name for name in subfolders if not is_left_behind(name)]

@@ -47,7 +47,7 @@ def read(path: Path, limit: int) -> tuple[np.ndarray, np.ndarray, list[str], lis
 
     Returns images (n, c, h, w), uint8, class numbers (n,), the split of each image (train, val or test), and the names
     of the classes. Classes are sorted by name, or by value if all names are numbers. Raises Refused for invalid data,
-    and before unpacking more than `limit` bytes.
+    and before data take more than `limit` bytes.
     """
     found: dict[Key, np.ndarray] = {}
     classes: set[str] = set()
@@ -76,10 +76,12 @@ def read(path: Path, limit: int) -> tuple[np.ndarray, np.ndarray, list[str], lis
 
 
 def _placed(members: Iterator[Member]) -> Iterator[tuple[Key, str, Callable[[], bytes] | None]]:
-    """Yield (key, name, reader) for each image and for each class's folder among `members`.
+    """Yield (key, name, reader) for each image, and for each class's folder, among `members`.
 
-    The key is (split, class, file), and the reader is a function that returns the file's bytes. For a folder, the file
-    in the key is empty and the reader is None. Raises Refused if a member is out of place.
+    The key is (split, class, file), the name is the member's path, and the reader is a function that returns the file's
+    bytes. For a folder, the file in the key is empty and the reader is None. Files outside of all splits are left out,
+    with a warning. Raises Refused if an image is not at train/<class>/<image> or the like, if there is a second
+    dataset, or if two folders stand for the same split.
     """
     around, spelled, outside = set(), {}, set()
     for member, content in members:
@@ -109,8 +111,9 @@ def _placed(members: Iterator[Member]) -> Iterator[tuple[Key, str, Callable[[], 
 def _decoded(path: Path, member: str, content: bytes, expected: tuple[int, int] | None, limit: int) -> np.ndarray:
     """Decode `content`, the bytes of an image, to an array (1 or 3, h, w), rotated as its EXIF metadata say.
 
-    Raises Refused for a size other than `expected` (h, w), for unsupported formats, and, before decoding, for an image
-    that takes more than `limit` bytes. The message names `member`, the image, and `path`, its dataset.
+    `expected` is the required size (h, w), or None for any size. Raises Refused for another size, for unsupported
+    formats, and, before decoding, for an image that takes more than `limit` bytes. The message names `member`, the path
+    of the image, and advises for all images of the dataset at `path`.
     """
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
@@ -143,8 +146,9 @@ def _decoded(path: Path, member: str, content: bytes, expected: tuple[int, int] 
 def _levels(path: Path, member: str, image: Image.Image) -> np.ndarray:
     """Grey levels (1, h, w) or colours (3, h, w) of an image, from 0 to 255.
 
-    Black-and-white images get the levels 0 and 255, and palette indices become colours. Raises Refused for images that
-    are transparent anywhere; the message names `member`, the image, and `path`, its dataset.
+    Black-and-white images get the levels 0 and 255. Images with a palette become colours, or grey levels if all their
+    colours are grey. Raises Refused for images that are transparent anywhere. The message names `member`, the path of
+    the image, and advises for all images of the dataset at `path`.
     """
     has_palette = image.mode == "P"
     if image.has_transparency_data:
@@ -160,9 +164,10 @@ def _levels(path: Path, member: str, image: Image.Image) -> np.ndarray:
 
 
 def _converted(path: Path, member: str, change: str) -> str:
-    """Advice for an error message, with a shell command that applies the Python code `change` to images in place.
+    """Advice for the message of an error: a shell command that converts images of the dataset at `path`.
 
-    The images are all those of the dataset at `path` that have the suffix of the image `member`.
+    The command opens every image with the same suffix as the image `member`, and applies the Python code `change` to
+    it. `change` is a chain of method calls, such as `.save(p)`, where p is the path of the image.
     """
     folder = str(path) if path.is_dir() else "."
     place = "for example with" if path.is_dir() else "for example, in the folder that you unpack it to, with"
@@ -170,14 +175,14 @@ def _converted(path: Path, member: str, change: str) -> str:
 
 
 class Refused(ValueError):
-    """A dataset cannot be used, for the reason in the message."""
+    """Error: a dataset cannot be used; the message has the reason."""
 
 
 def members_of(path: Path, limit: int) -> Iterator[Member]:
     """Yield (name, reader) for each file and folder of the dataset at `path`, which is a folder or an archive.
 
-    The reader returns the file's bytes, and is None for a folder. Raises Refused for unsafe or unknown content, and for
-    content beyond `limit` bytes.
+    The reader is a function that returns the file's bytes; for a folder, it is None. It must be called before the next
+    member is requested. Raises Refused for unsafe or unknown content, and for content beyond `limit` bytes.
     """
     kind = catalogue.suffix_of(path.name)
     if path.is_dir():
@@ -260,7 +265,10 @@ def _tar_members(path: Path, unpack: Callable, limit: int) -> Iterator[Member]:
 
 
 class _ShortHeaders(tarfile.TarInfo):
-    """Tar member. Raises Refused for a long extended header, which some versions of tarfile take hours to read."""
+    """Member of a tar archive, with a limit on the length of its extended header.
+
+    Reading the archive raises Refused for a header beyond the limit, which some versions of tarfile take hours to read.
+    """
 
     def _proc_member(self, archive):
         if self.type in _EXTENDED_HEADERS and self.size > _HEADER_LIMIT:
@@ -279,9 +287,10 @@ def _refuse_outside(name: str) -> None:
 
 
 class _Limited(io.RawIOBase):
-    """Reader of an archive's unpacked content, or of its members one after another.
+    """Reader of unpacked content, with a limit on the total number of bytes.
 
-    Raises Refused once more than `limit` bytes have been read in total.
+    The content is a whole archive, or members of an archive that are assigned to `unpacked` one after another. Raises
+    Refused once more than `limit` bytes have been read in total.
     """
 
     def __init__(self, limit: int, unpacked: IO[bytes] | None = None):

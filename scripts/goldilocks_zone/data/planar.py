@@ -1,7 +1,8 @@
 """Datasets of points in the plane, drawn anew for each initialisation: from Sabanayagam et al. (2023), or designed.
 
-Designed datasets have known borders between sections, which are stripes or sectors of a pie. Points are (n, 2), labels
-(n,). Random streams are named by seed, dataset, purpose and draw.
+A designed dataset consists of sections, which are parallel stripes or the sectors of a pie. Neighbouring sections
+belong to different classes, so that the borders between classes are known. Points are (n, 2), labels (n,). Random
+streams are named by seed, dataset, purpose and draw, the number of an initialisation.
 """
 
 import functools
@@ -21,10 +22,10 @@ GAPS = 0.1, 0.2, 0.35, 0.55
 
 @dataclass(frozen=True)
 class Borders:
-    """Designed borders between sections, in ascending order.
+    """Designed borders between the sections of a dataset, in ascending order.
 
-    places: x of borders between stripes, or angles in radians of borders in a pie. gaps: widths of the gaps around the
-    borders, which contain no points, in the same units.
+    places: positions of the borders, which are x between stripes and angles in radians in a pie. gaps: widths of the
+    gaps around the borders, in the same units. Gaps contain no points.
     """
 
     places: np.ndarray
@@ -32,7 +33,7 @@ class Borders:
 
 
 def borders(name: str, seed: int, draw: int) -> Borders | None:
-    """Designed borders of the dataset `name`; None if it has no design.
+    """Designed borders of the dataset `name`; None if the dataset is not designed.
 
     `seed` and the number `draw` name the random stream that orders the gaps between stripes.
     """
@@ -49,11 +50,11 @@ def borders(name: str, seed: int, draw: int) -> Borders | None:
 
 
 def drawn(name: str, seed: int, purpose: str, draw: int, count: int | None = None) -> Points:
-    """Draw `count` points (n, 2) of a dataset and their labels (n,), by default as many as its training set has.
+    """Draw `count` points (n, 2) of the dataset `name` and their labels (n,); by default, as many as for training.
 
     `seed`, `purpose`, such as training, and the number `draw` name the random streams. Designed borders are the same
-    for all purposes of a draw. Without a design, class counts differ by at most one, except in the published draw of
-    `gauss`. In a design, points fall into all sections with equal probability.
+    for all purposes of a draw. In a designed dataset, a point is equally likely to fall into each of the sections. In
+    other datasets, class counts differ by at most one, except in the published points of `gauss`.
     """
     known = planar_shapes.of(name)
     count = count or known.examples
@@ -84,8 +85,9 @@ def published_gauss() -> Points:
 def _blobs(centres, counts: np.ndarray, random: np.random.Generator, borders: Borders | None) -> Points:
     """Draw points (n, 2) from Gaussian blobs, and their labels (n,); `counts` has the number of points of each class.
 
-    `centres` lists the (mean, deviation) of each blob, pairs of numbers for x and y. All classes have the same number
-    of blobs, which are listed class by class and are equally likely within a class. `borders` are ignored.
+    `centres` lists (mean, deviation) of each blob, both pairs of numbers for x and y. Blobs are listed class by class,
+    equally many for each class. A point is equally likely to come from each blob of its class. `borders` is not used;
+    all samplers have this argument.
     """
     labels = np.repeat(np.arange(len(counts)), counts)
     of_class = len(centres) // len(counts)
@@ -95,10 +97,10 @@ def _blobs(centres, counts: np.ndarray, random: np.random.Generator, borders: Bo
 
 
 def _around(curve: Callable, noise: float, counts: np.ndarray, random: np.random.Generator, borders: None) -> Points:
-    """Draw points (n, 2) on the curve of each class and their labels (n,); `counts` has the points of each class.
+    """Draw points (n, 2) near the curve of each class, and their labels (n,); `counts` has the points of each class.
 
-    `curve` maps uniformly random parameters in [0, 1] and labels to points. `noise` is the standard deviation of
-    Gaussian noise that is added to the points. `borders` are ignored.
+    `curve` maps parameters (n,), drawn uniformly from [0, 1], and labels (n,) to points on the curves. Gaussian noise
+    with the standard deviation `noise` is added. `borders` is not used; all samplers have this argument.
     """
     labels = np.repeat(np.arange(len(counts)), counts)
     points = curve(random.random(len(labels)), labels)
@@ -116,13 +118,13 @@ def _moons(t: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _noisy(centres, counts: np.ndarray, random: np.random.Generator, borders: Borders | None) -> Points:
-    """Draw points and labels as `_blobs` does, and move each point by uniform steps in [−0.5, 0.5] along both axes."""
+    """Draw points and labels as `_blobs` does, and add noise to both coordinates, uniform in [−0.5, 0.5]."""
     points, labels = _blobs(centres, counts, random, borders)
     return points + random.uniform(-0.5, 0.5, points.shape), labels
 
 
 def _published(counts: np.ndarray, random: np.random.Generator, borders: Borders | None) -> Points:
-    """Points and labels of `published_gauss` if `counts` add up to 150; otherwise fresh ones of the same blobs."""
+    """Points and labels of `published_gauss` if `counts` add up to 150; otherwise new ones from the same Gaussians."""
     return published_gauss() if counts.sum() == 150 else _blobs(GAUSS, counts, random, borders)
 
 

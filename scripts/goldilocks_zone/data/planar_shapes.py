@@ -12,8 +12,8 @@ Box = tuple[tuple[float, float], tuple[float, float]]
 class Planar:
     """A dataset of points in the plane: its kind, and its numbers of classes and training examples.
 
-    box: ranges of x and y around its points. sections: number of sectors of a pie, or of borders between stripes; 0 for
-    datasets without a design.
+    box: ranges of x and y around its points. sections: number of designed borders (see `planar`), which is the number
+    of sectors in a pie and one less than the number of stripes; 0 if the dataset is not designed.
     """
 
     kind: str
@@ -24,7 +24,7 @@ class Planar:
 
     @property
     def shape(self) -> Shape:
-        """Shape of the dataset, with points as images of one row and two pixels."""
+        """Shape of the dataset, with each point as an image of one row and two pixels."""
         return Shape((1, 1, 2), self.classes, self.examples)
 
 
@@ -45,10 +45,12 @@ PLANAR = {
 
 
 def of(name: str) -> Planar | None:
-    """Dataset of a name, such as gauss, pie_4_2 (sectors, classes) or stripes_3_2 (borders, classes); None if unknown.
+    """Dataset in the plane with this name; None if there is none.
 
-    Classes alternate over sections. Pies are also unknown if their number of sectors is one more than a multiple of
-    their number of classes, because the last sector would have the class of the first one, its neighbour.
+    Apart from the names in PLANAR, there are pies, such as pie_4_2 with 4 sectors and 2 classes, and stripes, such as
+    stripes_3_2 with 3 borders and 2 classes. Classes alternate over sections. There must be as many sections as
+    classes, or more. The number of sectors must not be one more than a multiple of the number of classes, because the
+    last sector would have the class of the first one, its neighbour.
     """
     if found := re.fullmatch("(pie|stripes)_([1-9])_([2-9])", name):
         kind, sections, classes = found[1], int(found[2]), int(found[3])
@@ -60,6 +62,6 @@ def of(name: str) -> Planar | None:
 
 
 def sections(name: str) -> int:
-    """Number of designed borders in the dataset `name`; 0 if it has no design or is not in the plane."""
+    """Number of designed borders in the dataset `name`; 0 if the dataset is not designed or not in the plane."""
     known = of(name)
     return known.sections if known else 0

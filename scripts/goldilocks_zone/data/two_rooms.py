@@ -18,10 +18,11 @@ LEFT, RIGHT = ((0.05, 0.4), (0.05, 0.95)), ((0.6, 0.95), (0.05, 0.95))  # ranges
 class TwoRooms:
     """World of two rooms: 12 × 12 pixels show the place as a bump, and 24 more show noise, fresh in each frame.
 
-    Places p are points in the unit square. The bump, exp(−|p − g|²/(2 width²)) at the pixels' centres g, is
+    A place p is a point in the unit square. The bump is exp(−|p − g|²/(2 width²)) at the pixels' centres g. It is
     standardised by its mean and deviation over all pixels and places. Data are random walks that start at uniformly
-    random places, with steps uniform in the disc of radius .1; the wall acts on steps as in `moved`.
-    States: place (…, 2), nuisance (…, 24). Variables between frames: step (…, 2), as drawn.
+    random places. Their steps are uniform in the disc of radius .1, and the wall acts on them as `moved` describes.
+    States: place (…, 2); nuisance (…, 24), the noise before it is scaled. Variables between frames: step (…, 2), before
+    the wall acts on it.
 
     width: width of the bump, in units of the square's side.
     nuisance: standard deviation of the noise.
@@ -61,11 +62,11 @@ class TwoRooms:
         return out
 
     def features(self, between: Arrays) -> np.ndarray:
-        """Features (…, 2) of actions: steps divided by the length of the longest step, .1."""
+        """Features (…, 2) of actions, which are the steps divided by .1, the length of the longest step."""
         return between["step"] / SINGLE(LONGEST)
 
     def at(self, places: np.ndarray, *purpose: str | int) -> np.ndarray:
-        """Observations (…, 168) at `places` (…, 2); `purpose` names the random stream of the noise."""
+        """Observations (…, 168) at given `places` (…, 2), with noise from the random stream that `purpose` names."""
         random = stream(self.seed, "world", self.name, *purpose)
         noise = random.standard_normal((*places.shape[:-1], world_shapes.NUISANCE), SINGLE)
         return self.seen({"place": places.astype(SINGLE), "nuisance": noise})

@@ -33,16 +33,17 @@ def read(
 ) -> xr.Dataset:
     """Read the dataset at `path`: <file>.npz, a folder, or its archive (.tar, .tar.xz, .tar.gz, .tgz, .tar.bz2, .zip).
 
-    An .npz file holds `images` of shape (n, height, width), (n, channels, height, width) or (n, height, width,
-    channels); `labels`, (n,) or (n, 1), numbered from 0 or 1, or one-hot (n, k); `split` (n,), 0 for training and 1 for
-    test; and optionally `class_names` (k,). Instead, it may hold images and labels of each split, named as in Keras or
-    MedMNIST. `channels`, first or last, resolves ambiguous shapes. Folders and archives hold train/<class>/<image> and
-    test/<class>/<image>, PNG or JPEG.
+    An .npz file has these arrays: `images` of shape (n, height, width), (n, channels, height, width) or (n, height,
+    width, channels); `labels` of shape (n,) or (n, 1), numbered from 0 or 1, or one-hot (n, k); `split` (n,), 0 for
+    training and 1 for test; and optionally `class_names` (k,). Alternatively, it has separate arrays of images and
+    labels for each split, named as in Keras or MedMNIST. `channels`, first or last, is the position of the channels if
+    the shape of `images` is ambiguous. Folders and archives hold train/<class>/<image> and test/<class>/<image>, PNG or
+    JPEG.
 
     Grey levels are whole numbers from 0 to 255. If `white` is given, they go from 0 to `white` instead, and are
-    rescaled to 255 and rounded. Validation examples become training examples or, without a test set, the test set.
-    Raises Refused for invalid data and before unpacking more than `limit_mib` MiB, and OSError if files cannot be read.
-    Reading takes three to four times the memory of the images.
+    rescaled to 255 and rounded. Validation examples are added to the training examples; if there is no test set, they
+    become the test set. Raises Refused for invalid data and before unpacking more than `limit_mib` MiB, and OSError if
+    files cannot be read. Reading takes three to four times the memory of the images.
     """
     try:
         if catalogue.suffix_of(path.name) == ".npz" and not path.is_dir():
@@ -67,9 +68,9 @@ def read(
 
 
 def _numbers_of(splits: list[str]) -> np.ndarray:
-    """Number of the split, TRAIN or TEST, of each example (n,), from the names of `splits`: train, val or test.
+    """Numbers (n,) of the splits of n examples, TRAIN or TEST, from their names in `splits`: train, val or test.
 
-    The split val counts as train, or as test if there are no test examples.
+    Examples in val count as training examples or, if there are no test examples, as test examples.
     """
     place = "train" if "test" in splits else "test"
     if "val" in splits:
@@ -123,9 +124,9 @@ def _arrays(path: Path, limit: int, channels: str | None) -> tuple[np.ndarray, n
 
 
 def _parts_of(archive: zipfile.ZipFile) -> list[tuple[str, str, str]]:
-    """List (split, name of images, name of labels) for each split of an .npz file with separate arrays for each split.
+    """List of (split, name of images, name of labels), with one entry for each split that has arrays of its own.
 
-    The list is empty for other .npz files.
+    The list is empty for an .npz file that has one array for all splits.
     """
     names = {name.removesuffix(".npy").casefold(): name.removesuffix(".npy") for name in archive.namelist()}
     for images, labels in _FAMILIES.items():
@@ -148,9 +149,10 @@ def _joined(archive: zipfile.ZipFile, parts: list[tuple[str, str, str]], limit: 
 
 
 def _array(archive: zipfile.ZipFile, key: str, limit: int, most_names: int | None = None) -> np.ndarray:
-    """Read the array `key` of an .npz file; with `most_names`, the array must be a list of at most that many texts.
+    """Read the array `key` of an .npz file.
 
-    Raises Refused, before unpacking the array, if its header is invalid or the array exceeds `limit` bytes.
+    With `most_names`, the array must be a list of at most that many texts. Raises Refused, before unpacking the array,
+    if it is missing, has an invalid header or exceeds `limit` bytes.
     """
     if f"{key}.npy" not in archive.namelist():
         needed = "images, labels and split are needed, or x_train, y_train, x_test and y_test"
@@ -174,12 +176,13 @@ def _array(archive: zipfile.ZipFile, key: str, limit: int, most_names: int | Non
 
 
 def _channels_first(images: np.ndarray, channels: str | None) -> np.ndarray:
-    """Images in the order (n, c, h, w), from `images` of shape (n, h, w), (n, c, h, w) or (n, h, w, c).
+    """Reorder `images`, of shape (n, h, w), (n, c, h, w) or (n, h, w, c), to (n, c, h, w).
 
-    `channels`, first or last, says which of an image's three axes holds the channels. If it is None, their lengths do:
-    the last axis holds the channels if its length is 1, 3 or 4 and that of the first is not, or if only the lengths of
-    the first and the middle axis are equal. For the first axis, the same holds with first and last exchanged. Raises
-    Refused if this names neither or both axes, and for other numbers of axes or empty ones.
+    `channels`, first or last, says which of an image's three axes holds the channels. If it is None, this follows from
+    the lengths of the axes. The last axis holds the channels if its length is 1, 3 or 4 and the length of the first
+    axis is not. It also holds them if the first and the middle axis have equal lengths and the last axis has another
+    length. The same rules apply to the first axis, with first and last exchanged. Raises Refused if the rules choose
+    neither or both of these axes, for other numbers of axes, and for empty axes.
     """
     if images.ndim not in (3, 4) or 0 in images.shape:
         expected = "(n, height, width), (n, channels, height, width) or (n, height, width, channels)"
@@ -196,10 +199,11 @@ def _channels_first(images: np.ndarray, channels: str | None) -> np.ndarray:
 
 
 def _grey_levels(images: np.ndarray, white: float | None) -> np.ndarray:
-    """Grey levels as uint8, rescaled and rounded so that `white` becomes 255; unchanged without `white`.
+    """Convert `images` to grey levels from 0 to 255 (uint8), so that the value `white` becomes 255.
 
-    Booleans become 0 and 255. Raises Refused for values outside of 0 to white. Without `white`, it is also raised for
-    values that are not whole numbers, or are all so small that 255 is unlikely to be white.
+    Values must lie between 0 and `white`, and are rescaled and rounded. Without `white`, they must be whole numbers
+    from 0 to 255, and are not rescaled. Booleans become 0 and 255. Raises Refused for other values. Without `white`,
+    Refused is also raised if the largest value is below DARK but not 0, because 255 is then unlikely to be white.
     """
     if images.dtype.kind == "b":
         return images.astype(np.uint8) * 255
@@ -230,7 +234,7 @@ def _refuse_any(wrong: np.ndarray, images: np.ndarray, reason: str) -> None:
 
 
 def _labels(array: np.ndarray, key: str, length: int) -> np.ndarray:
-    """Class numbers (n,) from the `array` of labels, of shape (n,) or (n, 1), or of one-hot rows (n, k).
+    """Class numbers (n,) from `array`, which holds labels (n,) or (n, 1), or one-hot rows (n, k).
 
     Raises Refused for other arrays, or if n is not `length`. The message names the array by its `key` in the file.
     """
@@ -264,9 +268,11 @@ def _whole_numbers(array: np.ndarray, key: str, length: int) -> np.ndarray:
 
 
 def _from_zero(labels: np.ndarray, names: int | None) -> tuple[np.ndarray, int]:
-    """Labels numbered from 0, and the number of classes: `names` (number of class names) or the largest label + 1.
+    """Labels numbered from 0, and the number of classes.
 
-    Labels numbered from 1 are shifted. Raises Refused for other labels.
+    `names` is the number of class names, which is also the number of classes. If it is None, the number of classes is
+    the largest returned label plus 1. Labels from 1 to the number of classes are shifted. Raises Refused for labels
+    that are negative, too large, or start at another number.
     """
     most = int(labels.max(initial=0))
     if labels.min() == 1 and names in (None, most):

@@ -1,6 +1,7 @@
-"""Copies of verified dataset files: hard links in results/data/verified.
+"""Copies of verified dataset files in results/data/verified, which are hard links if possible.
 
-A dataset file is restored from its copy if reading or fetching the dataset again would give the same file.
+A dataset file is restored from its copy if reading or fetching the dataset again would give the same file, or if the
+source of the dataset is gone.
 """
 
 import os
@@ -11,7 +12,7 @@ from goldilocks_zone.storage import files, netcdf
 
 
 def attributes(path: Path) -> dict:
-    """Attributes of the copy of the dataset file at `path`; empty if the copy is missing or has a wrong checksum."""
+    """NetCDF attributes of the copy of the dataset file at `path`; empty if it is missing or has a wrong checksum."""
     try:
         with netcdf.opened(_kept(path)) as content:
             found = datasets.checksum(*(content[name].values for name in ("images", "labels", "split")))

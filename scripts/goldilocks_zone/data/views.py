@@ -1,4 +1,7 @@
-"""Pairs of views of images from a dataset file, for measuring the curvature of joint embeddings."""
+"""Pairs of views of images from a dataset file, for measuring the curvature of joint embeddings.
+
+A view is an image that has been shifted at random, or to which noise has been added.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +28,7 @@ class Images:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Views x and y of n images (n, 196), float64, and the labels (n,) of x."""
+    """Pairs of views x and y (n, 196), float64, and the labels (n,) of the images that x shows."""
 
     x: np.ndarray
     y: np.ndarray
@@ -33,9 +36,10 @@ class Pairs:
 
 
 def images_of(path: str | Path, dataset: str, validation: int, seed: int) -> Images:
-    """Load at most 10,000 class-balanced training images from a dataset file, after holding out `validation` ones.
+    """Load at most 10,000 class-balanced training images from a dataset file.
 
-    Raises ValueError if none are left.
+    `validation` images are held out first. `seed` and `dataset` name the random streams. Raises ValueError if no images
+    are left.
     """
     with netcdf.opened(path) as file:
         members = np.flatnonzero(file["split"].values == datasets.TRAIN)
@@ -50,11 +54,11 @@ def images_of(path: str | Path, dataset: str, validation: int, seed: int) -> Ima
 
 
 def pairs(images: Images, views: str, count: int, seed: int, draw: int) -> Pairs:
-    """Draw `count` pairs of views of random images; each `draw` has its own random streams.
+    """Draw `count` pairs of views, each pair of one random image; each `draw` has its own random streams.
 
-    `views`: `shift_2` and `shift_1` shift each view independently by up to 2 or 1 pixels; `noise` adds independent
-    noise to each view. For `shuffled`, the second views of `shift_2` are permuted among the pairs, so that the views of
-    a pair share nothing.
+    `views` says how views are made. With `shift_2` and `shift_1`, each view is shifted independently by up to 2 or 1
+    pixels. With `noise`, independent noise is added to each view. With `shuffled`, views are made as with `shift_2`,
+    but the second views are permuted among the pairs, so that the views of a pair share nothing.
     """
     world = image_worlds.ImageWorld(seed, images.images, images.labels, "shift_2" if views == "shuffled" else views)
     batch = worlds.batch(world, [draw], 0, count, "curvature")

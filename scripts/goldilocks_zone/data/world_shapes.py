@@ -21,7 +21,10 @@ class WorldShape:
 
     @property
     def shape(self) -> Shape:
-        """Shape of the observations as images of one row and a single class; 2³¹ examples stand for no limit."""
+        """Shape of the observations as a dataset of images with one row and a single class.
+
+        The number of examples is 2³¹, which stands for no limit.
+        """
         return Shape((1, 1, self.observation), 1, 2**31)
 
 

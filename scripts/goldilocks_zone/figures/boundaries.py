@@ -1,4 +1,9 @@
-"""Shared parts of figures of the decision boundary: kinds of minima, maps over the plane, and training points."""
+"""Shared parts of figures of the decision boundary: kinds of minima, maps over the plane, and training points.
+
+A minimum stands for the parameters after one kind of training, or before any. Its label names the kind of training:
+`adversarial-300` was first trained for 300 steps on random labels. The plane is that of inputs with two coordinates. An
+alignment is the cosine between a gradient with respect to the parameters and an eigenvector.
+"""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -30,11 +35,11 @@ EXAMPLES = ["example_point", "example_label"]
 
 
 def one(study: xr.Dataset, names: list[str], *kept: str, softmax: str = PUBLISHED) -> xr.Dataset:
-    """Select the variables `names` from a study, with the axes `kept` and draw; fix the label of every other axis.
+    """Select the variables `names` from a study, with the axes `kept` and draw; reduce every other axis to one label.
 
-    Names that the study lacks are skipped. The label is `softmax` on the axis softmax, the last one on the axis epoch,
-    and `none` on the axis scaling (of layers). It is the first label on all other axes, and where the wanted label is
-    missing.
+    The axis softmax (outputs p that weight the Gauss–Newton matrix) is reduced to the label given as `softmax`. The
+    axis epoch is reduced to the last epoch, and the axis scaling (of layers) to `none`. All other axes are reduced to
+    their first label, and so is an axis that lacks the wanted one. Names that the study lacks are skipped.
     """
     data = study[[name for name in names if name in study]].drop_vars("classes", errors="ignore")
     for axis in [axis for axis in data.dims if axis not in (*kept, "draw")]:
@@ -45,12 +50,15 @@ def one(study: xr.Dataset, names: list[str], *kept: str, softmax: str = PUBLISHE
 
 
 def kind(minimum: str) -> str:
-    """Kind of a minimum, a key of KINDS: the label `minimum` up to its hyphen (adversarial for adversarial-300)."""
+    """Kind of the minimum with this label: a key of KINDS, such as adversarial for the label adversarial-300."""
     return minimum.split("-")[0]
 
 
 def steps(minimum: str) -> int:
-    """Number of steps on random labels that a minimum's label states (300 for adversarial-300); 0 if it has none."""
+    """Number of training steps on random labels, read from the label of a minimum (300 for adversarial-300).
+
+    It is 0 if the label states no number.
+    """
     return int(minimum.partition("-")[2] or 0)
 
 
@@ -59,15 +67,15 @@ def title(minimum: str) -> str:
 
 
 def look(minimum: str, **more: object) -> dict:
-    """Matplotlib's keyword arguments for the colour and marker of the kind of `minimum`.
+    """Matplotlib's keyword arguments for the colour and marker of a minimum; they depend on its kind alone.
 
-    `more` adds or overrides arguments.
+    `minimum` is its label. `more` adds or overrides arguments.
     """
     return style.look(KINDS[kind(minimum)][1], **more)
 
 
 def box(dataset: str) -> list[float]:
-    """Bounding box of a dataset of points in the plane, as the list [left, right, bottom, top]."""
+    """Bounding box [left, right, bottom, top] of the dataset of this name, whose inputs are points in the plane."""
     return [end for ends in planar_shapes.of(dataset).box for end in ends]
 
 
@@ -83,12 +91,18 @@ def in_plane(study: xr.Dataset) -> list[str]:
 
 
 def examples(study: xr.Dataset, dataset: str) -> int:
-    """Number N of training examples of a dataset in one draw: the study's setting or, without one, the usual number."""
+    """Number N of training examples in one draw of a `dataset` in the plane.
+
+    It is the study's setting or, if the study has none, the usual number for this dataset.
+    """
     return curves.settings_of(study).get("examples") or planar_shapes.of(dataset).examples
 
 
 def described_maps(data: xr.Dataset) -> xr.Dataset:
-    """Set units and long_name of map_x and map_y, the coordinates of maps in source data, in place; return the data."""
+    """Describe the coordinates map_x and map_y of maps in a figure's source data, and return the data.
+
+    The attributes units and long_name are set in place.
+    """
     meanings = {
         name: f"node of the map along {name[-1]}, equally spaced over the dataset's box" for name in AXES_OF_MAPS
     }
@@ -100,10 +114,11 @@ def described_maps(data: xr.Dataset) -> xr.Dataset:
 def draw_alignment(
     ax: plt.Axes, values: xr.DataArray, classes: xr.DataArray, dataset: str, largest: float = 1.0
 ) -> None:
-    """Draw a map of alignments in the plane, `values` (map_x, map_y), and the decision boundary.
+    """Draw a map over the plane of the alignments `values` (map_x, map_y), and the decision boundary.
 
-    `classes` (map_x, map_y) holds the predicted classes. The map covers the box of the dataset, and its colour scale
-    runs from −`largest` to `largest`. If no value is finite, the panel states that none was measured.
+    `classes` (map_x, map_y) holds the predicted classes, from which the boundary is drawn. The map covers the box of
+    the dataset. Its colour scale runs from −`largest` to `largest`. If no value is finite, the panel states that none
+    was measured.
     """
     image = values.transpose(*AXES_OF_MAPS).values.T
     if np.isfinite(image).any():

@@ -30,10 +30,10 @@ def ends_of(interval: str) -> dict[str, str]:
 
 
 def columns(dims: tuple[str, ...], values: np.ndarray, meanings: Mapping[str, str], units: str = "1") -> dict:
-    """Variables for xarray.Dataset, {name: (dims, array, attributes)}: one for each entry of the last axis of `values`.
+    """Split an array along its last axis into variables for xarray.Dataset, {name: (dims, array, attributes)}.
 
-    `dims` names the other axes of `values`. `meanings` holds the description of each variable by name, in the order of
-    the last axis. All variables have the unit `units`.
+    The i-th key of `meanings` names the variable with the entries `values`[…, i], and its text describes this variable.
+    `dims` names the axes of `values` but the last. All variables have the unit `units`.
     """
     return {name: (dims, values[..., i], described(text, units)) for i, (name, text) in enumerate(meanings.items())}
 
@@ -55,8 +55,8 @@ def settings_of(study: xr.Dataset) -> dict:
 def primary(study: xr.Dataset, *keys: str) -> xr.Dataset:
     """Select the first dataset, the first network and the first value of every setting that the study varies.
 
-    The settings `keys` are kept as axes of the result. Such an axis has length 1 if the study does not vary the
-    setting.
+    The settings `keys` are exceptions: all their values are kept, as axes of the result. If the study does not vary one
+    of them, its axis has length 1.
     """
     settings = settings_of(study)
     others = [studies.dimension(key) for key in settings["vary"] if key not in keys]
@@ -83,8 +83,8 @@ def means(values: xr.DataArray, about: str = "") -> xr.Dataset:
     """Statistics of `values` (…, draw) over draws: mean, standard_deviation, and the ends low and high of an interval.
 
     The result has these variables, with the axes (…). The interval is Student's 95 % interval of the mean over the
-    finite draws, computed for each mean on its own. Intervals and deviations are NaN for a single draw. `about`, if
-    given, replaces the description of the values, and makes their unit 1.
+    finite draws. It is pointwise: each mean has its own. Intervals and deviations are NaN for a single draw. `about`
+    describes the values, with the unit 1; by default, description and unit are those of `values`.
     """
     values = values.transpose(..., "draw").assign_attrs(described(about) if about else {})
     found = np.full((*values.shape[:-1], 4), np.nan)
@@ -129,10 +129,10 @@ def over_radii(study: xr.Dataset, variable: str) -> xr.Dataset:
 
 
 def bootstrapped(statistic: Callable[[np.ndarray], float], samples: np.ndarray, *name: str) -> WithInterval:
-    """Value of a `statistic` of `samples` (…, draws), and the ends low and high of its 95 % bootstrap interval.
+    """Apply a `statistic` to `samples` (…, draws); return its value and the ends low, high of its bootstrap interval.
 
-    The interval is that of `estimates.bootstrapped`, which resamples draws. low and high are NaN for fewer than two
-    draws. `name` labels the random stream.
+    This 95 % interval is that of `estimates.bootstrapped`, which resamples draws. low and high are NaN for fewer than
+    two draws. `name` labels the random stream.
     """
     try:
         found = estimates.bootstrapped(statistic, samples, *name)
@@ -174,10 +174,10 @@ def ratios_of_means(above: xr.DataArray, below: xr.DataArray, meaning: str, *nam
 
 
 def statistics(found: Mapping[str, WithInterval], meanings: Mapping[str, str]) -> xr.Dataset:
-    """Dataset of the statistics `found`, {name: (value, low, high)}: one variable with the axis quantity for each.
+    """Dataset with one variable (quantity) for each statistic in `found`, {name: (value, low, high)}.
 
-    The labels along quantity are value, low and high; low and high are the ends of a 95 % interval. `meanings` holds
-    the description of each statistic by name.
+    The labels along the axis quantity are value, low and high. low and high are the ends of a 95 % interval. `meanings`
+    holds the description of each statistic by name.
     """
     variables = {name: ("quantity", list(values), described(meanings[name])) for name, values in found.items()}
     return xr.Dataset(variables, {"quantity": ["value", "low", "high"]} if found else None)
@@ -209,10 +209,10 @@ def bin_edges(values: np.ndarray) -> np.ndarray:
 
 
 def bars(found: xr.Dataset, value: str = "mean") -> np.ndarray:
-    """Lengths (2, …) of error bars below and above the variable of `found` that `value` names.
+    """Lengths (2, …) of error bars: value − low in the first row, high − value in the second.
 
-    The bars end at the variables low and high of `found`. Lengths are clipped at zero, because a bootstrap interval may
-    lie on one side of its value.
+    low and high are variables of `found`, and so is the value, whose name is `value`. Lengths are clipped at zero,
+    because a bootstrap interval may lie on one side of its value.
     """
     value = found[value].values
     return np.clip([value - found["low"].values, found["high"].values - value], 0, None)
@@ -249,9 +249,10 @@ def draw_curve(ax: plt.Axes, curve: xr.Dataset, number: int, label: str, deviati
 
 
 def draw_regression(ax: plt.Axes, x: np.ndarray, y: np.ndarray, line: object, band: object, alpha: float) -> None:
-    """Draw the regression line of y over x and the pointwise 95 % band of its mean; nothing if there are too few draws.
+    """Draw the linear regression of `y` (n,) over `x` (n,), with the pointwise 95 % band of its mean.
 
-    `line` and `band` are their colours, and `alpha` is the band's opacity.
+    `line` and `band` are the colours of the two, and `alpha` is the band's opacity. Nothing is drawn if there are too
+    few points for a band.
     """
     places = np.linspace(x.min(), x.max(), PLACES)
     try:

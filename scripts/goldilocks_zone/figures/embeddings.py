@@ -32,10 +32,10 @@ SMALL = {"fontsize": 6.5}
 
 
 def one(study: xr.Dataset, names: Sequence[str], *kept: str, **chosen: object) -> xr.Dataset:
-    """Select the variables `names` from a study, with the axes `kept` and draw; fix the label of every other axis.
+    """Select the variables `names` from a study, with the axes `kept` and draw; reduce every other axis to one label.
 
-    Names that the study lacks are skipped. The label is the one that `chosen` gives for the axis, if the study has it,
-    else the axis's first label.
+    `chosen` holds labels by axis, such as arm="full". An axis that `chosen` does not name, or that lacks the chosen
+    label, is reduced to its first label. Names that the study lacks are skipped.
     """
     data = study[[name for name in names if name in study]].drop_vars("classes", errors="ignore")
     for axis in [axis for axis in data.dims if axis not in (*kept, "draw")]:
@@ -46,7 +46,10 @@ def one(study: xr.Dataset, names: Sequence[str], *kept: str, **chosen: object) -
 
 
 def values_of(study: xr.Dataset, name: str, *kept: str, **chosen: object) -> xr.DataArray:
-    """Variable `name` of a study, with the axes `kept` and draw, selected by `one`; all NaN if the study lacks it."""
+    """Variable `name` of a study, with the axes `kept` and draw; all NaN if the study lacks it.
+
+    Labels on other axes are selected by `one`, to which `chosen` is passed.
+    """
     data = one(study, [name], *kept, **chosen)
     if name in data:
         return data[name]
@@ -61,7 +64,7 @@ def look_of(arm: str, **more: object) -> dict:
 
 
 def world(dataset: str) -> str:
-    """Title of a dataset, such as ring world or MNIST; the dataset may be a simulated world."""
+    """Title of the dataset with this label, a simulated world or images, such as ring world or MNIST."""
     return WORLDS.get(dataset) or panels.dataset_title(dataset)
 
 
@@ -86,8 +89,8 @@ def draw_known(ax: plt.Axes, x: np.ndarray, found: xr.Dataset, **look: object) -
 def draw_rows(ax: plt.Axes, rows: Sequence[str], series: Sequence[tuple[dict, xr.DataArray]], floor: float) -> None:
     """Draw one row for each arm in `rows`: the values of all draws as dots, and their mean with its interval.
 
-    `series` are pairs of a style and values (arm, draw), such as one pair for each dataset. They are offset vertically
-    within a row. Values below `floor` are drawn at `floor`.
+    `series` holds several sets of values, such as one for each dataset, as pairs (style, values (arm, draw)). Sets are
+    offset vertically within a row. Values below `floor` are drawn at `floor`.
     """
     for number, (look, values) in enumerate(series):
         shift = APART * curves.centred(number, len(series)) / max(1, len(series) - 1)

@@ -68,10 +68,10 @@ def titled_cells(study: xr.Dataset, nearest_to: int | None = None, named: bool =
 
 
 def first_values(study: xr.Dataset) -> xr.Dataset:
-    """Select the first value of every axis of the accuracy, except the axes that curves over the radius use.
+    """Reduce a study to the axes that curves over the radius use, by taking the first value on all others.
 
-    These are dataset, network, subspace, radius, draw, temperature_rule, and rate or, if the study does not vary the
-    rate, rate_rule.
+    The axes kept are dataset, network, subspace, radius, draw and temperature_rule. If the study varies the rate, the
+    axis rate is kept too, otherwise the axis rate_rule.
     """
     kept = ["dataset", "network", "subspace", "radius", "draw", "temperature_rule"]
     kept.append("rate" if "rate" in study.dims else "rate_rule")
@@ -79,9 +79,10 @@ def first_values(study: xr.Dataset) -> xr.Dataset:
 
 
 def with_fixed_rules(study: xr.Dataset) -> xr.Dataset:
-    """Select the value `fixed` of the rate rule and of the temperature rule.
+    """Select the rule `fixed` for the rate and for the temperature, in a study that varies these rules.
 
-    If the study varies a rule but lacks `fixed`, the first value of this rule is taken.
+    If the study varies a rule but lacks `fixed`, the first value of this rule is taken. A rule that it does not vary is
+    left as it is.
     """
     varied = [rule for rule in RULES if rule in study.dims]
     return study.sel({rule: min(study[rule].values.tolist(), key=lambda value: value != "fixed") for rule in varied})
@@ -118,7 +119,7 @@ def arm_handles(drawn: list[tuple[str, str]]) -> list[plt.Line2D]:
 
 
 def published_rows(path: Published, cells: xr.Dataset) -> list[dict[str, str]]:
-    """Rows of the file of published values at `path`, as {column: text}, for the family `cells`.
+    """Rows of the file of published values at `path`, as {column: text}, for the family of subspaces `cells`.
 
     Returns [] if `path` is None, if the family is of spheres, or if no values were published for its dataset and
     network.
@@ -131,8 +132,8 @@ def published_rows(path: Published, cells: xr.Dataset) -> list[dict[str, str]]:
 def accuracy_curves(study: xr.Dataset) -> xr.Dataset:
     """Means over draws of the final accuracy, with the variables of `curves.over_radii`; diverged runs count as chance.
 
-    If the study varies the rate, the accuracy at each radius is for the best rate there, and the variable `best_rate`
-    holds these rates.
+    If the study varies the rate, the accuracy at each radius is for the rate with the highest mean accuracy on held-out
+    examples there. The variable `best_rate` holds these rates, as they are at r_X.
     """
     values = training.accuracy(study)
     if "rate" in study.dims:

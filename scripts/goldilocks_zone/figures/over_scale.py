@@ -19,15 +19,19 @@ def first_cell(study: xr.Dataset) -> xr.Dataset:
 
 
 def parameters_rescaled(study: xr.Dataset) -> xr.Dataset:
-    """Select the part of a study in which α rescales the parameters."""
+    """Select the part of a study in which the scale α multiplies the parameters.
+
+    A study with the axis rescaled also has parts in which α sets the temperature instead, or both. A study without this
+    axis is returned unchanged.
+    """
     return study.sel(rescaled="parameters") if "rescaled" in study.dims else study
 
 
 def bands(study: xr.Dataset, variables: dict[str, xr.DataArray]) -> xr.Dataset:
-    """Means over draws of `variables`, {name: values}, with simultaneous 95 % bands over radii.
+    """Means over draws of `variables`, {name: values (…, radius, draw)}, with simultaneous 95 % bands over radii.
 
-    The values have the axes (…, radius, draw) of `study`. The result has the variables {name}_mean, _low and _high (…,
-    radius).
+    The values have the axes and coordinates of `study`. For each name, the result has the variables {name}_mean, _low
+    and _high, with the axes (…, radius).
     """
     found = {name: curves.over_radii(study.assign({name: values}), name) for name, values in variables.items()}
     return xr.Dataset({f"{name}_{part}": each[part] for name, each in found.items() for part in curves.PARTS})
@@ -52,11 +56,12 @@ def stacks(
     titles: dict[str, str] | None = None,
     columns: int | None = None,
 ) -> plt.Figure:
-    """Draw a figure with one column of panels per study; `heights` holds the y-label of each panel of a column.
+    """Draw a figure with one stack of panels for each study.
 
-    `draw_stack` is called with the panels of a column and the study's part of `data`. A column's title comes from
-    `titles` or, by default, names dataset and network. All panels share one legend at the top. If there are more than
-    `columns` studies (by default 3), further columns are placed below.
+    `heights` holds the y-label of each panel of a stack, from top to bottom. `draw_stack` is called for each study,
+    with the panels of its stack and its entry in `data`. `titles` holds the title of each stack; by default, it names
+    dataset and network. All panels share one legend at the top. There are at most `columns` stacks side by side, by
+    default 3; further ones are placed below.
     """
     figure, stacked = panels.stacked(len(studies), len(heights), settings, columns, x_label=LABEL)
     for name, stack in zip(studies, stacked):

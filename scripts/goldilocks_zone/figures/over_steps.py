@@ -57,9 +57,9 @@ def runs(study: xr.Dataset) -> Iterator[tuple[str, xr.Dataset]]:
 def stages(run: xr.Dataset, variable: str) -> dict[str, int]:
     """Steps of the three stages start, learnt and end of training, as {stage: step}.
 
-    They are chosen from the steps at which `variable` was measured in every draw of the `run`. start and end are the
-    first and the last of these. learnt is the first at which the training loss, averaged over draws, is below
-    `local_geometry.LEARNT` times ln C for C classes. If there is none, learnt is the middle step.
+    Candidates are the steps at which `variable` was measured in every draw of the `run`. start and end are the first
+    and the last of them. learnt is the first at which the training loss, averaged over draws, is below
+    `local_geometry.LEARNT` times ln C, for C classes. If there is none, learnt is the middle one.
     """
     steps = local_geometry.measured(run[variable])["step"].values
     losses = run["training_loss"].sel(step=steps).mean("draw").values

@@ -48,7 +48,7 @@ def report(sentence: str) -> None:
 
 
 def report_failed_job(paths_to_workflow_logs: list[str]) -> None:
-    """Report, see `report`, the first job in Snakemake's logs whose last attempt failed: rule, reason and log.
+    """Report the rule, reason and log of the first job in Snakemake's logs whose last attempt failed (see `report`).
 
     The reason comes from the job's own log or, because a killed job cannot write one, from the way its process ended.
     """

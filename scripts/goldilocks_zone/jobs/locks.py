@@ -89,9 +89,10 @@ def _lock(handle: int) -> None:
 
 
 def _leave(handle: int, process: int) -> None:
-    """Erase the name of the process that holds the run lock from the open lock file `handle`, at exit.
+    """At exit, erase the name of the process that holds the run lock from the open lock file `handle`.
 
-    `process` is the ID of this process; in its forks, nothing is erased. Only a killed process leaves its name behind.
+    `process` is the ID of this process. In its forks, nothing is erased. The name thus stays in the file only if the
+    process is killed.
     """
     if os.getpid() == process:
         os.ftruncate(handle, 0)

@@ -20,11 +20,11 @@ DONE = "done in %.1f s; seconds of processors: %.1f of work after %.1f of import
 def job_log(path: str | Path, inputs: Iterable[str] = (), *modules: str) -> Iterator[None]:
     """Run the with statement as a job: log to the file `path`, and end the process afterwards.
 
-    An exception is logged with its traceback, printed as one sentence, and gives exit status 1. The job fails at once
-    if a record among Snakemake's `inputs` has changed since the run's start, or if the fingerprint in the input `code`
-    is not that of the running script and the `modules` that it loads by name. Invalid input (ValueError) is not
-    retried: a second attempt in the same run fails at once with the same message. The process also ends when its parent
-    dies.
+    An exception is logged with its traceback, printed as one sentence, and gives exit status 1. `inputs` are
+    Snakemake's inputs of the job. The job fails at once if a record among them has changed since the run's start. If
+    they have an entry `code`, a file with a fingerprint, it also fails if the running script and the `modules` that it
+    loads by name have another fingerprint. Invalid input (ValueError) is not retried: a second attempt in the same run
+    fails at once with the same message. The process also ends when its parent dies.
     """
     logging.raiseExceptions = False  # On a full disk, only lines of the log are lost.
     lifecycle.end_with_run()
@@ -69,7 +69,10 @@ def _open_log(path: Path) -> None:
 
 
 def _refuse_again(path: Path) -> None:
-    """Raise ValueError with the message that an earlier attempt in the same run left in the file `path`, if any."""
+    """Raise ValueError with the message of an earlier attempt in the same run, if there is one in the file `path`.
+
+    The file is removed in any case.
+    """
     run, _, sentence = path.read_text(errors="replace").partition("\n") if path.exists() else ("", "", "")
     path.unlink(missing_ok=True)
     if run and run == lifecycle.run():

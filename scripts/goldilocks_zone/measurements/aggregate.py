@@ -1,6 +1,7 @@
 """Aggregation of a study's blocks into one labelled dataset.
 
-The attributes of each measured variable, which `observables` defines, determine how it is aggregated.
+The attributes of each measured variable, which `observables` defines, determine how it is aggregated. A cell is one
+combination of dataset, network and subspace. A varied key is a setting for which the study lists several values.
 """
 
 import json
@@ -30,8 +31,9 @@ def aggregate_study(
 ) -> xr.Dataset:
     """Combine the blocks of a study into one dataset, labelled by dataset, network and subspace.
 
-    path_to_settings: record of the settings; path_to_grid: record of the keys that name the blocks; path_to_block_code:
-    file with the fingerprint of the code that makes blocks; paths_to_networks: records of the user's own networks.
+    path_to_settings: record of the study's settings, without those in the next record. path_to_grid: record of the
+    study's datasets, networks, subspaces and draws, which name the blocks. path_to_block_code: file with the
+    fingerprint of the code that makes blocks. paths_to_networks: records of the user's own networks.
     Raises ValueError if a block was made by other code, settings or networks, if blocks of one dataset were measured on
     different versions of its data, or if values are missing.
     """
@@ -72,10 +74,10 @@ def aggregate_study(
 
 
 def side_by_side(cells: Sequence[xr.Dataset], of_network: Collection[str] = ()) -> xr.Dataset:
-    """Combine the results of a study's cells, of one dataset, network and subspace each, into one dataset.
+    """Combine the results of several `cells` of a study into one dataset.
 
-    `of_network` names the axes whose length depends on the network. Such an axis gets the labels of all cells; values
-    at labels that a cell does not have are missing.
+    Each cell has a single dataset, network and subspace. `of_network` names the axes whose length depends on the
+    network. Such an axis gets the labels of all cells. At labels that a cell does not have, its values are missing.
     """
     # If cells had different labels of such an axis, combining would add the axis to every variable.
     for axis in of_network:
@@ -85,10 +87,10 @@ def side_by_side(cells: Sequence[xr.Dataset], of_network: Collection[str] = ()) 
 
 
 def _read(path: Path) -> xr.Dataset:
-    """Read a block without the variables that aggregates leave out, and average it over the planes of each draw.
+    """Read a block, and average it over the planes of each draw.
 
-    With several planes, each variable that has the attribute OVER_PLANES is accompanied by its variance over planes,
-    <name>_plane_variance.
+    Variables that are marked to be left out of aggregates are not read. If there are several planes, each variable with
+    the attribute `observables.OVER_PLANES` also yields its variance over planes, as the variable <name>_plane_variance.
     """
     with netcdf.opened(path) as file:
         block = file[[name for name, array in file.data_vars.items() if observables.AGGREGATED not in array.attrs]]
@@ -106,10 +108,10 @@ def _read(path: Path) -> xr.Dataset:
 
 
 def _refuse_missing(result: xr.Dataset, known: dict[str, dict]) -> None:
-    """Raise ValueError if values of `result` are missing.
+    """Raise ValueError if `result` lacks values that it must have.
 
-    Values may be missing at points that overflow, and in variables with the attribute MISSING. `known` maps the name of
-    each variable to its attributes.
+    Values may be missing where the variable `overflow` is set, and in variables with the attribute
+    `observables.MISSING`. `known` maps the name of each variable to the attributes that the variable has in blocks.
     """
     overflown = result.get("overflow", xr.DataArray(0)) > 0
     whole = [name for name in result.data_vars if observables.MISSING not in known[name]]
@@ -122,11 +124,11 @@ def _refuse_missing(result: xr.Dataset, known: dict[str, dict]) -> None:
 
 
 def _with_coordinates(result: xr.Dataset, study: Study, signatures: dict[tuple[str, ...], dict]) -> xr.Dataset:
-    """Add to `result` the coordinate `classes` along the datasets, and `x` = log10(r²/r_X²) along the radii.
+    """Return `result` with two more coordinates, `classes` and `x`.
 
-    `classes` holds the number of classes of each dataset. `x` is added only if radii are in units of r_X, or if they
-    are norms and all cells have the same r_X. `signatures` maps each cell (dataset, network, subspace) to the
-    attributes of one of its blocks.
+    `classes` is the number of classes of each dataset. `x` is log10(r²/r_X²) for each radius r. It is added only if the
+    study's radii are in units of r_X, or if they are plain norms and r_X is the same in all cells. `signatures` maps
+    each cell (dataset, network, subspace) to the attributes of one of its blocks.
     """
     classes = {cell[0]: each["classes"] for cell, each in signatures.items()}
     values = [classes[name] for name in result["dataset"].values]
@@ -140,7 +142,11 @@ def _with_coordinates(result: xr.Dataset, study: Study, signatures: dict[tuple[s
 
 
 def _ordered(dims: Sequence[str], last: Collection[str]) -> list[str]:
-    """Sort `dims`: those of CELL, then varied keys and all others, then those of POINTS, then those in `last`."""
+    """Sort the names `dims` of a variable's dimensions.
+
+    First come the names in CELL, then all names that the other groups do not contain, such as varied keys, then those
+    in POINTS, and finally those in `last`.
+    """
     between = [dim for dim in dims if dim not in (*CELL, *POINTS, *last)]
     groups = (CELL, between, POINTS, [dim for dim in dims if dim in last])
     return [dim for group in groups for dim in group if dim in dims]

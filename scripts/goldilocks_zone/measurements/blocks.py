@@ -1,7 +1,10 @@
 """Parts that all measuring modules share: jobs, devices, random streams, metrics of planes, and blocks of results.
 
-A block is the labelled dataset that one job measures. It comprises some of a study's draws and radii, for one cell: one
-dataset, network and subspace. It is allocated with missing values and filled point by point.
+A block is the labelled dataset that one job measures. It has a single dataset, network and subspace, and some of the
+draws and radii of a study. It is first filled with NaN, and then with measured values, piece by piece. A draw is one of
+several repetitions with different random numbers, such as another initialisation; draws are numbered. A varied key is a
+setting for which the study lists several values; the block has a dimension for it. A variant is one combination of
+values of the varied keys.
 """
 
 import time
@@ -31,9 +34,11 @@ from goldilocks_zone.subspaces import planes
 class Job:
     """Input files, labels and resources of one job.
 
-    path_to_code: file with the fingerprint of the code; path_to_network: record of a user's own network; network_file:
-    code of this network; dataset, network, subspace, block: labels of the block; memory_mib: bound on the memory of
-    differentiation on a CPU, in MiB; checkpoint_seconds: shortest time between checkpoints; weights_files: files of the
+    path_to_settings: record of the study's settings. path_to_code: file with the fingerprint of the code.
+    path_to_network: record of a user's own network, or None. network_file: file with the code of this network. dataset,
+    network, subspace: labels of the block's cell. block: name of the block, which gives its draws and radii.
+    memory_mib: bound, in MiB, on the memory that differentiation uses on a CPU. path_to_checkpoints: folder of the
+    job's checkpoints. checkpoint_seconds: shortest time between writes of a checkpoint. weights_files: files of the
     study's trained weights, in the order of the study's key `weights`.
     """
 
@@ -56,10 +61,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Work:
-    """A started job: its block, and what all its measurements need.
+    """A job that has started, with everything that was read or set up at its start.
 
-    code: fingerprint of the code. own: the user's own network, or None for a built-in one. started: time of the start
-    on the monotonic clock, in seconds.
+    block: the part of the study that the job measures. code: fingerprint of the code. own: the user's own network, or
+    None for a built-in one. started: time of the start on the monotonic clock, in seconds.
     """
 
     job: Job
@@ -71,38 +76,45 @@ class Work:
 
     @property
     def memory_mib(self) -> int | None:
-        """Bound on the memory of differentiation, in MiB: the job's on a CPU; None on a GPU, for the default there."""
+        """Bound, in MiB, on the memory that differentiation uses: the job's `memory_mib` on a CPU, or None on a GPU.
+
+        None selects the default for a GPU.
+        """
         return self.job.memory_mib if self.device.type == "cpu" else None
 
     @property
     def labels(self) -> dict[str, Sequence]:
-        """Labels of the block's axes by name: each varied key, radius and draw."""
+        """Labels along those axes that the block determines, by name of the axis: varied keys, radius and draw."""
         return {**studies.varied(self.block.study), "radius": self.block.radii, "draw": self.block.draws}
 
     def stream_name(self, purpose: str, *more: str | int) -> tuple:
-        """Name of a random stream: seed, `purpose`, dataset, network and `more`.
+        """Name of a random stream, for `randomness.stream`: the tuple (seed, purpose, dataset, network, *more).
 
-        `purpose` says what is drawn, such as initialisation, and `more` which one, such as the draw.
+        `purpose` says what the stream draws, such as an initialisation. `more` tells streams of the same purpose apart,
+        for example by the number of the draw.
         """
         return (self.block.seed, purpose, self.job.dataset, self.job.network, *more)
 
     def stream(self, purpose: str, *more: str | int) -> np.random.Generator:
-        """Random generator of the stream for a `purpose`, named as `stream_name` says.
+        """Random generator of the stream whose name `stream_name` gives for the same arguments.
 
         The name does not contain the study, so that studies of curvature and of training share initialisations.
         """
         return stream(*self.stream_name(purpose, *more))
 
     def initialisation(self, parameters: Sequence[Parameter], kind: str, draw: int) -> np.ndarray:
-        """Initialisation θ (D,) of a draw, not yet rescaled to a radius, of a `kind` such as glorot."""
+        """Initial parameters θ (D,) of the draw with number `draw`, before they are rescaled to a radius.
+
+        `parameters` describe the network's parameter tensors. `kind` is the kind of initialisation, such as glorot.
+        """
         return initialise(parameters, kind, self.stream("initialisation", draw))
 
     def weights(self, study: Study, module: nn.Module) -> np.ndarray | None:
-        """Read the trained weights θ (D,) of a `study` whose varied keys are fixed.
+        """Read the trained weights θ (D,) that a `study` uses; None if it uses an initialisation instead.
 
-        The result is None if this study uses initialisations instead of weights. Buffers in the file of weights are
-        copied into the `module`. Raises ValueError, which names the file and the tensor, if the weights do not fit the
-        network.
+        The study must have a single value for each varied key, so that it has one file of weights at most. Buffers in
+        this file are copied into the `module`. Raises ValueError, which names the file and the tensor, if the weights
+        do not fit the network.
         """
         (chosen,) = study.weights or [None]
         if chosen is None or not chosen.fingerprint:
@@ -116,7 +128,7 @@ class Work:
         return tuple(torch.as_tensor(each, device=self.device) for each in (examples.inputs, examples.labels))
 
     def network(self, examples: Examples) -> nn.Module:
-        """Build the job's network for inputs and classes as in `examples`, in double precision."""
+        """Build the job's network in double precision, with the input shape and number of classes of `examples`."""
         return self.network_of(examples.inputs.shape[1:], examples.classes)
 
     def network_of(self, image: tuple[int, ...], classes: int) -> nn.Module:
@@ -137,10 +149,10 @@ def begin(job: Job, block: records.Block | None = None) -> Work:
 
 
 def start_torch(device: str, threads: int) -> torch.device:
-    """Set up torch without TF32, and return the device for `device`: cpu, cuda, or auto (CUDA if available).
+    """Set the number of torch's CPU `threads`, turn TF32 off, and choose the device to compute on.
 
-    A GPU is locked until this process exits; if all GPUs are locked, wait for one. Raises ValueError if `device` is
-    cuda and there is no GPU.
+    `device` is cpu, cuda, or auto, which means CUDA if it is available. A GPU is locked until this process exits. If
+    all GPUs are locked, the function waits for one. Raises ValueError if `device` is cuda and there is no GPU.
     """
     torch.set_num_threads(threads)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
@@ -155,7 +167,7 @@ def start_torch(device: str, threads: int) -> torch.device:
 def refuse_unknown_depth(depth: int | None, setting: str, other: str) -> None:
     """Raise ValueError if `depth`, the number of weight layers, is None, as it is for a user's own network.
 
-    `setting` is the setting that needs the depth; the message advises to use `other` instead.
+    `setting` is the text of the setting that needs the depth. `other` is the value that the message recommends instead.
     """
     if depth is None:
         reason = "needs the number of weight layers, which is unknown for a network of your own"
@@ -163,18 +175,21 @@ def refuse_unknown_depth(depth: int | None, setting: str, other: str) -> None:
 
 
 def metric(settings: Study | Cuts, parameters: Sequence[Parameter]) -> np.ndarray:
-    """Diagonal metric η (D,) of the random planes of a study or of loss slices (`Cuts`), see `planes.metric`."""
+    """Diagonal metric η (D,), which multiplies the raw directions of random planes (see `planes.metric`).
+
+    `settings` are those of a study or of loss slices (`Cuts`). `parameters` describe the network's parameter tensors.
+    """
     sizes, biases = [p.size for p in parameters], [p.is_bias for p in parameters]
     deviations = weight_deviations(parameters, settings.initialisation)
     return planes.metric(sizes, biases, deviations, settings.metric, settings.bias_directions)
 
 
 def empty(observables: Observables, shape: Shape, labels: Mapping[str, Sequence]) -> xr.Dataset:
-    """Allocate a block, filled with NaN, for all variables that the study in `shape` measures.
+    """Allocate a block, filled with NaN, for those variables of `observables` that the study `shape.study` measures.
 
-    The dimensions of a variable are the varied keys, then `observables.points`, then its own axes. `labels` maps names
-    of axes to their labels. It must contain all varied keys; an axis that it does not contain gets the labels that
-    follow from `shape`.
+    The dimensions of a variable are the varied keys, then `observables.points`, then the axes of this variable alone.
+    `labels` maps names of axes to the labels along them. It must contain all varied keys. An axis that it does not
+    contain gets the labels `axis.labels(shape)`.
     """
     known = [variable for each in observables if each.wanted(shape.study) for variable in each.variables]
     axes = {axis.name: axis for axis in (*observables.points, *(axis for each in known for axis in each.axes))}
@@ -190,7 +205,10 @@ def empty(observables: Observables, shape: Shape, labels: Mapping[str, Sequence]
 
 
 def fill(block: xr.Dataset, place: Mapping[str, Any], values: Mapping[str, Any]) -> None:
-    """Write `values` into a block: for each variable by name, its array at the `place` {axis: label}."""
+    """Write `values`, a mapping from variables' names to arrays, into a block at a `place`.
+
+    `place` maps names of axes to labels. The array of a variable has the axes of this variable that are not in `place`.
+    """
     # xarray would look up the positions again for every variable.
     positions = {dim: block.indexes[dim].get_loc(label) for dim, label in place.items()}
     for name, value in values.items():
@@ -199,9 +217,10 @@ def fill(block: xr.Dataset, place: Mapping[str, Any], values: Mapping[str, Any])
 
 
 def sign(block: xr.Dataset, work: Work, examples: Examples, module: nn.Module, **more) -> xr.Dataset:
-    """Set the attributes of a block to its provenance and to `more`, and return the block.
+    """Record the provenance of a block, and the attributes `more`, in the attributes of this block; return the block.
 
-    The provenance follows from the job `work`, the `examples` it measured, and its network `module`.
+    The provenance comprises the code, settings, seed and device of the job `work`, the checksum and number of classes
+    of the `examples` that it measured, and r_X of the network `module`.
     """
     job, own = work.job, work.own
     seeds = f"streams named {work.block.seed}, purpose, {job.dataset}, {job.network}, {job.subspace}, draw, plane"

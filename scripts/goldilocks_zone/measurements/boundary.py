@@ -1,6 +1,8 @@
-"""Studies of decision boundaries at minima of several kinds, and of the alignment of curvature with the boundary.
+"""Settings of studies of the decision boundary.
 
-Imports nothing heavy.
+Such a study trains networks to minima of several kinds. At each minimum, it compares the top eigenvectors of the
+curvature with the normals of the decision boundary in parameter space.
+This module imports nothing heavy.
 """
 
 import math
@@ -48,7 +50,7 @@ def _scaling(label: str) -> str:
 
 
 class BoundaryStudy(Study, title="Study of the decision boundary"):
-    """Minima of several kinds, and the alignment of the curvature at them with the decision boundary.
+    """Networks at minima of several kinds, and the alignment of their curvature with their decision boundary.
 
     Each draw has its own data, initial weights and batches.
     """
@@ -118,11 +120,14 @@ class BoundaryStudy(Study, title="Study of the decision boundary"):
 
     @property
     def classes_of(self) -> int | None:
-        """Number of classes that the study uses; None if it uses all classes of a dataset."""
+        """Number of classes that the study uses, or None if it uses all classes of a dataset."""
         return len(self.only_classes) or None
 
     def steps(self, examples: int) -> list[int]:
-        """Numbers of training steps in each of the study's `epochs`, ascending, for `examples` training examples."""
+        """Numbers of training steps after which minima are measured, ascending: one for each entry of `epochs`.
+
+        `examples` is the number of training examples, on which the number of steps in an epoch depends.
+        """
         per_epoch = 1 if self.batch == "all" else math.ceil(examples / self.batch)
         return [per_epoch * epoch for epoch in sorted(self.epochs)]
 
@@ -130,8 +135,9 @@ class BoundaryStudy(Study, title="Study of the decision boundary"):
     def operations(self, network: Network, shape: Shape, subspace: str, draws: int, radii: int) -> float:
         """Estimated number of operations of a job with these numbers of `draws` and `radii`.
 
-        The job trains and measures several copies of the `network` on a dataset of this `shape`, in the whole space
-        whatever the `subspace`. The number includes overheads, which dominate for small networks.
+        The job trains copies of the `network` on a dataset of this `shape`, and measures them. Training is always in
+        the whole space, so that `subspace` has no effect. The number includes overheads, which dominate for small
+        networks.
         """
         examples, classes = self.examples or shape.training_examples, self.classes_of or shape.classes
         flops, parameters = network.forward_flops(shape.image, classes), network.count_parameters(shape.image, classes)

@@ -1,11 +1,18 @@
 """Axes of studies of the decision boundary, and observables of the eigenvectors of the Gauss–Newton matrix G.
 
-G is the Gauss–Newton part of the training loss's Hessian. Its weights are softmax outputs p; the study's key `softmax`
-lists which: of a temperature, of the temperature at which their mean entropy is given, uniform or permuted. The
-alignment A_i is the scalar product of a unit vector in parameter space with eigenvector i of G. The vectors are
-normals of the decision boundary (differences of the gradients of two logits that tie), or gradients of the predicted
-label's loss, which is the loss with the predicted class as label. d_b is the number of principal directions that hold
+G is the Gauss–Newton part of the Hessian of the training loss. It depends on softmax outputs p, which weight the logit
+gradients. The study's key `softmax` lists labels of several choices of p: softmax outputs at a given temperature, or at
+the temperature where their mean entropy has a given value; uniform outputs; or outputs that are permuted among
+examples.
+
+The alignment A_i is the scalar product of a unit vector in parameter space with eigenvector i of G; eigenvectors have
+ranks i = 1, 2, …, largest eigenvalue first. Two kinds of vectors are aligned. Normals of the decision boundary are
+differences of the gradients of two logits that tie. Gradients of the predicted label's loss are gradients of the loss
+with the predicted class as label. d_b, the dimension of the boundary, is the number of principal directions that hold
 90 % of the normals' squared norm.
+
+A dataset in the plane has inputs (x, y) in a box, the ranges of x and y around its points. Some of these datasets are
+designed: their classes are separated by known borders. Observables are functions that return values by name.
 """
 
 import functools
@@ -54,7 +61,7 @@ of_softmax = functools.partial(Variable, axes=(*POINT, SOFTMAX), may_be_missing=
 
 
 def padded(values: np.ndarray, count: int) -> np.ndarray:
-    """First `count` of the values (m,), padded with NaN if there are fewer."""
+    """First `count` entries of `values` (m,), as an array (count,) that is padded with NaN if m is smaller."""
     return np.pad(values[:count].astype(float), (0, max(0, count - len(values))), constant_values=math.nan)
 
 
@@ -70,11 +77,11 @@ ranked = functools.partial(Variable, axes=(*POINT, SOFTMAX, RANK), may_be_missin
     of_softmax("outliers_by_gap", "1", "number of eigenvalues of G above the largest of 12 gaps of logarithms"),
 )
 def spectrum(seen: Weighted) -> dict:
-    """Temperature of the softmax, and eigenvalues, trace and numbers of outliers of G, by name.
+    """Temperature of the softmax outputs p, and eigenvalues, trace and numbers of outliers of G, by name.
 
-    Outliers are the largest eigenvalues: those that hold 90 % of the trace, or those above the largest gap between
-    logarithms. All but the temperature are missing if G vanishes, or if no temperature gives the entropy that the label
-    asks for.
+    Outliers are the largest eigenvalues. They are counted in two ways: as the fewest eigenvalues that hold 90 % of the
+    trace, and as those above the largest gap between the logarithms of neighbouring eigenvalues. Only the temperature
+    is returned if G vanishes, or if no temperature gives the mean entropy that the label of p asks for.
     """
     found = {"temperature": seen.temperature}
     if seen.dual is None or not len(values := seen.eigenvalues):
@@ -98,8 +105,9 @@ def spectrum(seen: Weighted) -> dict:
 def alignment(seen: Weighted) -> dict:
     """Measures, by name, of the alignment of the boundary's normals with eigenvectors of G.
 
-    They are missing if there is no boundary, and if G has fewer than d_b eigenvectors. captured_elsewhere, a control
-    away from the boundary, is measured only in the plane.
+    captured_elsewhere is a control with gradients away from the boundary. It is measured only for datasets in the
+    plane. The result is empty if there is no boundary, if G has fewer than d_b non-zero eigenvalues, or if no
+    temperature gives the mean entropy that the label of p asks for.
     """
     network, d = seen.network, seen.network.dimension
     found, count = seen.alignments, network.study.eigenvectors
@@ -131,10 +139,12 @@ def alignment(seen: Weighted) -> dict:
     ),
 )
 def encoding(seen: Weighted) -> dict:
-    """Number of eigenvectors of G, divided by D, whose mean |A_i| over the training set exceeds a threshold.
+    """Share of the D eigenvectors of G for which the mean of |A_i| over the training set exceeds a threshold.
 
-    A_i is the alignment of the gradient of the predicted label's loss. The thresholds are √(2/(πD)), which is the mean
-    |A| of a random vector, and EPSILONS. Eigenvectors in the null space of G do not count.
+    A_i is the alignment of the gradient of the predicted label's loss. encoding_share has the threshold √(2/(πD)),
+    which is the mean |A| of a random vector; encoding_share_above has the thresholds EPSILONS. Eigenvectors in the null
+    space of G never count. The result is empty if G vanishes, or if no temperature gives the mean entropy that the
+    label of p asks for.
     """
     if seen.dual is None or not len(seen.dual.pairs.eigenvalues):
         return {}
@@ -158,10 +168,11 @@ def encoding(seen: Weighted) -> dict:
     ),
 )
 def sections(seen: Weighted) -> dict:
-    """Mean rank, weighted by A², of the first d_b eigenvectors of G at each designed border, as an array (borders,).
+    """Mean rank of the eigenvectors with which the normals at each designed border align, as an array (borders,).
 
-    The weight A² of an eigenvector is summed over the boundary points to which the border is the nearest; NaN if there
-    are none. The result is empty without designed borders, and if d_b is 0 or exceeds the number of eigenvectors.
+    The mean is over the first d_b eigenvectors of G. The weight of eigenvector i is the sum of A_i² over the normals at
+    those boundary points that are closer to this border than to others. The mean is NaN if there are no such points.
+    The result is empty if the dataset has no designed borders, and if d_b is 0 or exceeds the number of eigenvectors.
     """
     network, d = seen.network, seen.network.dimension
     if network.borders is None or seen.alignments is None or not 1 <= d <= seen.alignments.shape[1]:
@@ -184,10 +195,11 @@ kept = functools.partial(Variable, may_be_missing=True, aggregated=True)
     key="map",
 )
 def maps(seen: Weighted) -> dict:
-    """Maps (ranks i, nodes in x, nodes in y) of A_i for the predicted label's loss.
+    """Alignments A_i of the gradients of the predicted label's loss, at the nodes of a grid of inputs.
 
-    The nodes are a grid over the box around a dataset in the plane. The result is empty for images, and if no
-    temperature gives the entropy that the label asks for.
+    The grid covers the box of a dataset in the plane. The array is (ranks i, nodes in x, nodes in y), with NaN for
+    ranks that G does not have. The result is empty for images, and if no temperature gives the mean entropy that the
+    label of p asks for.
     """
     if seen.dual is None or seen.network.plane is None:
         return {}
@@ -207,8 +219,9 @@ def maps(seen: Weighted) -> dict:
 def random_maps(seen: Network) -> dict:
     """Maps of the predicted class and, as a control, of alignments with a random direction in parameter space.
 
-    Each map is (nodes in x, nodes in y). The gradients that are aligned are those of the predicted label's loss, and in
-    map_random_fixed those of the loss with label 0 at all nodes. The result is empty for images.
+    Each map is an array (nodes in x, nodes in y) over a grid of inputs. map_random holds the alignments of the
+    gradients of the predicted label's loss. map_random_fixed holds the alignments of the gradients of the loss with
+    label 0 at every node. The result is empty for images.
     """
     if seen.plane is None:
         return {}
@@ -230,7 +243,10 @@ def random_maps(seen: Network) -> dict:
     key="examples_kept",
 )
 def example_alignments(seen: Weighted) -> dict:
-    """A_i of the predicted label's loss at the first training examples, (examples_kept, ranks i), padded with NaN."""
+    """Alignments A_i of the gradients of the predicted label's loss, at the first training examples.
+
+    The array is (examples, ranks i), for as many examples as the study's `examples_kept`. It is padded with NaN.
+    """
     study, found = (
         seen.network.study,
         np.full((seen.network.study.examples_kept, seen.network.study.eigenvectors), math.nan),
@@ -249,7 +265,11 @@ def example_alignments(seen: Weighted) -> dict:
     key="examples_kept",
 )
 def examples(seen: Network) -> dict:
-    """Predicted classes, labels and (in the plane) positions of the first training examples, padded with NaN."""
+    """Predicted classes, labels and positions in the plane of the first training examples, by name.
+
+    The arrays have a row for each of as many examples as the study's `examples_kept`. They are padded with NaN;
+    positions are all NaN for images.
+    """
     count, given = seen.study.examples_kept, len(seen.labels)
     rows = np.full((count, 4), math.nan)
     rows[:given, 0], rows[:given, 1] = seen.outputs.argmax(1)[:count].cpu(), seen.labels[:count].cpu()

@@ -87,16 +87,16 @@ def measure_block(job: blocks.Job) -> xr.Dataset:
 
 
 def _rescaled(study: BoundaryStudy, module: nn.Module, point: Tensor, radius: float) -> Tensor:
-    """Rescale trained parameters, `point` (D,), to a radius in the study's unit."""
+    """Trained parameters `point` (D,), rescaled to a `radius` in the study's unit."""
     r_x = initialisation.glorot_radius(initialisation.parameters_of(module))
     return point * initialisation.scale(point.cpu().numpy(), radius, study.radius_unit, r_x)
 
 
 def _scaled(module: nn.Module, point: Tensor, scaling: str) -> Tensor:
-    """Scale parameters, `point` (D,), by the factors of a `scaling` such as 0.2-5-1; none leaves them unchanged.
+    """Parameters `point` (D,) after the layers are multiplied by the factors in the label `scaling`, such as 0.2-5-1.
 
-    Each weight layer is multiplied by its factor, and a bias by the product of the factors up to its layer. Raises
-    ValueError unless there is one factor for each weight layer.
+    The weights of layer l are multiplied by factor l, and the bias of layer l by the product of factors 1 to l. The
+    label `none` changes nothing. Raises ValueError unless there is one factor for each weight layer.
     """
     if scaling == "none":
         return point
@@ -113,9 +113,10 @@ def _scaled(module: nn.Module, point: Tensor, scaling: str) -> Tensor:
 
 
 def _measure(block: xr.Dataset, place: dict, network: Network) -> None:
-    """Measure a network, once and for each label of the study's key `softmax`, and write the values into a block.
+    """Measure a network and write the values into a block, at the `place` {axis: label} of this network.
 
-    The place of the network in the block is `place` {axis: label}. A network that has diverged is only marked as such.
+    Some values are measured once, others for each label of the study's key `softmax`. If the network has diverged, only
+    the variable `diverged` is set.
     """
     study = network.study
     if not torch.isfinite(network.point).all():
@@ -140,9 +141,9 @@ def _measure(block: xr.Dataset, place: dict, network: Network) -> None:
     Variable("diverged", "1", "1 where training ended in values that are not finite, else 0", POINT),
 )
 def network(seen: Network) -> dict:
-    """Losses, accuracies, mean entropy, norm of the parameters and share of live parameters of a network, by name.
+    """Training loss and accuracies of a network, and properties of its softmax outputs and parameters, by name.
 
-    A parameter is live if a logit of some training example depends on it.
+    live_share is the share of parameters on which a logit of some training example depends.
     """
     loss, n = seen.problem.loss, len(seen.labels)
     theta = seen.point.detach().requires_grad_()
@@ -171,10 +172,11 @@ def network(seen: Network) -> dict:
     of_network("logits_error", "1", "largest change of a logit by the scaling of layers, over the largest logit"),
 )
 def identities(seen: Network) -> dict:
-    """Errors, by name, of two identities of loss gradients at the boundary, and of logits after the scaling of layers.
+    """Errors, by name, of three identities.
 
-    The identities of gradients, see `boundary_networks.identities`, are tested along a random direction and, if the
-    study has the softmax temperature-1, along the first k eigenvectors of G.
+    logits_error: the scaling of layers does not change the logits. flip_error, fixed_label_jump: identities of loss
+    gradients at the boundary (see `boundary_networks.identities`). They are tested along a random direction and, if the
+    study's key `softmax` contains temperature-1, along the first k eigenvectors of G, for k classes.
     """
     there = seen.plain(seen.inputs)
     found = {"logits_error": float((seen.outputs - there).abs().max() / there.abs().max().clamp_min(TINY))}
@@ -204,11 +206,11 @@ def identities(seen: Network) -> dict:
     ),
 )
 def decision(seen: Network) -> dict:
-    """Number of points, dimension, length and margins of the decision boundary, by name.
+    """Number of points, dimension d_b, length and margins of the decision boundary, by name.
 
-    None of these depends on the softmax temperature. captured_at_most is the largest share of the normals' squared norm
-    that a space of 1, 2, … dimensions can hold. It is missing, like the dimension, if there is no boundary. Length and
-    true margin are measured only in the plane.
+    captured_at_most is an upper bound on captured shares: the largest share of the normals' squared norm that any
+    subspace of 1, 2, … dimensions can hold. This bound and d_b are missing if there is no boundary. Length and true
+    margin are measured only for datasets in the plane. No value depends on the softmax temperature.
     """
     margins = boundary.linearised_margins(seen.logits, seen.inputs)
     found = {
@@ -227,7 +229,7 @@ def decision(seen: Network) -> dict:
 
 
 def finite(value: Tensor) -> float:
-    """Convert a distance `value` to a float; NaN if it is infinite, for example because there is no boundary."""
+    """The distance `value` as a float, or NaN if it is infinite, for example because there is no boundary."""
     return float(value) if torch.isfinite(value) else math.nan
 
 
@@ -252,9 +254,10 @@ of_precision = functools.partial(Variable, axes=(*POINT, PRECISION), may_be_miss
 def explicit(seen: Network) -> dict:
     """The measure of generalisation of Sabanayagam et al. (2023), for each precision in the study's key `explicit`.
 
-    It is the share of all eigenvectors i of the Hessian at `seen.point` whose alignment |A_i| exceeds PUBLISHED_EPSILON
-    for some training example. There are variants at the matched temperature, for eigenvectors whose eigenvalues are not
-    rounding errors, and at the thresholds EPSILONS.
+    It is the share of all eigenvectors i of the Hessian for which |A_i| exceeds PUBLISHED_EPSILON at some training
+    example. A_i is the alignment of the eigenvector with the gradient of the predicted label's loss. There are three
+    variants: at the temperature that matches the first entropy in the key `softmax`, without eigenvectors whose
+    eigenvalues are rounding errors, and with the thresholds EPSILONS.
     """
     rows, size = [], len(seen.point)
     entropies = [float(label.split("-")[1]) for label in seen.study.softmax if label.startswith("entropy")]
@@ -295,11 +298,11 @@ def explicit(seen: Network) -> dict:
     key="hessian_eigenvectors",
 )
 def hessian_part(seen: Network) -> dict:
-    """Top eigenvalues of the Hessian H and of G, shares of the normals, ‖H − G‖₂, and effective examples, by name.
+    """Compare the Hessian H with G, by Lanczos iterations: top eigenvalues, captured shares and ‖H − G‖₂, by name.
 
-    The shares are those of the squared norm of the boundary's normals in the span of the first eigenvectors of H or G.
-    Eigenpairs are found by Lanczos iteration. All values are missing if G vanishes. If an iteration fails, the values
-    that come after it are missing.
+    Captured shares are mean shares of the squared norm of the boundary's normals in the span of the first 1, 2, …
+    eigenvectors, of H and of G. effective_examples is (Σt)²/Σt², where t are the traces of the examples' G. The result
+    is empty if G vanishes. If an iteration fails, its values and those of later iterations are left out.
     """
     count, size = seen.study.hessian_eigenvectors, len(seen.point)
     factor = seen.problem.loss.factor(seen.outputs, seen.labels)
@@ -354,10 +357,10 @@ of_start = functools.partial(Variable, axes=(*POINT, START), may_be_missing=True
     key="estimate_steps",
 )
 def margin_estimates(seen: Together) -> dict:
-    """Margin estimate of Sabanayagam et al. (2023) for the networks of all draws at once, by name.
+    """Margin estimates of Sabanayagam et al. (2023) (see `margin_estimate`) for the networks of all draws, by name.
 
-    Arrays are (networks, STARTS), with coordinates as a last axis for aligned_point; margin_of_extremes is (networks,).
-    NaN for networks that have diverged and for networks whose G vanishes.
+    Arrays are (networks, STARTS), but margin_of_extremes is (networks,), and aligned_point has the coordinates x and y
+    as a third axis. Values are NaN for networks that have diverged and for networks whose G vanishes.
     """
     networks, study = seen.networks, seen.networks[0].study
     finite_ones = [i for i, each in enumerate(networks) if torch.isfinite(each.point).all()]

@@ -1,6 +1,9 @@
 """Trained networks and their decision boundary, with quantities that several observables share.
 
-At a point of the decision boundary, the two largest logits tie. G is the Gauss–Newton matrix of the training loss.
+At a point of the decision boundary, the two largest logits are equal (they tie). G is the Gauss–Newton matrix of the
+training loss; it depends on softmax outputs p, which weight the logit gradients. A dataset in the plane has inputs
+(x, y) in a box, the ranges of x and y around its points. In some of these datasets, known (designed) borders separate
+the classes.
 
 Letters: b points of the boundary, n training examples, k classes, m eigenvectors, D parameters.
 """
@@ -30,7 +33,8 @@ CHECKED = 50  # points of the boundary at which identities are checked
 class Network:
     """One trained network in double precision, its examples, and quantities that are computed on first use.
 
-    `points` are the network's parameters (D,) after and before the scaling of layers.
+    `module` gives the architecture. `points` are two vectors of parameters (D,): first those to measure, after the
+    scaling of layers, and then those before it. `data` holds the examples of one draw.
     """
 
     def __init__(self, study: BoundaryStudy, module: nn.Module, points: tuple[Tensor, Tensor], data: minima.Data):
@@ -41,40 +45,49 @@ class Network:
         self._weighted: dict[str, Weighted] = {}
 
     def logits(self, inputs: Tensor) -> Tensor:
-        """Logits (n, k) of inputs (n, …); points of the plane may be (n, 2)."""
+        """Logits (n, k) of `inputs` (n, …), which may have the shape (n, 2) for datasets in the plane."""
         return networks.logits_function(self.module)(self.point, inputs.view(len(inputs), *self.inputs.shape[1:]))
 
     def plain(self, inputs: Tensor) -> Tensor:
-        """Logits (n, k) of inputs (n, …) with the parameters before the scaling of layers."""
+        """Logits (n, k) of `inputs` (n, …), with the parameters before the scaling of layers."""
         with torch.no_grad():
             return networks.logits_function(self.module)(self._plain, inputs)
 
     def weighted(self, label: str) -> "Weighted":
-        """The network with G weighted by the softmax outputs p that a `label` of the study's key `softmax` names."""
+        """The network together with the matrix G for one choice of the softmax outputs p.
+
+        `label` is an entry of the study's key `softmax` that names this choice, such as temperature-1.
+        """
         if label not in self._weighted:
             self._weighted[label] = _weighted(self, label)
         return self._weighted[label]
 
     def problem_at(self, points: Tensor) -> Problem:
-        """The network's `Problem`, without labels, at other inputs: `points` (n, 2) of the plane, or images (n, …)."""
+        """`Problem` of this network with the inputs `points` instead of training examples, and without labels.
+
+        `points` are images (n, …), or (n, 2) for datasets in the plane.
+        """
         return Problem(self.module, points.view(len(points), *self.inputs.shape[1:]))
 
     def predicted_loss_at(self, points: Tensor) -> logit_gradients.LogitGradients:
-        """Unit parameter gradients of the loss at n other inputs, with their predicted classes as labels.
+        """Unit gradients of the predicted label's loss with respect to the parameters, one for each of n inputs.
 
-        The inputs are `points`, as for `problem_at`.
+        The label of each input is its predicted class. The inputs are `points`, as for `problem_at`.
         """
         gradients = logit_gradients.of(self.problem_at(points), self.point)
         return decision_boundary.predicted_loss(gradients, self.logits(points).detach())
 
     def nodes(self, count: int) -> Tensor:
-        """Nodes (count², 2) of a grid over the box in the plane, `count` along each axis; y varies fastest."""
+        """Points (count², 2) of a grid over the box of a dataset in the plane; y varies fastest.
+
+        There are `count` points along each axis.
+        """
         axes = [torch.linspace(*ends, count).to(self.point) for ends in self.plane.box]
         return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, 1)
 
     @functools.cached_property
     def nearest_borders(self) -> np.ndarray:
-        """Index (b,), from 0, of the designed border nearest to each boundary point."""
+        """For each boundary point, the index (b,) of the nearest designed border; indices start at 0."""
         points = self.crossings.points.flatten(1).cpu().numpy()
         if self.plane.kind == "pie":
             angles = np.arctan2(points[:, 1], points[:, 0])[:, None] - self.borders.places
@@ -98,19 +111,23 @@ class Network:
 
     @functools.cached_property
     def kernel(self) -> Tensor:
-        """Gram matrix (n, k, n, k) of the logit gradients."""
+        """Gram matrix (n, k, n, k) of the gradients of all logits at the training examples."""
         return self.gradients.products(self.gradients)
 
     @functools.cached_property
     def curve(self) -> boundary.Curve | None:
-        """The boundary in the box of the plane, as segments; None for images."""
+        """The decision boundary as straight segments in the box of a dataset in the plane; None for images."""
         if self.plane is None:
             return None
         return boundary.curve(self.logits, self.plane.box, self.study.fine_grid, self.point)
 
     @functools.cached_property
     def crossings(self) -> boundary.Crossings:
-        """Points of the boundary: its crossings of a grid in the plane, or points between pairs of training images."""
+        """Points of the decision boundary, and the two classes that meet at each.
+
+        In the plane, these are the points where the boundary crosses the edges of a grid. For images, each point lies
+        between two training images with different predicted classes.
+        """
         if self.plane is None:
             return boundary.between_pairs(self.logits, self.inputs, self.study.grid, stream("pairs of images"))
         found = boundary.on_grid(self.logits, self.plane.box, self.study.grid, self.point)
@@ -118,9 +135,9 @@ class Network:
 
     @functools.cached_property
     def normals(self) -> logit_gradients.LogitGradients | None:
-        """Unit normals of the boundary in parameter space; None if there is no boundary.
+        """Unit normals of the boundary in parameter space, one for each of the b `crossings`; None without boundary.
 
-        The normal at each of the b `crossings` lies along the difference of the gradients of the two logits that tie.
+        A normal is the difference of the parameter gradients of the two logits that tie, scaled to unit length.
         """
         return (
             decision_boundary.normals(self.problem, self.point, self.crossings) if len(self.crossings.points) else None
@@ -128,9 +145,10 @@ class Network:
 
     @functools.cached_property
     def elsewhere(self) -> logit_gradients.LogitGradients:
-        """Unit differences of the gradients of the two largest logits at random points of the box, as a control.
+        """Control for the `normals`: the same differences of gradients at b random points of the box.
 
-        They take the place of the `normals` at boundary points. There are as many random points as boundary points.
+        At each point, it is the difference of the parameter gradients of the two largest logits, scaled to unit length.
+        As the points are not on the boundary, these logits do not tie in general.
         """
         low, high = np.array(self.plane.box).T
         points = stream("points of the box").uniform(low, high, (len(self.crossings.points), 2))
@@ -148,10 +166,11 @@ class Network:
 
 @dataclass
 class Weighted:
-    """A network whose Gauss–Newton matrix G is weighted by given softmax outputs p.
+    """A network with the Gauss–Newton matrix G that belongs to one choice of the softmax outputs p.
 
-    temperature: that of p. dual: the eigenpairs of G with non-zero eigenvalues, these multiplied by the squared
-    temperature. If no temperature gives the entropy that the label asks for, the temperature is NaN and `dual` is None.
+    temperature: temperature T of the softmax that gives p, or 1 for uniform and permuted outputs. dual: eigenpairs of
+    T²·G with non-zero eigenvalues. If p should have a mean entropy that no temperature gives, the temperature is NaN
+    and `dual` is None.
     """
 
     network: Network
@@ -160,31 +179,39 @@ class Weighted:
 
     @functools.cached_property
     def predicted_loss(self) -> logit_gradients.LogitGradients:
-        """Unit parameter gradients of the loss at each training example, with its predicted class as label.
+        """Unit gradients of the predicted label's loss with respect to the parameters, one for each training example.
 
-        The softmax has the temperature of p, or 1 if that is NaN.
+        The label of each example is its predicted class. The softmax in the loss has the `temperature`, or 1 if this
+        is NaN.
         """
         temperature = self.temperature if math.isfinite(self.temperature) else 1
         return decision_boundary.predicted_loss(self.network.gradients, self.network.outputs / temperature)
 
     @functools.cached_property
     def alignments(self) -> np.ndarray | None:
-        """Alignments (b, m) of b normals of the boundary with m eigenvectors of G; None if either do not exist."""
+        """Scalar products (b, m) of the boundary's b unit normals with the m eigenvectors of G.
+
+        None if there is no boundary, or if `dual` is None.
+        """
         if self.dual is None or self.network.normals is None:
             return None
         return self.dual.alignments(self.network.normals)
 
     @property
     def eigenvalues(self) -> np.ndarray:
-        """Eigenvalues (m,) of G, descending, for the loss of logits divided by the temperature.
+        """Non-zero eigenvalues (m,) of G, descending.
 
-        `dual` takes gradients of the undivided logits, so its eigenvalues are multiplied by the squared temperature.
+        The loss is a function of the logits divided by the temperature. The eigenvalues in `dual` follow from gradients
+        of the undivided logits, and are therefore the eigenvalues of G times the squared temperature.
         """
         return self.dual.pairs.eigenvalues / self.temperature**2
 
 
 def _weighted(network: Network, label: str) -> Weighted:
-    """Make the `Weighted` of a network for the outputs p that a `label` of the study's key `softmax` names."""
+    """Compute the eigenpairs of G of a network for one choice of the softmax outputs p.
+
+    `label` is an entry of the study's key `softmax` that names this choice.
+    """
     kind, _, value = label.partition("-")
     z, temperature, factor = network.outputs, 1.0, None
     if kind == "entropy":
@@ -203,7 +230,10 @@ def _weighted(network: Network, label: str) -> Weighted:
 
 
 def _permuted(classes: Tensor) -> Tensor:
-    """Indices (n,) that permute n examples at random within each class, from the `classes` (n,) of the examples."""
+    """Random permutation of n examples, as indices (n,), that exchanges only examples of the same class.
+
+    `classes` (n,) are the classes of the examples.
+    """
     order, random = torch.arange(len(classes)), stream("permuted outputs")
     for label in classes.unique():
         members = (classes == label).nonzero().flatten().cpu()
@@ -212,13 +242,14 @@ def _permuted(classes: Tensor) -> Tensor:
 
 
 def identities(network: Network, vectors: Tensor) -> dict[str, float]:
-    """Largest errors, by name, of two identities of loss gradients, over boundary points and `vectors` v (m, D).
+    """Largest errors, by name, of two identities of loss gradients at points of the boundary.
 
-    Logits k and l tie at a point. J_j is the gradient of logit j, and g(ŷ=k) the gradient of the loss with label k.
-    flip_error: error of g(ŷ=k) + g(ŷ=l) = 2 Σ_j p_j (J_j − (J_k + J_l)/2), where j runs over the other classes, along v
-    and relative to ‖g(ŷ=k)‖. fixed_label_jump: change of the alignment ⟨v, g(ŷ=k)⟩/‖g(ŷ=k)‖ between two inputs on both
-    sides of the point, 1e-9 apart in each entry; it should vanish, as the alignment is continuous. At most CHECKED
-    points are tested.
+    The maximum is over at most CHECKED points, and over the rows v of `vectors` (m, D), along which gradients are
+    compared. At a point, logits k and l tie. J_j is the gradient of logit j, and g(ŷ=k) the gradient of the loss with
+    label k. flip_error tests g(ŷ=k) + g(ŷ=l) = 2 Σ_j p_j (J_j − (J_k + J_l)/2), where j runs over all other classes.
+    The error is the scalar product of v with the difference of both sides, divided by ‖g(ŷ=k)‖. fixed_label_jump tests
+    that the alignment ⟨v, g(ŷ=k)⟩/‖g(ŷ=k)‖ is continuous. The error is its change between two inputs on both sides of
+    the point, which are 1e-9 apart in each entry.
     """
     some = slice(None, None, -(-len(network.crossings.points) // CHECKED))
     points, (first, second) = network.crossings.points[some], network.crossings.classes[some].T

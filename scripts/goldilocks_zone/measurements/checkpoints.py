@@ -11,10 +11,10 @@ from goldilocks_zone.training import loop
 
 
 def checkpoint(work: blocks.Work, study: Study, checksum: str, number: int) -> loop.Checkpoint:
-    """Checkpoint of the training run with index `number` in a job: its file, key, and time between writes.
+    """Checkpoint from which an interrupted training run resumes; `number` is the index of the run within its job.
 
-    The key depends on the code, the user's network, the data's `checksum` and the settings, so that training resumes
-    only if all of these are unchanged.
+    The checkpoint has a key, which depends on the code, on the user's network, on the `checksum` of the data, and on
+    the settings of the `study`. Training resumes from a file only if the key is unchanged.
     """
     own = work.own and work.own.record(work.job.network)
     known = {"code": work.code, "own": own, "checksum": checksum}

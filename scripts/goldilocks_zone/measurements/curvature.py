@@ -1,4 +1,7 @@
-"""Studies of curvature: spectra of the loss Hessian on random planes over radii. Imports nothing heavy."""
+"""Settings of studies of curvature, which measure spectra of the loss Hessian on random planes at several radii.
+
+A varied key is a setting for which the study lists several values. This module imports nothing heavy.
+"""
 
 import math
 from collections.abc import Mapping
@@ -20,7 +23,7 @@ SWEPT = ("rescaled", "temperature")
 
 
 class CurvatureStudy(Study, title="Study of curvature"):
-    """Spectra of the Hessian on random planes, and more, over radii."""
+    """Spectra of the loss Hessian on random planes, and other measures of curvature, at several radii."""
 
     kind: Literal["curvature"] = "curvature"
     """Kind of the study."""
@@ -75,11 +78,15 @@ class CurvatureStudy(Study, title="Study of curvature"):
 
     @property
     def variations(self) -> dict[str, list]:
-        """Values of the varied keys, by key; if the study has weights, also their labels, by the key `weights`."""
+        """Lists of values by varied key. A study with files of weights has the further key `weights`: their labels."""
         return self.vary | ({"weights": [each.label for each in self.weights]} if self.weights else {})
 
     def at(self, variant: Mapping[str, Any]) -> Self:
-        """The study with its varied keys fixed at a `variant`, and with only those weights that the variant names."""
+        """Copy of the study for one `variant`, a mapping from varied keys to values.
+
+        The varied keys have the values of the variant. Of the files of weights, only the one that the variant names is
+        kept.
+        """
         chosen = [each for each in self.weights or [] if each.label == variant.get("weights")]
         return super().at({**variant, **({"weights": chosen} if chosen else {})})
 
@@ -115,8 +122,9 @@ class CurvatureStudy(Study, title="Study of curvature"):
     def operations(self, network: Network, shape: Shape, subspace: str, draws: int, radii: int) -> float:
         """Estimated number of operations of a job with these numbers of `draws` and `radii`.
 
-        It counts tangents along planes and products of tangents, for a `network` on a dataset of this `shape`. All
-        points of a sweep share the tangents if activations are homogeneous and there are no residual connections.
+        It counts derivatives of the `network` along the directions of a plane (tangents), and products of tangents, on
+        a dataset of this `shape`. `subspace` is the label of the plane. All radii and temperatures share the tangents
+        if activations are homogeneous and there are no residual connections.
         """
         dimension = subspace_labels.parse_plane(subspace).dimension
         sizes = {key: len(values) for key, values in self.variations.items()}

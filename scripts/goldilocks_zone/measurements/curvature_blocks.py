@@ -1,7 +1,9 @@
 """Measurement of curvature, in blocks of draws and radii: observables of the loss Hessian on random planes.
 
 H is the Hessian of the mean loss, G its Gauss–Newton part, and H′ = H − G the rest. H_d is the matrix (d, d) of H over
-d orthonormal directions of a plane. θ are the parameters, and p the softmax outputs.
+d orthonormal directions of a plane. Planes of several dimensions d are nested: they are spanned by the first d of the
+same directions. θ are the parameters, and p the softmax outputs. Observables are functions that return values by name;
+each measures an object from `curvature_sweeps`, at one point: a radius and a temperature.
 """
 
 import functools
@@ -75,9 +77,10 @@ def measure_block(job: blocks.Job) -> xr.Dataset:
 
 
 def _refuse_large_planes(job: blocks.Job, module: nn.Module, biases: bool) -> None:
-    """Raise ValueError if the job's plane has more dimensions than `module` has weights (and biases, if `biases`).
+    """Raise ValueError if the job's plane has more dimensions than the network `module` has parameters to span it.
 
-    This is checked here because the sizes of dataset and network may be unknown when the settings are checked.
+    These parameters are the weights and, if `biases` is true, also the biases. This is checked here because the sizes
+    of dataset and network may be unknown when the settings are checked.
     """
     dimension = subspace_labels.parse_plane(job.subspace).dimension
     available = sum(p.size for p in initialisation.parameters_of(module) if biases or not p.is_bias)
@@ -91,7 +94,7 @@ def _refuse_large_planes(job: blocks.Job, module: nn.Module, biases: bool) -> No
     Variable("overflow", "1", "1 where logits or the Hessian are not finite on a plane, whose values are missing"),
 )
 def overflow(seen: Attempt) -> dict:
-    """The variable overflow: True if the logits or the Hessian overflow at a point, on any of its planes."""
+    """The variable `overflow` at a point: True if the logits or the Hessian overflow on any plane."""
     return {"overflow": seen.overflow}
 
 
@@ -101,7 +104,7 @@ def overflow(seen: Attempt) -> dict:
     key="weights",
 )
 def own_radius(seen: Attempt) -> dict:
-    """Norm of the parameters θ before they are rescaled, divided by r_X, to compare with the radii of the study."""
+    """The variable `own_radius`: norm of the parameters θ before they are rescaled to a radius, divided by r_X."""
     return {"own_radius": seen.sweep.own_radius}
 
 
@@ -119,8 +122,8 @@ def own_radius(seen: Attempt) -> dict:
 def spectra(seen: OnPlane) -> dict:
     """Eigenvalues of the Hessian on nested planes of several dimensions, and summaries of these spectra, by name.
 
-    Eigenvalues are an array (dimensions, largest dimension), padded with NaN. Each summary has one value for each
-    dimension.
+    Eigenvalues are an array (dimensions, largest dimension), padded with NaN. Each summary is a list with one value for
+    each dimension d.
     """
     dimensions = seen.sweep.study.dimensions
     values = summaries.nested_eigenvalues(seen.measured.hessian, dimensions)
@@ -145,7 +148,8 @@ def spectra(seen: OnPlane) -> dict:
 def parts(seen: OnPlane) -> dict:
     """Traces and norms of the parts G and H′ of the Hessian on nested planes, and effective numbers of examples.
 
-    The result maps each name to a list with one value for each dimension of the planes.
+    Returns lists by name, with one value for each dimension d. The effective number of examples is (Σt)²/Σt², where t
+    is the trace of an example's G on the plane.
     """
     dimensions = seen.sweep.study.dimensions
     found = {"effective_examples": [seen.measured.effective_examples[d - 1] for d in dimensions]}
@@ -172,7 +176,7 @@ def parts(seen: OnPlane) -> dict:
 def outputs(seen: OnPlane) -> dict:
     """Loss, statistics of logits and softmax outputs at a point, and sizes of logit gradients on a plane, by name.
 
-    They are single numbers, as `PlaneCurvature` defines them.
+    Each is a single number. `PlaneCurvature` defines them.
     """
     names = ("loss", "logits_std", "radial_derivative", "zero_logits", "entropy", "prior_mismatch", "softmax_ratio")
     return {name: getattr(seen.measured, name) for name in (*names, "class_gradient", "example_gradient")}
@@ -186,12 +190,12 @@ def outputs(seen: OnPlane) -> dict:
     key="counterfactuals",
 )
 def counterfactuals(seen: OnPlane) -> dict:
-    """κ = Tr(H_d)/‖H_d‖_F of a homogeneous network with one factor of H frozen at the reference radius (claim vd7).
+    """κ = Tr(H_d)/‖H_d‖_F of a homogeneous network, if one factor of H kept its value at the reference radius.
 
     With n weight layers and the ratio α of the radius to the reference radius, G ∝ α^{2n−2} (diag p − ppᵀ) and H′ ∝
-    α^{n−2} (p − y). The frozen factor is p in G (frozen_softmax), p in H′ (frozen_residual), or the scale of the logit
-    gradients in G (frozen_scale). Each name has one κ for each dimension. The result is empty if there is no curvature
-    at the reference radius.
+    α^{n−2} (p − y). The frozen factor is p in G (frozen_softmax), p in H′ (frozen_residual), or α^{2n−2} in G, which is
+    the squared scale of the logit gradients (frozen_scale). Returns lists by name, with one κ for each dimension d. The
+    result is empty if the curvature at the reference radius was not measured. These are values for the claim vd7.
     """
     if seen.reference is None:
         return {}
@@ -217,10 +221,11 @@ def counterfactuals(seen: OnPlane) -> dict:
     key="layer_probes",
 )
 def layers(seen: InLayers) -> dict:
-    """For each layer l, the trace σ_l² Tr(H_ll), and the largest |vᵀH′v|/‖PH′v‖ over random v in the layer.
+    """For each layer l, the trace σ_l² Tr(H_ll), and the largest |vᵀH′v|/‖PH′v‖ over random probes v, by name.
 
-    H_ll is the diagonal block of the Hessian for layer l, and σ_l² the variance of the weights of this layer. P
-    projects on the span of the probes v of all layers. The trace is estimated from these probes.
+    H_ll is the diagonal block of the Hessian for layer l, and σ_l² the variance of the weights of this layer. A probe v
+    of layer l is a vector in parameter space that vanishes outside the weights of this layer. P projects on the span of
+    the probes of all layers. The trace is estimated from the probes.
     """
     sizes, deviations = seen.sweep.layers
     means = np.diag(seen.measured.hessian).reshape(len(sizes), -1).mean(1)
@@ -239,7 +244,10 @@ def layers(seen: InLayers) -> dict:
     key="probes",
 )
 def full_space(seen: InFullSpace) -> dict:
-    """Hutchinson estimates of the trace and Frobenius norm of ηHη in full space, with the metric η of the planes."""
+    """Hutchinson estimates of the trace and Frobenius norm of ηHη in full space, by name.
+
+    η is the diagonal metric that multiplies the directions of the planes.
+    """
     sweep, (problem, parameters) = seen.sweep, seen.problem
     probes, eta = sweep.probes, sweep.eta
     vectors = torch.as_tensor(probes * eta, device=sweep.work.device).to(getattr(torch, sweep.study.dtype))
@@ -262,7 +270,7 @@ def full_space(seen: InFullSpace) -> dict:
     key="full_gradients",
 )
 def full_gradients(seen: InFullSpace) -> dict:
-    """Norms of the gradients of loss and logits in full space, by name, see `gradients.Gradients`."""
+    """Norms of the gradients of loss and logits in full space, by name; `gradients.Gradients` defines them."""
     return vars(gradients.gradients(*seen.problem))
 
 
@@ -278,9 +286,10 @@ def full_gradients(seen: InFullSpace) -> dict:
     key="eigenvectors",
 )
 def eigenvectors(seen: InFullSpace) -> dict:
-    """Largest eigenvalues of the Hessian in full space, and the first layer's part of each eigenvector as an image.
+    """Largest eigenvalues of the Hessian in full space, and images made from their eigenvectors, by name.
 
-    Eigenvalues are (m,) and images (m, h, w), for the m = `eigenvectors` of the study.
+    An image is the part of an eigenvector in the weights of the first layer, averaged over the units of this layer and
+    over channels. Eigenvalues are (m,) and images (m, h, w), where m is the study's number `eigenvectors`.
     """
     count, memory_mib = seen.sweep.study.eigenvectors, seen.sweep.work.memory_mib
     values, vectors = top_eigenvectors.top_eigenpairs(*seen.problem, count, memory_mib=memory_mib)

@@ -1,6 +1,8 @@
 """Sweeps of curvature over all radii of a block, for one initialisation or for trained weights.
 
-Curvature is measured on planes, in layers and in full space.
+The points of a sweep are multiples of one vector of parameters θ, each with a temperature of the softmax. Curvature is
+measured on planes, in layers and in full space. The reference radius is the one where `initialisation.ratio` is 1, such
+as r_X. Observables are functions that measure the objects defined here, see `observables`.
 """
 
 import itertools
@@ -26,10 +28,11 @@ from goldilocks_zone.subspaces import planes
 
 @dataclass(frozen=True)
 class Point:
-    """A point of a sweep: its place {axis: label} in a block, the factor `scale` on θ, and the softmax temperature.
+    """A point of a sweep: the parameters `scale` · θ, with the `temperature` of the softmax.
 
-    ratio: radius divided by the reference radius, as defined by `initialisation.ratio`. scaled: True if the radius
-    rescales only the parameters, and not the temperature.
+    place: place {axis: label} of the point in a block. ratio: radius divided by the reference radius (see
+    `initialisation.ratio`). scaled: True if a radius rescales the parameters, and False if it rescales the temperature,
+    alone or together with the parameters.
     """
 
     place: dict
@@ -41,7 +44,10 @@ class Point:
 
 @dataclass(frozen=True)
 class Seen:
-    """Base class of the objects that observables measure: a place {axis: label} in a block, a sweep, and its point."""
+    """Base class of the objects that observables measure, at one point of a sweep.
+
+    place: place {axis: label} in a block where the measured values belong.
+    """
 
     place: dict
     sweep: "Sweep"
@@ -50,16 +56,20 @@ class Seen:
 
 @dataclass(frozen=True)
 class Attempt(Seen):
-    """A point, for one number N of examples; `overflow` is True if logits or the Hessian overflow there."""
+    """A point at which measurement was attempted, with the loss averaged over one number N of examples.
+
+    `overflow` is True if logits or the Hessian overflow at the point, on any plane.
+    """
 
     overflow: bool
 
 
 @dataclass(frozen=True)
 class OnPlane(Seen):
-    """Curvature on one plane: `measured` at the point, and `reference` at the reference radius, where the ratio is 1.
+    """Curvature on one plane.
 
-    `reference` is None where counterfactuals are not measured.
+    measured: curvature at the point. reference: curvature at the reference radius; None if it overflows, or if no
+    counterfactuals are measured at the point.
     """
 
     measured: PlaneCurvature
@@ -68,26 +78,28 @@ class OnPlane(Seen):
 
 @dataclass(frozen=True)
 class InLayers(Seen):
-    """Curvature at a point along random probes, each of which has entries in a single layer only."""
+    """Curvature at a point, `measured` along random probes, each of which vanishes outside the weights of one layer."""
 
     measured: PlaneCurvature
 
 
 @dataclass(frozen=True)
 class InFullSpace(Seen):
-    """A point in full space: `problem` holds the problem, with the cross-entropy as loss, and the parameters (D,)."""
+    """A point in full space: the pair `problem` of a `Problem`, with the cross-entropy as loss, and parameters (D,)."""
 
     problem: tuple[Problem, Tensor]
 
 
 class Sweep:
-    """Curvature at all points of one variant of a study and one draw, with the index `number`.
+    """Curvature at all points of one draw, in one variant of a study.
 
-    The points are every radius of a block with every value of the keys SWEPT. They share the parameters `theta` (D,),
-    which are an initialisation or the `trained` weights; the metric `eta` (D,); `planes`, each given by raw directions
-    (d, D); `probes` (m, D) of the full space; and `layer_probes` (l · q, D), q for each of l layers. `layers` holds the
-    sizes (l,) of the weight tensors, and the standard deviations (l,) of their entries. `own_radius` is the norm of θ
-    divided by r_X.
+    `number` is the number of the draw. There is a point for each radius of a block with each value of the varied keys
+    SWEPT; the `study` has a single value for every other key. All points share these attributes.
+    theta: an initialisation, or the `trained` weights (D,). own_radius: norm of θ divided by r_X. eta: diagonal metric
+    (D,) of the planes. planes: raw directions (d, D) of each plane, before they are orthonormalised. probes: random
+    signs (m, D), which probe the full space. layer_probes: q probes for each of l layers, (l · q, D), with random signs
+    in the weights of this layer and zeros elsewhere. layers: sizes (l,) of the weight tensors, and standard deviations
+    (l,) of their entries.
     """
 
     def __init__(
@@ -126,9 +138,9 @@ class Sweep:
     def seen(self) -> Iterator[Seen]:
         """Yield all objects that observables measure.
 
-        For each point and number of examples, these are an `Attempt`; an `OnPlane` for each plane on which the
-        curvature is finite; with layer probes, an `InLayers` if the curvature is finite along them; and an
-        `InFullSpace` if no plane overflows.
+        For each point and number of examples, these are: an `OnPlane` for each plane on which the curvature is finite;
+        if there are layer probes and the curvature along them is finite, an `InLayers`; in any case an `Attempt`; and
+        an `InFullSpace` if the curvature is finite on all planes.
         """
         overflows, references = {}, {}
         for i, plane in enumerate(self.planes):
@@ -160,7 +172,10 @@ class Sweep:
         return dispatch.path_of(Problem(self.module, self.inputs), self.theta, count)
 
     def _points(self, theta: np.ndarray, r_x: float) -> list[Point]:
-        """Points on the ray through `theta` (D,): every radius with every value of the varied keys SWEPT."""
+        """Points on the ray through `theta` (D,): one for each radius and each value of the varied keys SWEPT.
+
+        `r_x` is the norm r_X under Glorot initialisation.
+        """
         study, points = self.study, []
         for radius, variant in itertools.product(self.work.block.radii, studies.split(study, SWEPT)[1]):
             here = study.model_copy(update=variant)
@@ -175,10 +190,11 @@ class Sweep:
         return points
 
     def _curvature(self, directions, points: list[Point]) -> list[tuple[Point, int, PlaneCurvature | None]]:
-        """Measure the curvature along raw `directions` (d, D), sparse or dense, at `points`.
+        """Measure the curvature on the plane that `directions` (d, D) span, at all `points` and numbers of examples.
 
-        Returns triples of a point, a number of examples, and the curvature of the mean loss over these, which is None
-        if it overflows. Without directions, the list is empty.
+        The directions are a sparse or dense matrix, and need not be orthonormal. Returns triples of a point, a number
+        of examples, and the curvature of the mean loss over so many examples, which is None if it overflows. The list
+        is empty if d = 0.
         """
         if not directions.shape[0]:
             return []

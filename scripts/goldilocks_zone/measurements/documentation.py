@@ -11,9 +11,10 @@ HEADER = "| variable | axes | unit | meaning | where the study has |\n|---|---|-
 
 
 def documented(text: str) -> str:
-    """Update the tables of variables in `text`, the content of results/README.md, and return the result.
+    """Return `text`, the content of results/README.md, with all tables of variables brought up to date.
 
-    The table of a kind of study stands between two marks. A kind without marks gets a new section at the end.
+    There is a table for each kind of study, between two HTML comments. If the text lacks the comments of a kind, a new
+    section at its end gets the table.
     """
     known = {name: kind.load().OBSERVABLES for name, kind in kinds.known().items()}
     for name, observables in {**known, "cuts": loss_slices.OBSERVABLES}.items():

@@ -1,4 +1,8 @@
-"""Training of joint-embedding predictors of two levels, each member on data of its own.
+"""Training of joint-embedding predictors of two levels, where each member of an ensemble has its own data.
+
+Level 1 embeds single frames (observations), and predicts the embedding after one action. Level 2 embeds the mean of
+POOLED successive embeddings of level 1, and predicts its embedding after a span, the number of steps in the study's key
+`span`, from the sum of the actions in between. Actions enter as features, see `worlds.World`.
 
 Letters: m members (draws), n examples, t frames, p dimensions of an observation, a of an action, e of an embedding.
 """
@@ -27,16 +31,20 @@ TIMES = {"action": -1, "step": -2}  # time axis of actions, by name
 
 
 def world_of(study: PlanningStudy, dataset: str, seed: int) -> worlds.World:
-    """The world that a study's `dataset` names, ring or two_rooms."""
+    """The world named `dataset`, ring or two_rooms, with the options that the study sets.
+
+    `seed` is the seed of the run.
+    """
     if dataset == "ring":
         return worlds.Ring(seed, noise=study.noise, reach=study.reach)
     return two_rooms.TwoRooms(seed)
 
 
 def summed(world: worlds.World, between: worlds.Arrays) -> np.ndarray:
-    """Features (…, a) in a `world` of the sum of t successive actions.
+    """Features (…, a) of the sum of t successive actions, as `world.features` defines them.
 
-    `between` maps names to variables between frames: `action` (…, t), which is an angle, or `step` (…, t, 2).
+    `between` maps names to variables between frames. It contains the actions as `action` (…, t), which are angles, or
+    as `step` (…, t, 2).
     """
     name = next(name for name in TIMES if name in between)
     return world.features({name: between[name].sum(TIMES[name])})
@@ -46,7 +54,7 @@ def summed(world: worlds.World, between: worlds.Arrays) -> np.ndarray:
 class Hierarchy:
     """Trained joint embeddings: `first` of level 1, `second` of level 2 and, optionally, `direct`.
 
-    `direct` predicts embeddings of level 1 a span of several steps ahead, in one step.
+    `direct` is a predictor for embeddings of level 1. It predicts a whole span of steps at once.
     """
 
     first: Members
@@ -58,11 +66,11 @@ class Hierarchy:
         return hierarchy.encoded(self.first, observations)
 
     def above(self, windows: Tensor) -> Tensor:
-        """Embeddings (m, …, e) on level 2 of windows (m, …, t, e) of t embeddings of level 1."""
+        """Embeddings (m, …, e) on level 2 of `windows` (m, …, t, e), each of t successive embeddings of level 1."""
         return hierarchy.encoded(self.second, hierarchy.pooled(windows))
 
     def of(self, number: int) -> "Hierarchy":
-        """The hierarchy of the member with index `number` alone, so that m = 1."""
+        """Hierarchy that contains only the member with index `number`, so that m = 1."""
         some = slice(number, number + 1)
         first, second, direct = (
             None if each is None else Members(each.module, each.parameters[some])
@@ -72,10 +80,10 @@ class Hierarchy:
 
 
 class Trainer:
-    """Trains all levels for a block's draws at one radius, with a checkpoint for each level.
+    """Trains all levels at one radius, for all draws of a block, with a checkpoint for each level.
 
-    `radius` is a factor on the initialisation of level 1. `number` is the index of the trainer within its job, from
-    which the numbers of its checkpoints follow.
+    `radius` is a factor on the initialisation of level 1. `number` is the index of the trainer within its job. The
+    numbers of its checkpoints follow from this index.
     """
 
     def __init__(self, work: blocks.Work, study: PlanningStudy, radius: float, number: int):
@@ -85,7 +93,10 @@ class Trainer:
         self._phases = 3 * number
 
     def hierarchy(self) -> Hierarchy:
-        """Train level 1 and then, on its embeddings, level 2 and, if the study asks for it, the direct predictor."""
+        """Train level 1, and then level 2 on embeddings of level 1.
+
+        If the study sets `direct`, also train the direct predictor, on embeddings of level 1.
+        """
         study, world = self.study, world_shapes.of(self.work.job.dataset)
         lower = Sizes(world.observation, world.action, study.embedding)
         upper = Sizes(study.embedding, world.action, study.upper_embedding)
@@ -100,28 +111,28 @@ class Trainer:
         return Hierarchy(first, second, direct)
 
     def frames(self, step: int) -> Tensor:
-        """Packed inputs (m, n, t·p + (t − 1)·a) of level 1 at a training step.
+        """Inputs (m, n, t·p + (t − 1)·a) of level 1 at a training step.
 
-        They are t successive frames, and then the t − 1 actions between them.
+        An input holds t successive frames side by side, and after them the features of the t − 1 actions in between.
         """
         drawn = self._drawn(step, 1 + len(self.study.step_weights), "level 1")
         return self._packed(drawn.seen, drawn.actions)
 
     def windows(self, first: Members, step: int) -> Tensor:
-        """Packed inputs (m, n, 2e + a) of level 2 at a training step.
+        """Inputs (m, n, 2e + a) of level 2 at a training step.
 
-        They are the pooled embeddings of two windows of frames that are a span apart, by the encoders `first` of level
-        1, and the features of the sum of a span of actions.
+        An input holds the mean embeddings of two windows of POOLED frames each, which are a span apart. The encoders of
+        level 1, in `first`, embed the frames. After them come the features of the sum of the last `span` actions.
         """
         drawn = self._drawn(step, POOLED + self.study.span, "level 2")
         seen = np.stack([drawn.seen[:, :, :POOLED], drawn.seen[:, :, -POOLED:]], 2)
         return self._packed(hierarchy.pooled(hierarchy.encoded(first, self._tensor(seen))), self._summed(drawn))
 
     def apart(self, first: Members, step: int) -> Tensor:
-        """Packed inputs (m, n, 2e + a) of the direct predictor at a training step.
+        """Inputs (m, n, 2e + a) of the direct predictor at a training step.
 
-        They are the embeddings of two frames that are a span apart, by the encoders `first` of level 1, and the
-        features of the sum of the actions between.
+        An input holds the embeddings of two frames that are a span apart. The encoders of level 1, in `first`, embed
+        the frames. After them come the features of the sum of the actions in between.
         """
         drawn = self._drawn(step, 1 + self.study.span, "direct")
         seen = np.stack([drawn.seen[:, :, 0], drawn.seen[:, :, -1]], 2)
@@ -131,7 +142,7 @@ class Trainer:
         return worlds.frames(self.world, self.work.block.draws, step, (self.study.batch, frames), purpose)
 
     def _summed(self, drawn: worlds.Frames) -> np.ndarray:
-        """Features (m, n, a) of the sum of the last `span` actions of the sequences `drawn`."""
+        """Features (m, n, a) of the sum of the last actions in each of the sequences `drawn`, one span of actions."""
         span = self.study.span
         return summed(self.world, {name: each[:, :, -span:] for name, each in drawn.between.items()})
 
@@ -166,7 +177,10 @@ class Trainer:
         return Members(module, ensemble.coordinates)
 
     def _starts(self, module: JointEmbedding) -> Tensor:
-        """Initial parameters (m, D) of `module` for all draws; those of level 1 are multiplied by the radius."""
+        """Initial parameters (m, D) of `module` for all draws.
+
+        The parameters of level 1 are multiplied by the radius.
+        """
         level, block = (self._phases - 1) % 3 + 1, self.work.block
         streams = (self.work.stream("initialisation", f"level {level}", draw) for draw in block.draws)
         points = np.stack([jepa.initial(module, self.study.initialisation, each) for each in streams])

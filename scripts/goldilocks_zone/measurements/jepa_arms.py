@@ -1,7 +1,9 @@
-"""Training of joint embeddings, in ensembles of arms, draws, radii and rates.
+"""Training of joint embeddings in ensembles, whose members differ in arm, draw, radius, learning rate or loss weights.
 
-An arm is one way to train, see `jepa_training.Arm`. Members of one draw train on the same pairs, which are permuted in
-the arm `shuffled`. The VICReg loss is λ I + μ V + ν C, of invariance, variance and covariance, see `embedding_losses`.
+An arm is one way to train: a head of the network and a loss, see `jepa_training.Arm`. Members of one draw train on the
+same pairs; the arm `shuffled` permutes them, so that x and y no longer belong together. The VICReg loss is λ I + μ V +
+ν C, with the invariance I, the variance term V and the covariance term C. V penalises embeddings with deviations √(v +
+ε) below a threshold, the hinge, where v is the variance of a dimension (see `embedding_losses`).
 Letters: m members, s draws, n pairs, p dimensions of an observation, a of an action, D parameters.
 """
 
@@ -35,7 +37,11 @@ SOFT, HARD = 0.6, 0.7  # shares of the steps after which β keeps its last value
 
 
 class Member(NamedTuple):
-    """One training run: its draw, its radius in the study's unit, its values of the keys OF_MEMBERS, and its arm."""
+    """One training run, with its arm.
+
+    draw: number of the draw. radius: radius of the initial parameters, in the study's unit. variant: values of those
+    varied keys in which the members of an ensemble may differ, OF_MEMBERS.
+    """
 
     draw: int
     radius: float
@@ -45,10 +51,10 @@ class Member(NamedTuple):
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Joint embeddings that are trained together, in one variant of a study, with the same head and kind of loss.
+    """Joint embeddings that are trained together, with the same head and kind of loss.
 
-    pairs: source of the pairs on which they are trained. module: the network that all of them have. members: the
-    training run of each.
+    The `study` has a single value for each varied key, except for the keys OF_MEMBERS. pairs: source of the pairs on
+    which they are trained. module: network that gives the architecture. members: descriptions of the training runs.
     """
 
     work: blocks.Work
@@ -59,7 +65,7 @@ class Ensemble:
 
     @property
     def arm(self) -> Arm:
-        """The arm (training condition) of the first member; the arms of all members have the same head and loss."""
+        """The arm of the first member; the arms of all members have the same head and the same kind of loss."""
         return ARMS[self.members[0].arm]
 
     @property
@@ -92,9 +98,10 @@ class Ensemble:
         return torch.as_tensor(np.stack(points)), torch.tensor(rates, dtype=torch.float64)
 
     def _to_deviation(self, theta: np.ndarray, deviation: float, draw: int) -> float:
-        """Factor on `theta` (D,) at which embeddings of fresh pairs of a draw have the standard deviation `deviation`.
+        """Factor by which to multiply `theta` (D,), so that embeddings have the standard deviation `deviation`.
 
-        The encoder must be homogeneous.
+        The standard deviation is measured on observations x of fresh pairs, which belong to the draw with number
+        `draw`. The encoder must be homogeneous.
         """
         x = torch.as_tensor(self.pairs.evaluated([draw], self.study.batch).x)
         embedded = jepa.Members(self.module, torch.as_tensor(theta)[None]).encode(x.double())[0]
@@ -102,7 +109,11 @@ class Ensemble:
         return (deviation / found) ** (1 / self.depth)
 
     def loss(self, sharpness: float | None = None) -> Loss:
-        """Loss of all members: with the minimum over latent codes or, if β = `sharpness` is given, the soft minimum."""
+        """Loss of all members.
+
+        A loss with latent codes takes the minimum over codes or, if `sharpness` is given, a soft minimum. `sharpness`
+        is its β, which multiplies the mean square of a residual.
+        """
         study, arm = self.study, self.arm
         if arm.criterion == "info_nce":
             return InfoNce(study.embedding, study.temperature, study.similarity, group=study.group)
@@ -118,7 +129,7 @@ class Ensemble:
 
     @functools.cached_property
     def criteria(self) -> list[Criteria]:
-        """Weights λ, μ and ν, ε and hinge of each member's loss; all members have the same hinge."""
+        """Parameters of each member's VICReg loss: weights λ, μ and ν, ε, and hinge, which is the same for all."""
         own = (self.study.model_copy(update=member.variant) for member in self.members)
         return [criteria_of(study, member.arm, self.depth) for study, member in zip(own, self.members)]
 
@@ -163,9 +174,10 @@ class Ensemble:
         return torch.as_tensor(found["x"][0]).double()
 
     def _fresh(self, dtype: torch.dtype) -> Callable[[int], tuple[Tensor, Tensor]]:
-        """Function that maps a step to fresh packed pairs (m, n, 2p + a), of precision `dtype`, and empty labels.
+        """Function that maps the index of a training step to the inputs of this step and empty labels.
 
-        Members of one draw share pairs.
+        Inputs are fresh packed pairs (m, n, 2p + a), in the precision `dtype`. Members of one draw have the same pairs,
+        which are permuted for members with a shuffled arm.
         """
         numbers, p = self.numbers, self.pairs.observation
         alike = numbers.tolist() == list(range(len(self.draws)))
@@ -195,9 +207,9 @@ class Ensemble:
 
 
 def decay(steps: int, share: float) -> Callable[[int], float] | None:
-    """Function that maps a step to a factor on the rate; None if `share` is 0.
+    """Function that maps the index of a training step to a factor on the learning rate; None if `share` is 0.
 
-    The factor is 1 at first, and falls linearly to 0 over the last `share` of the steps.
+    There are `steps` steps. The factor is 1 at first, and falls linearly to 0 over the last `share` of them.
     """
     return (lambda step: min(1.0, (steps - step) / (share * steps))) if share else None
 
@@ -205,8 +217,9 @@ def decay(steps: int, share: float) -> Callable[[int], float] | None:
 def criteria_of(study: JepaTrainingStudy, arm: str, depth: int) -> Criteria:
     """Weights λ, μ and ν, ε and hinge of the VICReg loss in an `arm`, for an encoder with `depth` weight layers.
 
-    Terms that the arm does not use have weight 0. If the study sets `over_threshold`, the weight μ is this multiple of
-    the threshold below which collapse is a minimum. The criteria are rescaled for the study's `gauge`.
+    Terms that the arm does not use have weight 0. If the study sets `over_threshold`, μ/λ is this multiple of its
+    threshold, below which collapsed embeddings are a minimum. All values are rescaled to match initial parameters that
+    are multiplied by the study's `gauge` (see `Criteria.gauged`).
     """
     own = [study.invariance, study.variance, study.covariance]
     if study.over_threshold:
@@ -219,10 +232,11 @@ def criteria_of(study: JepaTrainingStudy, arm: str, depth: int) -> Criteria:
 def ensembles_of(
     work: blocks.Work, study: JepaTrainingStudy, pairs: jepa_worlds.Pairs, arms: Sequence[str]
 ) -> list[Ensemble]:
-    """Split all members of a block into ensembles, each with as many members as memory allows.
+    """Describe all members of a block, and split them into ensembles with as many members as memory allows.
 
-    There is a member for each draw, radius, value of the keys OF_MEMBERS and arm. All `arms` must have the same head
-    and criterion. Members are ordered by draw, so that each ensemble needs `pairs` of few draws only.
+    There is a member for each combination of draw, radius, values of the keys OF_MEMBERS, and arm. All `arms` must have
+    the same head and criterion. `pairs` is the source of pairs to train on. Members are ordered by draw, so that an
+    ensemble needs pairs of few draws only.
     """
     _, together = studies.split(study, OF_MEMBERS)
     points = itertools.product(work.block.draws, work.block.radii, together, arms)
@@ -234,7 +248,7 @@ def ensembles_of(
 
 
 def module_of(work: blocks.Work, study: JepaTrainingStudy, pairs: jepa_worlds.Pairs, arm: Arm) -> jepa.JointEmbedding:
-    """Build the network of an arm, in double precision, for observations and actions of the sizes in `pairs`."""
+    """Build the network of an arm in double precision; `pairs` gives the sizes of observations and actions."""
     latent = jepa.Latent(study.codes, study.columns, study.free, study.penalty)
     head = "siamese" if arm.head == "predictor" and not study.predictor else arm.head
     return jepa.build(labels.parse_network(work.job.network), pairs.sizes(study.embedding), head, latent)
@@ -243,7 +257,7 @@ def module_of(work: blocks.Work, study: JepaTrainingStudy, pairs: jepa_worlds.Pa
 def place_of(member: Member, variant: Mapping) -> dict:
     """Place {axis: label} of a member in the results.
 
-    `variant` is the variant of the study that its ensemble belongs to.
+    `variant` has the values of those varied keys that all members of its ensemble share.
     """
     own = studies.place({**variant, **member.variant})
     return own | {"arm": member.arm, "radius": member.radius, "draw": member.draw}

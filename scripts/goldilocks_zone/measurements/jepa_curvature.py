@@ -1,6 +1,7 @@
-"""Studies of the curvature of joint-embedding losses on pairs of views, and of the zone's edges along rays.
+"""Settings of studies of the curvature of joint-embedding losses on pairs of views of images.
 
-Imports nothing heavy.
+Along a ray of initial parameters, the zone's edge is the radius where the trace of the Hessian changes its sign. This
+module imports nothing heavy.
 """
 
 import re
@@ -38,7 +39,7 @@ Criterion = Annotated[str, AfterValidator(_criterion)]
 
 
 class JepaCurvatureStudy(Study, title="Study of the curvature of joint embeddings"):
-    """Curvature of losses of embeddings on random planes, over radii of an encoder.
+    """Curvature of joint-embedding losses on random planes, at several radii of an encoder's initial parameters.
 
     Each draw has its own pairs of views, initial weights and plane.
     """
@@ -126,8 +127,8 @@ class JepaCurvatureStudy(Study, title="Study of the curvature of joint embedding
     def operations(self, network: Network, shape: Shape, subspace: str, draws: int, radii: int) -> float:
         """Estimated number of operations of a job with these numbers of `draws` and `radii`.
 
-        It counts the losses, and the tangents and second derivatives of the `network` along the plane that the label
-        `subspace` describes.
+        It counts the losses, and the first and second derivatives of the `network` along a plane. `subspace` is the
+        label of this plane.
         """
         d, counts = subspace_labels.parse_plane(subspace).dimension, self.examples
         n, e = sum(counts), self.embedding

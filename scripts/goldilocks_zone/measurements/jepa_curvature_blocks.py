@@ -1,8 +1,10 @@
 """Measurement of the curvature of joint embeddings, in blocks of draws.
 
-Each observable is a function of a ray, which is one encoder's initialisation at several radii. Losses are functions of
-the embeddings of pairs of views; VICReg has the terms I (invariance), V (variance) and C (covariance). H is the Hessian
-of the mean loss, G its Gauss–Newton part, and H′ = H − G; H_d is H on the plane of d directions.
+Observables are functions that return values by name. Each measures a ray: the initialisation θ of one encoder, rescaled
+to several radii. The embeddings of two views of an image make up two branches. Losses are functions of the embeddings
+of pairs of views, and are also called criteria. VICReg is λ I + μ V + ν C, with the terms I (invariance), V (variance)
+and C (covariance). H is the Hessian of the mean loss, G its Gauss–Newton part, and H′ = H − G; H_d is the matrix (d, d)
+of H over the d directions of a plane. u is the number of inputs of the last layer.
 """
 
 import functools
@@ -87,7 +89,7 @@ def _ray(work: blocks.Work, study, pairs: views.Pairs, classes: int, place: dict
 
 
 def _finite(parts: Parts) -> np.ndarray:
-    """Mask (p,) of the p radii at which loss and Hessian, both from `parts`, are finite."""
+    """Mask (p,) of the radii at which the loss and the Hessian in `parts` are finite."""
     return np.isfinite(parts.loss.numpy()) & np.isfinite(parts.hessian.numpy()).all((1, 2))
 
 
@@ -109,16 +111,17 @@ def _finite(parts: Parts) -> np.ndarray:
     on_plane("residual_norm", "loss", "‖H′_d‖_F, H′ = H − G"),
 )
 def curves(ray: Ray) -> dict:
-    """Summaries of the spectra of the Hessian and of its parts, by name, as arrays (criteria, radii)."""
+    """Mean losses, and summaries of the spectra of H_d and of its parts, by name, as arrays (criteria, radii)."""
     found = [_summaries(ray.parts[label]) for label in ray.study.criteria]
     names = dict.fromkeys(name for rows in found for row in rows for name in row)
     return {name: np.array([[row.get(name, math.nan) for row in rows] for rows in found]) for name in names}
 
 
 def _summaries(parts: Parts) -> list[dict[str, float]]:
-    """Variables of `curves` by name, from the `parts` of the Hessian of one loss: a dictionary for each radius.
+    """For each radius, a dictionary with the values of `curves` for one loss, by name.
 
-    Where loss or Hessian are not finite, the dictionary contains overflow only.
+    `parts` holds the loss and the parts of its Hessian at all radii. Where the loss or the Hessian is not finite, the
+    dictionary contains only `overflow`.
     """
     return [
         {"overflow": float(not finite), **(_summary(parts, number) if finite else {})}
@@ -157,7 +160,8 @@ def _summary(parts: Parts, number: int) -> dict[str, float]:
 def batch(ray: Ray) -> dict:
     """Standard deviation of the embeddings, share of active hinges and share of dead dimensions, as arrays (radii,).
 
-    A hinge of V is active if √(v + ε) < 1 for the variance v of a dimension; the dimension is dead if v = 0.
+    Let v be the variance of one dimension of the embeddings in one branch. The hinge of V is active for this dimension
+    if √(v + ε) < 1. The dimension is dead if v = 0.
     """
     v = ray.spread
     return {
@@ -179,10 +183,12 @@ def batch(ray: Ray) -> dict:
     key="edges",
 )
 def edges(ray: Ray) -> dict:
-    """Edges x = log10(r²/r_X²), where the trace on a plane changes its sign, measured and by the formula, by name.
+    """Edges of the zone, where the trace on a plane changes its sign from negative to positive, by name.
 
-    There is one x for each loss in the study's `edges`. The formula is that of `jepa_rays.formula`, for wide networks.
-    Also x of the minimum of the loss along the ray, and the weights of I and V in the formula.
+    An edge is given as x = log10(r²/r_X²), one for each loss in the study's `edges`. It is measured on the plane and on
+    a plane in the last layer. For comparison, it is also computed by the formula for wide networks (see
+    `jepa_rays.formula`), with the weights W of I and V, and with W = 1. ray_minimum is x of the minimum of the loss
+    along the ray. The weights W are returned too.
     """
     wanted, weights = ray.study.edges, ray.layer_weights
     found = {
@@ -210,11 +216,11 @@ def edges(ray: Ray) -> dict:
     key="layer_probes",
 )
 def layers(ray: Ray) -> dict:
-    """Traces σ_l² Tr(H_ll) of the layers' blocks of the Hessian, and ratios R_l of these traces in wide networks.
+    """Traces σ_l² Tr(H_ll) of each layer l, estimated from random probes, and predicted ratios of such traces, by name.
 
-    H_ll is the block of layer l, and σ_l the standard deviation of the initial weights of this layer at each radius.
-    R_l is the trace for layer l divided by the trace for the last layer. The traces are those of G, because H′
-    contributes nothing to them.
+    H_ll is the block of the Hessian for layer l, and σ_l the standard deviation of the initial weights of this layer at
+    a radius. The ratio R_l is the trace of layer l, divided by the trace of the last layer. It is predicted for I and V
+    in the limit of wide networks. Traces are computed from G, because H′ contributes nothing to them.
     """
     study, scales = ray.study, torch.as_tensor(ray.radii, dtype=torch.float64)
     found = np.empty((len(study.criteria), len(scales), ray.depth))
@@ -244,10 +250,12 @@ def layers(ray: Ray) -> dict:
     key="collapse",
 )
 def collapse(ray: Ray) -> dict:
-    """Compare the last layer's Hessian with its closed form, at weights W_n = 0 of this layer; return values by name.
+    """Curvature at collapse, where the weights W_n of the last layer vanish, by name.
 
-    Also the Hessian's eigenvalues along one row of W_n, and the threshold of μ/λ below which W_n = 0 is a minimum.
-    Errors and eigenvalues are NaN for losses without a closed form.
+    collapse_error: error of the closed form of the Hessian along ROWS rows of W_n, relative to its norm.
+    collapse_eigenvalue: eigenvalues of the Hessian along one row of W_n. Both are NaN for losses without a closed form.
+    collapse_threshold: the value of μ/λ below which W_n = 0 is a minimum. feature_correlation: the correlation ρ_w on
+    which this threshold depends.
     """
     shape = ray.weights(ray.theta)[-1].shape
     theta = ray.theta.clone()
@@ -265,8 +273,8 @@ def collapse(ray: Ray) -> dict:
             continue
         (parts,) = jets.parts(here, [ray.loss(label)], torch.ones(1, dtype=torch.float64), ray.labels)
         found = parts.hessian[0].numpy()
-        apart = found - scipy.linalg.block_diag(*[expected] * ROWS)
-        errors.append(np.linalg.norm(apart) / (np.linalg.norm(expected) or math.nan))
+        closed = scipy.linalg.block_diag(*[expected] * ROWS)
+        errors.append(np.linalg.norm(found - closed) / (np.linalg.norm(closed) or math.nan))
         values.append(np.linalg.eigvalsh(found[: shape[1], : shape[1]]))
     correlation = _largest_correlation(*features)
     threshold = float(wide_networks.collapse_threshold(correlation, ray.study.epsilon))
@@ -275,10 +283,10 @@ def collapse(ray: Ray) -> dict:
 
 
 def _closed_form(ray: Ray, label: str, first: np.ndarray, second: np.ndarray) -> np.ndarray | None:
-    """Closed form (u, u) of the Hessian of the loss `label` along one row of the last layer's weights W_n, at W_n = 0.
+    """Closed form (u, u) of the Hessian along one row of the last layer's weights W_n, at W_n = 0.
 
-    `first` and `second` are the features (n, u) of the two views, the inputs of the last layer. The result is None for
-    losses without a closed form.
+    `label` names the loss; the result is None for losses without a closed form. `first` and `second` are the features
+    (n, u) of the two views, which are the inputs of the last layer.
     """
     if criteria := jepa_rays.criteria_of(ray.study, label):
         return wide_networks.collapse_hessian(criteria, first, second, ray.study.embedding)
@@ -286,10 +294,10 @@ def _closed_form(ray: Ray, label: str, first: np.ndarray, second: np.ndarray) ->
 
 
 def _largest_correlation(first: np.ndarray, second: np.ndarray) -> float:
-    """Largest ρ_w = 1 − wᵀ⟨ΔΔᵀ⟩w/wᵀ(Σ + Σ′)w over vectors w (u,); NaN if no feature varies.
+    """Largest correlation ρ_w of a linear feature wᵀh in both views, over vectors w (u,); NaN if no feature varies.
 
-    `first` and `second` are the features (n, u) of the two views. Δ is their difference for an example, and Σ and Σ′
-    are their covariances.
+    ρ_w is 1 − wᵀ⟨ΔΔᵀ⟩w/wᵀ(Σ + Σ′)w. The features h of the two views are the rows of `first` and `second` (n, u). Δ is
+    the difference of these features for one example, and Σ and Σ′ are the covariances of `first` and `second`.
     """
     spread = np.cov(first, rowvar=False) + np.cov(second, rowvar=False)
     variances, axes = np.linalg.eigh(spread)
@@ -313,10 +321,12 @@ def _largest_correlation(first: np.ndarray, second: np.ndarray) -> float:
     key="checked_directions",
 )
 def checked(ray: Ray) -> dict:
-    """Errors of the Hessian from jets against automatic differentiation, and errors of power laws of I and C, by name.
+    """Errors of two checks of the Hessian, by name.
 
-    Jets are second-order expansions of the outputs, see `curvature.jets`. The Hessians are on the first
-    `checked_directions` of the plane. The power laws are in the radius, see DEGREES.
+    jets_error (criteria, radii) compares the Hessian from jets, which are second-order expansions of the outputs (see
+    `curvature.jets`), with the Hessian from automatic differentiation. degree_error (criteria,) tests that the Hessians
+    of I and C are proportional to powers of the radius (see DEGREES). Hessians are taken on the first directions of the
+    plane, as many as the study's `checked_directions`.
     """
     count, criteria = ray.study.checked_directions, ray.study.criteria
     losses, one = [ray.loss(label) for label in criteria], torch.ones(1, dtype=torch.float64)
@@ -332,10 +342,11 @@ def checked(ray: Ray) -> dict:
 
 
 def _degree_error(ray: Ray, label: str, hessians: list[np.ndarray]) -> float:
-    """Largest error of the power law that the Hessian of the loss `label` should follow over the radii of a ray.
+    """Largest error of the power law by which the Hessian of the loss `label` should depend on the radius.
 
-    `hessians` has the Hessian (d, d) at each radius. Each is divided by its power of the radius and compared with the
-    first; the error is relative to the norm of the first. NaN for losses without a power law, see DEGREES.
+    `hessians` holds the Hessian (d, d) at each radius. Each is divided by the power of its radius that DEGREES gives,
+    and then compared with the first. The error is relative to the norm of the first. NaN for losses that are not in
+    DEGREES.
     """
     if label not in DEGREES:
         return math.nan

@@ -1,6 +1,6 @@
-"""Studies of joint-embedding predictors of two levels: how far they predict, and plans made with them.
+"""Settings of studies of joint-embedding predictors of two levels: how far they predict, and plans made with them.
 
-Imports nothing heavy.
+This module imports nothing heavy.
 """
 
 from typing import Annotated, Literal
@@ -32,7 +32,7 @@ def _planner(label: str) -> str:
 
 
 class PlanningStudy(Study, title="Study of prediction and planning on two levels"):
-    """Joint-embedding predictors of two levels (H-JEPA), how far they predict, and plans made with them.
+    """Joint-embedding predictors of two levels (H-JEPA): how far they predict, and plans made with them.
 
     Each draw has its own data, initial weights and episodes.
     """
@@ -111,9 +111,9 @@ class PlanningStudy(Study, title="Study of prediction and planning on two levels
         return draws * radii * len(studies.variants(self)) * (training + predicted + planned)
 
     def _planned(self, label: str, encoder: float, predictor: float) -> float:
-        """Estimated operations of all episodes of the planner that a `label` names.
+        """Estimated number of operations of all episodes of the planner that a `label` names.
 
-        encoder, predictor: operations of a forward pass of each on one input.
+        `encoder` and `predictor` are the numbers of operations of a forward pass of these networks on one input.
         """
         planner = planner_labels.parse(label)
         each = (encoder if planner.true else 0) + predictor
@@ -150,7 +150,7 @@ def _flops(inputs: int, outputs: int) -> float:
 
 
 def observation(dataset: str) -> int:
-    """Dimension of an observation of the world that `dataset` names."""
+    """Dimension of an observation in the world named `dataset`."""
     return world_shapes.of(dataset).observation
 
 

@@ -1,7 +1,11 @@
 """Measurement of prediction and planning on two levels, in blocks of draws and radii.
 
-Accuracy of predictions is measured by horizon, and success of plans by planner. Letters: m members, n examples, e
-dimensions of an embedding, h steps, a dimensions of an action, t entries of a target that is decoded from embeddings.
+The accuracy of predictions is measured for each horizon, the number of steps ahead. The success of plans is measured
+for each planner. Embeddings are predicted in three ways, which are called levels: by level 1, step by step; by the
+direct predictor of level 1, a span of several steps at once; and by level 2, also a span at once (see `hierarchies`).
+Observables are functions that return values by name.
+Letters: m members, n examples, e dimensions of an embedding, h steps, a dimensions of an action, t entries of a target
+that is decoded from embeddings.
 """
 
 import functools
@@ -46,10 +50,11 @@ OBSERVABLES = Observables(RADIUS, DRAW)
 
 @dataclass(frozen=True)
 class Predictions:
-    """Predicted and observed embeddings (n, e) of one member on fresh sequences, by level and horizon.
+    """Predicted and observed embeddings of one member on n fresh sequences.
 
-    predicted: predictions of embeddings. observed: embeddings of what is observed at the horizon. targets: values (n,
-    t) to decode, by horizon and name. now: embeddings (n, e) from which predictions start, by level.
+    predicted: predicted embeddings (n, e), by level and horizon. observed: embeddings (n, e) of the frames that are
+    observed at the horizon, by level and horizon. targets: values (n, t) to decode from embeddings, by horizon and
+    name. now: embeddings (n, e) from which predictions start, by level.
     """
 
     predicted: dict[str, dict[int, np.ndarray]]
@@ -61,9 +66,9 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Plans:
-    """Episodes of all members, by planner and room of the goals.
+    """Episodes of all members, and the index `number` of the member to measure.
 
-    `number` is the index of the member to measure.
+    `episodes` are by label of the planner and by room of the goals: `same` as the room of the starts, or `other`.
     """
 
     episodes: dict[tuple[str, str], rooms.Episodes]
@@ -105,11 +110,11 @@ def _measure(block: xr.Dataset, place: dict, trainer: hierarchies.Trainer, train
 
 
 def predictions(world: worlds.World, study: PlanningStudy, trained: hierarchies.Hierarchy, member: int) -> Predictions:
-    """Predict embeddings on fresh sequences, and observe the embeddings and targets at the study's horizons.
+    """Predict the embeddings of fresh sequences at the study's horizons, and embed what is observed there.
 
-    Level 1 starts from the last of the first POOLED frames, level 2 from the window of all of them. Level 2 and the
-    direct predictor only reach horizons that are multiples of the span. `trained` holds the models of a single member,
-    and `member` is the draw of this member. `world` generates the sequences.
+    `trained` holds the models of a single member, and `member` is the number of its draw. `world` generates the
+    sequences. Level 2 starts from the first POOLED frames, and level 1 from the last of these. Level 2 and the direct
+    predictor reach only horizons that are multiples of the span.
     """
     horizons, span = sorted(study.horizons), study.span
     far = [each for each in horizons if each % span == 0]
@@ -142,10 +147,11 @@ def predictions(world: worlds.World, study: PlanningStudy, trained: hierarchies.
 
 
 def _ahead(members: Members, start: Tensor, actions: Tensor, horizons: Sequence[int], span: int) -> dict:
-    """Predictions (m, n, e) of all `members` by horizon, in steps, from embeddings `start` (m, n, e).
+    """Predicted embeddings (m, n, e) of all `members`, by horizon.
 
-    Each prediction is made from the one before with the next of the `actions` (m, n, h, a), and reaches `span` steps
-    further. `horizons` are ascending multiples of the span.
+    The first prediction is made from the embeddings `start` (m, n, e), and each later one from the prediction before.
+    Each uses the next of the `actions` (m, n, h, a), and reaches `span` steps further. `horizons` are in steps, and
+    must be ascending multiples of the span.
     """
     if not horizons:
         return {}
@@ -164,9 +170,9 @@ def _plain(found: dict) -> dict:
 
 
 def _targets(states: worlds.Arrays, frame: int) -> dict[str, np.ndarray]:
-    """Values (n, t) of the targets at the frame with index `frame`, by name: cos and sin of angles, or places.
+    """Values (n, t) that decoders should predict from embeddings, by name: cos and sin of each angle, or places.
 
-    Decoders predict them from embeddings. `states` are arrays (1, n, frames, …) by name.
+    They are those at the frame with index `frame`. `states` are arrays (1, n, frames, …) by name.
     """
     if "place" in states:
         return {"place": states["place"][0, :, frame]}
@@ -175,9 +181,10 @@ def _targets(states: worlds.Arrays, frame: int) -> dict[str, np.ndarray]:
 
 
 def _over(seen: Predictions, shape: tuple[int, ...], measure: Callable[[str, int], object]) -> np.ndarray:
-    """Values of `measure(level, horizon)`, each of this `shape`, as an array (levels, *shape, horizons).
+    """Call `measure(level, horizon)` for all levels and horizons; return the values as (levels, *shape, horizons).
 
-    NaN where there are no predictions, or some are not finite.
+    Each value has this `shape`. It is NaN if there are no predictions at the level and horizon, or if some of them are
+    not finite.
     """
     horizons = sorted(seen.study.horizons)
     found = [[np.broadcast_to(_known(seen, level, each, measure), shape) for each in horizons] for level in LEVELS]
@@ -206,10 +213,11 @@ def _known(seen: Predictions, level: str, horizon: int, measure: Callable[[str, 
     key="horizons",
 )
 def predicted(seen: Predictions) -> dict:
-    """R² of decoded targets, errors of predictions, and deviation and dimensions in use of embeddings, by name.
+    """R² of targets that are decoded from predictions, errors of predictions, and spread of embeddings, by name.
 
-    Decoders are fitted on predicted or on observed embeddings. Deviation and dimensions in use are those of the
-    embeddings from which predictions start; dimensions in use are directions of variance above .25.
+    Decoders are fitted on predicted or on observed embeddings (see `r_squared`). embedding_deviation and
+    dimensions_in_use describe the embeddings from which predictions start: their standard deviation, and the number of
+    eigenvalues of their covariance above .25.
     """
     names = TARGETS[seen.study.datasets[0]]
 
@@ -245,9 +253,10 @@ def _median_square(errors: np.ndarray) -> float:
 
 
 def r_squared(fitted: np.ndarray, given: np.ndarray, targets: np.ndarray) -> float:
-    """R² of a ridge probe that predicts targets (n, t) from embeddings.
+    """R² of a linear decoder (ridge regression) that predicts `targets` (n, t) from embeddings.
 
-    The probe is fitted on the first half of `fitted` (n, e), and tested on the second half of `given` (n, e).
+    The decoder is fitted on the first half of the embeddings `fitted` (n, e), and tested on the second half of the
+    embeddings `given` (n, e).
     """
     half = len(targets) // 2
     embeddings = np.concatenate([fitted[:half], given[half:]])
@@ -257,9 +266,9 @@ def r_squared(fitted: np.ndarray, given: np.ndarray, targets: np.ndarray) -> flo
 
 
 def episodes(trainer: hierarchies.Trainer, trained: hierarchies.Hierarchy) -> dict[tuple[str, str], rooms.Episodes]:
-    """Run the episodes of all planners of a study for all members, with the models `trained`.
+    """Run the episodes of all planners of a study, for all members, with the models `trained`.
 
-    Returns them by label of the planner and room of the goals, which is other or same, relative to the starts.
+    Returns the episodes by label of the planner and by room of the goals: `same` as the room of the starts, or `other`.
     """
     study, world, draws = trainer.study, trainer.world, trainer.work.block.draws
     steps = (functools.partial(hierarchy.predicted, members) for members in (trained.first, trained.second))
@@ -287,9 +296,11 @@ of_planner = Variable("", "1", "", (PLANNER, GOAL), may_be_missing=True)
     key="planners",
 )
 def planned(seen: Plans) -> dict:
-    """Success, nearest distance and steps to the goal, and evaluations of the dynamics, by name.
+    """Results of one member's episodes, by name: success, distance and steps to the goal, and cost of planning.
 
-    Each is an array (planners, rooms), with NaN where there are no episodes.
+    Each is an array (planners, rooms of the goals), with NaN where there are no episodes. success: share of starts from
+    which the goal is reached. nearest: median over starts of the smallest distance from the goal. steps_to_goal: mean
+    over those starts from which the goal is reached. calls: evaluations of the dynamics per start and plan.
     """
     shape = len(seen.study.planners), len(ROOMS)
     found = {name: np.full(shape, math.nan) for name in ("success", "nearest", "steps_to_goal", "calls")}

@@ -1,9 +1,14 @@
 """Rays through the initialisation of an encoder, with quantities that observables share, computed on first use.
 
-The points of a ray are αθ, for an initialisation θ and factors α. The encoder is applied to pairs of views. Jets are
-second-order expansions of its outputs, see `curvature.jets`. VICReg has the terms I (invariance), V (variance) and C
-(covariance). R_l is the layer ratio σ_l² Tr(H_ll) of layer l over its value for the last layer, where H_ll is the block
-of the Hessian for layer l, and σ_l the standard deviation of its initial weights.
+The points of a ray are αθ, for an initialisation θ with the norm r_X and factors α, so that α is the radius in units of
+r_X. The encoder embeds the two views of a pair, in two branches. Jets are second-order expansions of the network's
+outputs, see `curvature.jets`. H is the Hessian of the mean loss, G its Gauss–Newton part, and H′ = H − G.
+
+The losses are named by labels. vicreg is the loss λ I + μ V + ν C, with the terms I (invariance), V (variance) and C
+(covariance) and the study's weights. vicreg-<μ/λ> is the same loss with another ratio μ/λ. The other labels are the
+terms alone, InfoNCE, and the cross-entropy. The trace of layer l is σ_l² Tr(H_ll), where H_ll is the block of the
+Hessian for layer l, and σ_l the standard deviation of the initial weights of this layer. The layer ratio R_l is the
+trace of layer l, divided by the trace of the last layer.
 
 Letters: n pairs, e outputs of an encoder, d directions, D parameters, p radii, u units of the last hidden layer.
 """
@@ -33,16 +38,19 @@ TERMS = {"invariance": (1.0, 0.0, 0.0), "variance": (0.0, 1.0, 0.0), "covariance
 
 
 def network_of(study: JepaCurvatureStudy, label: str) -> nn.Module:
-    """Joint embedding with the encoder that a `label` names, in double precision.
+    """Build a joint embedding in double precision; `label` is the network label of its encoder.
 
-    It is Siamese unless the study has a predictor.
+    It has a predictor if the study sets `predictor`, and is Siamese otherwise.
     """
     sizes = jepa.Sizes(math.prod(IMAGE), 0, study.embedding)
     return jepa.build(labels.parse_network(label), sizes, "predictor" if study.predictor else "siamese")
 
 
 def criteria_of(study: JepaCurvatureStudy, label: str) -> Criteria | None:
-    """Weights and ε of the loss that a `label` names: vicreg, vicreg-<μ/λ> or a term of VICReg; None for any other."""
+    """Weights λ, μ and ν, and ε, of the loss that a `label` names.
+
+    The label must be vicreg, vicreg-<μ/λ> or a term of VICReg. The result is None for any other label.
+    """
     weights = study.invariance, study.variance, study.covariance
     kind, _, ratio = label.partition("-")
     if label in TERMS:
@@ -55,7 +63,7 @@ def criteria_of(study: JepaCurvatureStudy, label: str) -> Criteria | None:
 
 
 def loss_of(study: JepaCurvatureStudy, label: str, classes: int) -> Loss:
-    """The loss that a `label` of criteria names; `classes` is the number of classes for cross_entropy."""
+    """The loss that a `label` names; `classes` is the number of classes, for the label cross_entropy."""
     if found := criteria_of(study, label):
         return Vicreg(study.embedding, found.invariance, found.variance, found.covariance, found.epsilon)
     if label == "cross_entropy":
@@ -65,9 +73,10 @@ def loss_of(study: JepaCurvatureStudy, label: str, classes: int) -> Loss:
 
 
 class Ray:
-    """Initialisation θ (D,) of one draw at the radius r_X, with pairs of views, a plane, and radii in units of r_X.
+    """Ray through the initialisation of one draw, with pairs of views and a plane.
 
-    `classes` is the number of classes of the images, for cross_entropy.
+    `theta` (D,) is the initialisation, rescaled to the radius r_X. `radii` are in units of r_X. `classes` is the number
+    of classes of the images, for the cross-entropy.
     """
 
     def __init__(self, work: blocks.Work, study: JepaCurvatureStudy, pairs: Pairs, classes: int, draw: int):
@@ -91,22 +100,23 @@ class Ray:
         return len(self.sizes)
 
     def stream(self, purpose: str, *more: str) -> np.random.Generator:
-        """Random generator of a stream of this draw, which `purpose` and `more` name."""
+        """Random generator of the stream of this draw that is named by `purpose` and `more` (see `Work.stream`)."""
         return self._work.stream(purpose, *more, self._draw)
 
     def loss(self, label: str) -> Loss:
-        """The loss that a `label` in the study's `criteria` or `edges` names."""
+        """The loss named by `label`, an entry of the study's `criteria` or `edges`."""
         return loss_of(self.study, label, self.classes)
 
     def weights(self, theta: Tensor) -> list[Tensor]:
-        """Weight matrices of the network, cut from its parameters `theta` (D,)."""
+        """Weight matrices of all layers, as parts of the parameters `theta` (D,)."""
         shapes = [each.shape for each in self.module.parameters()]
         return [part.view(shape) for part, shape in zip(theta.split(self.sizes), shapes)]
 
     def outputs(self, theta: Tensor) -> Tensor:
         """Outputs (n, w) of the network at parameters `theta` (D,).
 
-        They are the two embeddings of a pair, w = 2e, followed by the predictor's residuals if there is one, w = 3e.
+        The outputs for a pair are its two embeddings, w = 2e. If there is a predictor, the error of its prediction
+        follows as e more outputs, w = 3e.
         """
         return networks.outputs_function(self.module)(theta, self.inputs.flatten(1))
 
@@ -123,29 +133,38 @@ class Ray:
 
     @functools.cached_property
     def jets(self) -> Jets:
-        """Jets on the plane at r_X, for homogeneous outputs."""
+        """Jets on the plane, at the radius r_X. The encoder must be homogeneous and have no predictor."""
         return self.jets_along(self.directions)
 
     @functools.cached_property
     def last_layer(self) -> Jets:
-        """Jets at r_X on a random plane of parameters of the last layer."""
+        """Jets at the radius r_X, on a random plane in the weights of the last layer."""
         return self.jets_along(self._orthonormal(self.eta * self.layer(self.depth - 1), "last layer"))
 
     def jets_along(self, directions: Tensor, theta: Tensor | None = None) -> Jets:
-        """Jets of the encoder along directions (d, D), at parameters `theta` (D,) or by default at r_X."""
+        """Jets of the encoder along `directions` (d, D), at parameters `theta` (D,).
+
+        By default, the parameters are those of the ray at the radius r_X.
+        """
         return jets.of_encoder(self.weights(self.theta if theta is None else theta), self.inputs, directions)
 
     def jets_at(self, radius: float, count: int) -> Jets:
-        """Jets of the whole network at a radius along the first `count` directions, by automatic differentiation."""
+        """Jets of the whole network, with any predictor, by automatic differentiation.
+
+        They are taken at a `radius` in units of r_X, along the first `count` directions of the plane.
+        """
         return jets.of_network(self.outputs, radius * self.theta, self.directions[:count])
 
     def layer(self, number: int) -> np.ndarray:
-        """Array (D,): 1 on the parameters of layer `number`, counted from 0, and 0 elsewhere."""
+        """Indicator (D,) of one layer: 1 at its parameters, and 0 elsewhere; `number` counts layers from 0."""
         return np.repeat(np.arange(len(self.sizes)) == number, self.sizes).astype(float)
 
     @functools.cached_property
     def parts(self) -> dict[str, Parts]:
-        """G and H′ on the plane, losses and radial derivatives, at all radii, by label of the study's `criteria`."""
+        """Mean loss, its radial derivative, and G and H′ on the plane, at all radii.
+
+        Returns them for each loss in the study's `criteria`, by label.
+        """
         criteria = self.study.criteria
         losses = [self.loss(label) for label in criteria]
         if self.homogeneous:
@@ -158,7 +177,7 @@ class Ray:
 
     @functools.cached_property
     def spread(self) -> np.ndarray:
-        """Unbiased variances (p, 2e) of both branches' outputs at all radii."""
+        """Unbiased variances (p, 2e) of the embeddings' entries in both branches, at all radii."""
         branches = slice(0, 2 * self.study.embedding)
         if self.homogeneous:
             here = self.jets.outputs[:, branches].var(0)
@@ -169,7 +188,7 @@ class Ray:
 
     @functools.cached_property
     def features(self) -> tuple[np.ndarray, np.ndarray]:
-        """Features h and h′ (n, u) of the two views at r_X: the inputs of the last layer."""
+        """Inputs h and h′ (n, u) of the last layer, for the first and the second views, at the radius r_X."""
         h = self.inputs
         for weight in self.weights(self.theta)[:-1]:
             h = torch.relu(h @ weight.T)
@@ -177,15 +196,15 @@ class Ray:
 
     @functools.cached_property
     def moments(self) -> Moments:
-        """Invariance I, covariance C, and variances (2e,) of both branches' outputs, at r_X."""
+        """Invariance I, covariance C, and variances (2e,) of the entries of both branches' embeddings, at r_X."""
         terms = Vicreg(self.study.embedding, 1, 1, 1, self.study.epsilon).terms(self.jets.outputs)
         return Moments(terms.invariance.item(), terms.covariance.item(), self.jets.outputs.var(0).numpy())
 
     @functools.cached_property
     def ratios(self) -> dict[str, np.ndarray]:
-        """R_l of I and of V for each layer l, for these views in the limit of wide layers.
+        """Layer ratios R_l of I and of V, by the names invariance and variance, as one array over layers l each.
 
-        R_l is σ_l² Tr(H_ll), divided by its value for the last layer.
+        They are computed from the pairs of views, in the limit of wide layers.
         """
         x, y = self.inputs.unbind(1)
         x, y = x.numpy(), y.numpy()
@@ -196,10 +215,11 @@ class Ray:
 
     @property
     def layer_weights(self) -> LayerWeights:
-        """Means W of R_l over layers for I, V and C, with weights η_l²/σ_l², where η is the metric of the plane.
+        """Weighted means W of the layer ratios R_l over layers l, for I, V and C.
 
-        The value of V also serves for C, which contributes little to `wide_networks.balance`. The R_l of C itself are
-        lower; the theory of wide networks, whose outputs are independent, does not explain that.
+        The weights are η_l²/σ_l², where η is the metric of the plane. For C, the mean for V is used, because C
+        contributes little to `wide_networks.balance`. The ratios R_l of C itself are lower; the theory of wide
+        networks, whose outputs are independent, does not explain that.
         """
         ends = np.cumsum(self.sizes) - 1
         weights = (self.eta[ends] / self.deviations) ** 2
@@ -223,11 +243,12 @@ HALVINGS, FEWER = 14, 11
 def crossings(
     function: Callable[[Tensor], Tensor], curves: Tensor, grid: Tensor, halvings: int = HALVINGS
 ) -> np.ndarray:
-    """Last sign change from negative to positive of each of q functions of α, as x = 2 log10 α, shape (q,).
+    """Find where each of q functions of α last changes its sign from negative to positive; return x = 2 log10 α (q,).
 
-    function: maps q values of α, one for each of the functions, to their values (q,). grid: increasing α (p,). curves:
-    values (p, q) of the functions on the grid. Each sign change is refined by `halvings` bisections of a grid step in
-    log10 α. NaN for functions that are nowhere negative on the grid, or negative at its last point.
+    `curves` (p, q) are the values of the functions at the increasing α of the `grid` (p,). They bracket the sign
+    change, which is refined by `halvings` bisections in log10 α. For this, `function` maps arguments α (q,), one for
+    each of the q functions, to the values (q,). The result is NaN for functions that are nowhere negative on the grid,
+    or that are negative at its last point.
     """
     below = (curves < 0).int()
     last = len(grid) - 1 - below.flip(0).argmax(0)
@@ -242,10 +263,11 @@ def crossings(
 
 
 def edges(ray: Ray, here: Jets, measure: Callable, wanted: Sequence[str]) -> dict[str, float]:
-    """Edges x = log10(r²/r_X²) of the `wanted` losses, by label; NaN without an edge.
+    """Edges x = log10(r²/r_X²) of the losses labelled `wanted`, by label; NaN without an edge.
 
-    An edge is the point of the ray where `measure`, such as `trace`, changes its sign from negative to positive. The
-    function `measure` takes jets, a loss, scales (p,) and labels, and returns values (p,). `here` are the jets at r_X.
+    An edge is the radius r where the value of `measure` changes its sign from negative to positive, for the last time
+    along the ray. `measure` is a function such as `trace`: it takes jets, a loss, scales (p,) and labels, and returns
+    values (p,). `here` are jets at the radius r_X.
     """
     found, terms = {}, [label for label in wanted if label.startswith("vicreg")]
     if terms:
@@ -271,18 +293,19 @@ def edges(ray: Ray, here: Jets, measure: Callable, wanted: Sequence[str]) -> dic
 
 
 def trace(here: Jets, loss: Loss, scales: Tensor, labels: Tensor | None = None) -> Tensor:
-    """Trace (p,) of the Hessian of a `loss`, over the directions of the jets `here`.
+    """Traces (p,) of the Hessian of a `loss` on the plane of the jets `here`, at p points.
 
-    The p points are `scales` (p,) times the parameters of the jets.
+    The parameters at these points are `scales` (p,) times the parameters at which the jets were computed. `labels` are
+    needed for the cross-entropy alone.
     """
     return sum(jets.traces(here, loss, scales, labels))
 
 
 def formula(ray: Ray, label: str, weights: LayerWeights) -> float:
-    """Edge x = log10(r²/r_X²) of the loss `label` by the formula `wide_networks.edge`.
+    """Edge x = log10(r²/r_X²) of the loss `label`, predicted by the formula `wide_networks.edge`.
 
-    It takes I, C and the variances at the ray's θ, and the means `weights` of R_l over layers. NaN if the formula has
-    no edge, and for labels other than vicreg or vicreg-<μ/λ>.
+    The formula uses I, C and the variances of the embeddings at the ray's θ, and the means `weights` of the layer
+    ratios R_l. The result is NaN if the formula has no edge, and for labels other than vicreg or vicreg-<μ/λ>.
     """
     if not label.startswith("vicreg"):
         return math.nan

@@ -27,11 +27,14 @@ class Started:
 
     @property
     def is_known(self) -> bool:
-        """True if curvature on a plane can be measured, which needs a Siamese network and the criterion VICReg."""
+        """True if the curvature on a plane can be measured: the networks must be Siamese, and the loss VICReg."""
         return self.ensemble.module.head is None and self.ensemble.arm.criterion == "vicreg"
 
     def kappas(self) -> np.ndarray:
-        """Tr(H_d)/‖H_d‖_F (m,) of the members' losses, on one plane for each draw; NaN where H_d vanishes."""
+        """Excess positive curvature Tr(H_d)/‖H_d‖_F (m,) of each member's loss; NaN where H_d vanishes.
+
+        Members of one draw share the plane.
+        """
         ensemble, found = self.ensemble, np.full(len(self.ensemble.members), np.nan)
         starts, _ = ensemble.starts()
         for draw in ensemble.draws:

@@ -1,6 +1,7 @@
-"""Studies of the training of joint embeddings: arms with other losses, worlds, latents, and probes of embeddings.
+"""Settings of studies of the training of joint embeddings.
 
-Imports nothing heavy.
+Such a study compares several ways to train (arms) on pairs of observations, with or without latent variables, and
+probes the embeddings. This module imports nothing heavy.
 """
 
 from typing import Annotated, Literal, NamedTuple
@@ -18,10 +19,12 @@ from goldilocks_zone.subspaces.labels import parse_plane
 
 
 class Arm(NamedTuple):
-    """An arm of a study, which is one way to train: a head and a criterion (the kind of loss).
+    """An arm of a study: one way to train.
 
-    terms: 1 for each of the terms I, V and C of VICReg (invariance, variance, covariance) that the arm uses, else 0.
-    shuffled: train on pairs whose y are permuted among the pairs of a batch.
+    head: head of the network, as in `jepa.build`; predictor means no head if the study sets predictor to false.
+    criterion: kind of the loss, vicreg, info_nce or pixels, or untrained. terms: 1 for each of the terms I, V and C of
+    VICReg (invariance, variance, covariance) that the arm uses, else 0. shuffled: whether the y of a batch of pairs
+    (x, y) are permuted for training.
     """
 
     head: str
@@ -54,9 +57,10 @@ DRAWN, STEP, MEASURED, TOLD, JETS, HIDDEN = 1500, 1.4e8, 6e5, 800, 7, 64
 
 
 class JepaTrainingStudy(Study, title="Study of the training of joint embeddings"):
-    """Joint embeddings trained in the whole space on pairs that are sampled anew at each step, in several arms.
+    """Joint embeddings that are trained in several arms, on pairs that are sampled anew at each step.
 
-    Each draw is a training seed, with initial weights and data of its own, which all arms share.
+    Training is in the whole parameter space. Each draw is a training seed: it has its own initial weights and data,
+    which all arms share.
     """
 
     kind: Literal["jepa_training"]
@@ -160,8 +164,8 @@ class JepaTrainingStudy(Study, title="Study of the training of joint embeddings"
     def operations(self, network: Network, shape: Shape, subspace: str, draws: int, radii: int) -> float:
         """Estimated number of operations of a job with these numbers of `draws` and `radii`.
 
-        It counts steps and measurements of all members, and fresh data of this `shape`, for an encoder `network`. Arms
-        with the same head and criterion share the data.
+        It counts training steps and measurements of all members, and the sampling of fresh data of this `shape`.
+        `network` is the encoder. Arms with the same head and criterion share the data.
         """
         apart, together = studies.split(self, OF_MEMBERS)
         found = 0.0
@@ -182,9 +186,9 @@ class JepaTrainingStudy(Study, title="Study of the training of joint embeddings"
         return found
 
     def _of_curvature(self, network: Network, observation: int) -> float:
-        """Estimated operations for the Hessian on the plane at the start of one draw; 0 if it is not measured.
+        """Estimated number of operations to compute the Hessian on a plane at the initialisation of one draw.
 
-        `observation` is the number of entries of an observation.
+        It is 0 if the study does not measure this Hessian. `observation` is the number of entries of an observation.
         """
         if not self.curvature_examples:
             return 0.0
@@ -200,7 +204,7 @@ class JepaTrainingStudy(Study, title="Study of the training of joint embeddings"
         return channels * height * width
 
     def _of_pair(self, network: Network, observation: int, arm: Arm) -> tuple[float, float]:
-        """Estimated operations of the encoder, and of the head, for one pair in a training step of an `arm`.
+        """Estimated numbers of operations for one pair in a training step of an `arm`: of the encoder, and of the head.
 
         `observation` is the number of entries of an observation.
         """
@@ -241,7 +245,7 @@ class JepaTrainingStudy(Study, title="Study of the training of joint embeddings"
 
     @changes_no_number
     def _check_one(self, path: str, shapes: Shapes) -> None:
-        """Raise ConfigurationError as `check` does, for a study whose varied keys have one value each."""
+        """Raise ConfigurationError as `check` does, for a study that has a single value for each varied key."""
         for name, shape in shapes.items():
             if world_shapes.of(name):
                 if self.views:
@@ -295,7 +299,7 @@ class JepaTrainingStudy(Study, title="Study of the training of joint embeddings"
 
 
 def groups(study: JepaTrainingStudy) -> list[list[str]]:
-    """Lists of a study's arms that train in one ensemble, because they have the same head and criterion."""
+    """Group a study's arms by head and criterion: arms in one of the returned lists can train in one ensemble."""
     found: dict[tuple, list[str]] = {}
     for arm in study.arms:
         found.setdefault((ARMS[arm].head, ARMS[arm].criterion), []).append(arm)

@@ -1,7 +1,9 @@
 """Measurement of the training of joint embeddings, in blocks of draws and radii.
 
-All arms are trained in all variants of a study, and their embeddings are probed. The energy of a pair (x, y) is the
-squared error of the prediction from x, with the best latent code, see `jepa.Members.energies`.
+All arms (ways to train) are trained in all variants of a study, and their embeddings are probed. The embeddings of a
+pair of observations (x, y) are s_x and s_y. The energy of a pair is the squared error of the prediction of y, or of
+s_y, with the best latent code, see `jepa.Members.energies`. Observables are functions that return values by name; their
+arrays have an entry for each of m members.
 Letters: m members, n pairs, p dimensions of an observation, a of an action, e of an embedding.
 """
 
@@ -41,11 +43,11 @@ of_arm = functools.partial(Variable, axes=(ARM,), may_be_missing=True)
 
 @dataclass(frozen=True)
 class Trained:
-    """Members at the end of training, with fresh pairs of their draws.
+    """Members at the end of training, with fresh pairs of observations from their draws.
 
-    criteria: weights, ε and hinge of each member's loss. model: the trained networks. batch: the pairs (m, n, …).
-    turned: observations y (m, n, p) of hard pairs, in which the fast angle of y is turned; None in worlds without a
-    fast angle.
+    criteria: weights, ε and hinge of each member's loss. model: the trained networks. batch: the pairs (x, y), arrays
+    (m, n, …). turned: observations (m, n, p) that replace y in hard pairs, where the fast angle of ring world is
+    turned; None in other worlds.
     """
 
     study: JepaTrainingStudy
@@ -72,19 +74,19 @@ class Trained:
 
     @functools.cached_property
     def compatible(self) -> np.ndarray | None:
-        """Energies (m, n) of the pairs; None for an autoencoder, which predicts nothing."""
+        """Energies (m, n) of the pairs (x, y) in the batch; None for an autoencoder, which predicts nothing."""
         return self._energies(self.s_y, self.batch.y)
 
     @functools.cached_property
     def incompatible(self) -> np.ndarray | None:
-        """Energies (m, n) of x and the y of another pair; None for an autoencoder."""
+        """Energies (m, n) of pairs that combine each x with the y of another pair; None for an autoencoder."""
         return self._energies(self.s_y.roll(1, 1), np.roll(self.batch.y, 1, 1))
 
     @functools.cached_property
     def hard(self) -> np.ndarray | None:
-        """Energies (m, n) of x and of y with the fast angle turned.
+        """Energies (m, n) of hard pairs, in which the fast angle of y is turned.
 
-        None in worlds without a fast angle, and for an autoencoder.
+        None in worlds other than ring, and for an autoencoder.
         """
         if self.turned is None:
             return None
@@ -92,15 +94,18 @@ class Trained:
 
     @functools.cached_property
     def targets(self) -> np.ndarray:
-        """Prediction targets (m, n, …): y itself for pixel prediction, otherwise the embeddings of y."""
+        """Targets of the predictions (m, n, …): y itself for the head pixel_prediction, otherwise s_y."""
         return self.batch.y if self.arm.head == "pixel_prediction" else self.s_y.numpy()
 
     def told(self) -> np.ndarray:
-        """Index (m, n) of the code with the least energy for each pair."""
+        """Index (m, n) of the best latent code of each pair, which gives the smallest energy."""
         return self.model.codes(self.s_x, self.s_y, self.packed(self.batch.y)).numpy()
 
     def packed(self, y: np.ndarray) -> Tensor:
-        """Packed inputs (m, n, 2p + a): x and the actions of the batch, with `y` (m, n, p) as second observations."""
+        """Inputs (m, n, 2p + a) of the networks: x, `y` (m, n, p) and actions side by side.
+
+        x and the actions are those of the batch.
+        """
         return torch.as_tensor(np.concatenate([self.batch.x, y, self.batch.action], -1))
 
     def _energies(self, s_y: Tensor, y: np.ndarray) -> np.ndarray | None:
@@ -140,13 +145,13 @@ def measure_block(job: blocks.Job) -> xr.Dataset:
 
 
 def started(study: JepaTrainingStudy, ensemble: Ensemble) -> Iterator[dict]:
-    """Measure an ensemble at its initialisation; iterate over its members, with values by name for each."""
+    """Measure an ensemble at its initialisation; yield a dictionary of values by name for each member."""
     found = OBSERVABLES.measure(study, Started(ensemble))
     return ({name: each[i] for name, each in found.items()} for i in range(len(ensemble.members)))
 
 
 def trained(ensemble: Ensemble, points: Tensor) -> Iterator[Trained]:
-    """Yield members of the `ensemble`, AT_ONCE at a time, at trained parameters, with fresh pairs of their draws.
+    """Yield the trained members of an `ensemble`, in groups of up to AT_ONCE, with fresh pairs from their draws.
 
     `points` (m, D) are the trained parameters of all members.
     """
@@ -171,10 +176,11 @@ def trained(ensemble: Ensemble, points: Tensor) -> Iterator[Trained]:
     Variable("diverged", "1", "1 where training ended in values that are not finite, else 0", (ARM,)),
 )
 def size(seen: Trained) -> dict:
-    """Deviation and dimensions in use of embeddings, norm of parameters, and divergence, each (m,), by name.
+    """Spread of the embeddings, norm of the parameters, and whether training diverged, each (m,), by name.
 
-    Dimensions in use are directions along which the embeddings' variance is above 0.25. For gaussian_pairs, also the
-    deviation that theory predicts for the end of training.
+    deviation: root of the mean variance of an embedding's entries. dimensions_in_use: number of eigenvalues of the
+    embeddings' covariance above 0.25. predicted_deviation: for the dataset gaussian_pairs alone, the deviation that
+    theory predicts for the end of training.
     """
     s_x, points = seen.s_x.numpy(), seen.model.parameters
     found = {
@@ -206,7 +212,8 @@ def size(seen: Trained) -> dict:
 def energies(seen: Trained) -> dict:
     """Mean energies of compatible and incompatible pairs, and how well energies tell these apart, each (m,), by name.
 
-    An incompatible pair has the y of another pair. The result is empty for an autoencoder.
+    Compatible pairs are those of the batch. An incompatible pair has the y of another pair. The result is empty for an
+    autoencoder.
     """
     here, other = seen.compatible, seen.incompatible
     if here is None:
@@ -237,7 +244,10 @@ def _finite(values: np.ndarray) -> np.ndarray:
     of_arm("right_label_accuracy", "1", "accuracy of a probe for the label (of panes: the right image)"),
 )
 def probes(seen: Trained) -> dict:
-    """R² or accuracy of linear probes of the embeddings s_x, each (m,), for all targets that the batch has, by name."""
+    """R² or accuracy of linear probes, which predict properties of x from s_x, each (m,), by name.
+
+    The properties are those that the world or dataset has, such as angles, a place or a label.
+    """
     s_x, truth, found = seen.s_x.numpy(), seen.batch.truth, {}
     for name in ("theta", "phi"):
         if name in truth and (name == "theta" or seen.study.slow):
@@ -262,10 +272,11 @@ def probes(seen: Trained) -> dict:
     of_arm("codes_in_use", "1", "effective number of codes in use, exp of the entropy of the best codes"),
 )
 def information(seen: Trained) -> dict:
-    """Effective number of codes in use, and the information of codes about the hidden cause, each (m,), by name.
+    """Effective number of latent codes in use, and their mutual information with the hidden cause, each (m,), by name.
 
-    The information is divided by the entropy of the cause. The result is empty for a single code and for an
-    autoencoder. The information is left out if there is no hidden cause.
+    The code of a pair is the best one. The hidden cause is a random variable of ring world, which turns the fast angle
+    in addition to the action. The information is divided by the entropy of the cause. It is left out if there is no
+    hidden cause. The result is empty if there is a single code, and for an autoencoder.
     """
     if seen.study.codes == 1 or seen.compatible is None:
         return {}

@@ -1,5 +1,6 @@
-"""Pairs of observations from worlds and from views of images, packed as inputs of joint embeddings.
+"""Pairs of observations (x, y) from worlds and from views of images, packed as inputs of joint embeddings.
 
+To pack is to concatenate x, y and the features of the action that leads from x to y.
 Letters: s draws (training seeds), n pairs, p dimensions of an observation, a of an action.
 """
 
@@ -19,11 +20,12 @@ HARD = np.pi / 8  # turn of the fast angle in hard pairs, in radians
 
 @dataclass(frozen=True)
 class Pairs:
-    """Source of fresh pairs of observations: a world for training, and one for measurements at the end.
+    """Source of fresh pairs of observations.
 
-    The two worlds differ for views of images only, which show training images or test images.
-    observation: dimension p of an observation. action: number a of an action's features. classes: number of classes of
-    the images' labels, 1 for worlds. checksum: checksum of the images, empty for worlds.
+    training, evaluation: worlds that generate pairs for training, and for measurements at the end. These differ only
+    for views of images: the first has training images, the second test images. observation: dimension p of an
+    observation. action: number a of an action's features. classes: number of classes of the images, 1 for worlds.
+    checksum: checksum of the images, empty for worlds.
     """
 
     training: worlds.World
@@ -34,7 +36,7 @@ class Pairs:
     checksum: str = ""
 
     def sizes(self, embedding: int) -> Sizes:
-        """Input and output dimensions of a joint embedding of these pairs into `embedding` dimensions."""
+        """Dimensions of an observation, an action and an embedding; the last is given as `embedding`."""
         return Sizes(self.observation, self.action, embedding)
 
     def packed(self, draws: Sequence[int], step: int, count: int) -> np.ndarray:
@@ -50,9 +52,9 @@ class Pairs:
         return worlds.batch(self.training, [draw], 0, count, "curvature")
 
     def turned(self, batch: worlds.Batch) -> np.ndarray | None:
-        """Observations y (s, n, p) of hard pairs, made from those of a batch: y with the fast angle turned by ±HARD.
+        """Observations (s, n, p) that replace the y of a `batch` in hard pairs; None in worlds other than ring.
 
-        None in worlds other than ring.
+        They are y with the fast angle turned by +HARD or −HARD.
         """
         return self.evaluation.turned(batch, HARD) if isinstance(self.evaluation, worlds.Ring) else None
 
@@ -63,10 +65,10 @@ def pack(batch: worlds.Batch) -> np.ndarray:
 
 
 def of(study: JepaTrainingStudy, dataset: str, path: str, seed: int) -> Pairs:
-    """Source of pairs from `dataset` for a study whose varied keys have one value each.
+    """Source of pairs from a `dataset`, for a study that has a single value for each varied key.
 
-    `path` is the file of a dataset of images, and `seed` that of the run, which names the random streams.
-    Raises ValueError if such a dataset has no training or no test images.
+    The dataset is a world or, with the file `path`, a dataset of images. `seed` is the seed of the run, which names the
+    random streams. Raises ValueError if a dataset of images has no training or no test images.
     """
     known = world_shapes.of(dataset)
     if known:
@@ -91,9 +93,9 @@ def _world(study: JepaTrainingStudy, dataset: str, seed: int) -> worlds.World:
 
 @functools.lru_cache(maxsize=2)
 def _images(path: str, split: int) -> tuple[np.ndarray, np.ndarray, int, str]:
-    """Small images (n, height, width) and labels (n,) of a split of a dataset file, number of classes, and checksum.
+    """Read a split of the dataset file at `path`: images (n, 14, 14), labels (n,), number of classes, and checksum.
 
-    Raises ValueError if the split has no images.
+    `split` is `datasets.TRAIN` or `datasets.TEST`. Raises ValueError if the split has no images.
     """
     with netcdf.opened(path) as file:
         members = file["split"].values == split

@@ -1,7 +1,10 @@
 """Local geometry of a loss in full space, at one point of training (Fort & Ganguli 2019).
 
-H is the Hessian of the mean loss, G its Gauss–Newton part, and H′ = H − G. p are the softmax outputs. σ_c, σ_E and σ_z
-are the standard deviations of mean logit gradients, of examples' logit gradients around this mean, and of logits.
+H is the Hessian of the mean loss, G its Gauss–Newton part, and H′ = H − G. p are the softmax outputs, and y the one-hot
+labels. Logit gradients are the gradients of the logits with respect to the parameters. Three standard deviations
+describe the entries of vectors: σ_c, of the mean logit gradient over examples; σ_E, of the logit gradients of single
+examples around this mean; and σ_z, of the logits. From these, `theory.random_model` predicts the spectrum of G: a bulk,
+with an upper edge, and C − 1 outliers for C classes. The mixing is the mean of 1 − Σp² over examples.
 
 Letters: n examples, k classes, D parameters, m eigenvalues.
 """
@@ -87,7 +90,11 @@ class Examples(NamedTuple):
 
 
 class Sets(NamedTuple):
-    """Training examples that define G and the Hessian (`spectrum`), other training examples, and held-out ones."""
+    """Three sets of examples.
+
+    spectrum: training examples that define G and the Hessian. other: other training examples. held_out: examples that
+    are not used for training.
+    """
 
     spectrum: Examples
     other: Examples
@@ -98,9 +105,9 @@ class Sets(NamedTuple):
 class Options:
     """Options of a measurement.
 
-    count: number m of top eigenvalues of G and H. probes: number of random vectors that estimate the Hessian's trace
-    and norm. residual: whether to measure the extreme eigenvalues of H′. memory_mib: memory for Hessian products, in
-    MiB; by default as in `hessian.radial_sweep`.
+    count: number m of top eigenvalues of G and of H. probes: number of random vectors from which the trace and norm of
+    H are estimated. residual: whether to measure the extreme eigenvalues of H′. memory_mib: bound, in MiB, on the
+    memory for products with the Hessian; by default as in `hessian.radial_sweep`.
     """
 
     count: int
@@ -111,11 +118,12 @@ class Options:
 
 @kernels.differentiating
 def measure(network: nn.Module, parameters: Tensor, sets: Sets, options: Options) -> dict[str, np.ndarray]:
-    """Values by name of all VARIABLES at `parameters` (D,), for the mean cross-entropy over `sets.spectrum`.
+    """Measure all VARIABLES at `parameters` (D,); return the values by name.
 
-    Computations are in the precision of the inputs. Clustering without the last layer is NaN if layers are unknown;
-    residual_extreme is left out unless `options.residual`. Raises TooFewEigenvalues if G has fewer than `options.count`
-    non-zero eigenvalues.
+    The loss is the mean cross-entropy over `sets.spectrum`. Computations are in the precision of the inputs.
+    residual_extreme is left out unless `options.residual` is true. The part of `clustering` without the last layer is
+    NaN if the network's layers are unknown. Raises TooFewEigenvalues if G has fewer than `options.count` non-zero
+    eigenvalues.
     """
     parameters = parameters.detach().clone()
     spectrum = sets.spectrum
@@ -156,11 +164,12 @@ def outputs(network: nn.Module, parameters: Tensor, inputs: Tensor) -> Tensor:
 
 
 def modelled(outputs: np.ndarray, one_hot: np.ndarray, size: int, count: int, measured: dict) -> dict[str, np.ndarray]:
-    """Predictions of `theory.random_model`, by name: arrays (RUNGS,), and model_eigenvalue (RUNGS, count).
+    """Predictions of `theory.random_model` about G, by name, with one entry for each of RUNGS.
 
-    outputs, one_hot: softmax outputs and labels (n, k). size: D. count: number of eigenvalues. measured: values of σ_c,
-    σ_E, σ_z and the mixing by the names of VARIABLES. RUNGS are the kinds of input of the random model. NaN if outliers
-    do not separate from the bulk, or no Gaussian logits give the measured mixing.
+    RUNGS are three kinds of input for the random model. `outputs` and `one_hot` (n, k) are the measured softmax outputs
+    p and the labels. `size` is D. `measured` holds σ_c, σ_E, σ_z and the mixing, by their names in VARIABLES. All
+    predictions are arrays (RUNGS,), but model_eigenvalue, the outliers, is (RUNGS, count). Values are NaN if outliers
+    do not separate from the bulk, or if no Gaussian logits give the measured mixing.
     """
     n, classes = outputs.shape
     cluster, noise = measured["cluster_deviation"], measured["noise_deviation"]
@@ -208,9 +217,10 @@ def _entropy(logits: Tensor) -> float:
 
 
 def _input_cosines(examples: Examples) -> np.ndarray:
-    """Mean cosine between the inputs of different `examples`, for INPUT_PAIRS: pairs within a class, and all pairs.
+    """Mean cosines between the inputs of two different examples, for the two kinds of pairs in INPUT_PAIRS.
 
-    The first is a mean over classes of two or more examples.
+    The first is for pairs in one class: the mean over pairs, and then over classes with two or more examples. The
+    second is for all pairs.
     """
     units = torch.nn.functional.normalize(examples.inputs.flatten(1).double())
 
@@ -222,9 +232,9 @@ def _input_cosines(examples: Examples) -> np.ndarray:
 
 
 def _clusters(pairs: logit_gradient_pairs.Pairs) -> np.ndarray:
-    """Mean cosines of logit gradients, the variable clustering (PAIRS, LAYERS), from measured `pairs`.
+    """Values of the variable `clustering` (PAIRS, LAYERS): mean cosines of logit gradients, from measured `pairs`.
 
-    NaN without the last layer if layers are unknown.
+    The values without the last layer are NaN if the network's layers are unknown.
     """
     missing = dict.fromkeys(PAIRS, np.nan)
     of_layers = [vars(each) if each else missing for each in (pairs.clustering, pairs.without_last)]
@@ -234,10 +244,11 @@ def _clusters(pairs: logit_gradient_pairs.Pairs) -> np.ndarray:
 def _powers(
     sets: Sets, problem: Problem, parameters: Tensor, gradients: logit_gradients.LogitGradients, top: Tensor, p: Tensor
 ) -> np.ndarray:
-    """Share of each gradient's squared norm along each of m top eigenvectors of G, as an array (SOURCES, m).
+    """Shares of the squared norms of loss gradients along each of m top eigenvectors of G, as an array (SOURCES, m).
 
-    SOURCES names the examples and labels of the gradients. gradients: logit gradients J of the examples that define G.
-    top: cotangents (m, n, k) of the eigenvectors. p: softmax outputs (n, k) on these examples.
+    SOURCES names the examples and labels from which each loss gradient is computed. `gradients` are the logit gradients
+    J of the examples that define G. `top` (m, n, k) are the coefficients that combine J to the eigenvectors
+    (cotangents). `p` (n, k) are the softmax outputs on the same examples.
     """
     (n, classes), random = p.shape, stream("powers")
     drawn = (p.cumsum(1)[:, :-1].cpu() < torch.as_tensor(random.random((n, 1)))).sum(1).to(p.device)
@@ -268,11 +279,11 @@ def _powers(
 
 
 def _deviations(gradients: logit_gradients.LogitGradients, size: int) -> dict[str, float]:
-    """σ_c and σ_E of the random model, by the names cluster_deviation and noise_deviation, from logit gradients.
+    """σ_c and σ_E, by the names cluster_deviation and noise_deviation, from logit gradients; `size` is D.
 
-    `size` is D. σ_c is the standard deviation of the entries of the mean logit gradients over n examples. σ_E is the
-    standard deviation of the entries of examples' logit gradients around this mean. Both are root mean squares over
-    classes.
+    σ_c is the standard deviation of the entries of the mean logit gradient over n examples, without the noise that
+    single examples leave in this mean. σ_E is the standard deviation of the entries of the examples' logit gradients
+    around this mean. Both are root mean squares over classes.
     """
     n, classes = gradients.examples, gradients.classes
     averages = torch.eye(classes, dtype=gradients.dtype, device=gradients.device)[:, None].expand(-1, n, -1) / n
@@ -288,11 +299,11 @@ def _deviations(gradients: logit_gradients.LogitGradients, size: int) -> dict[st
 def _hessian(
     problem: Problem, parameters: Tensor, options: Options, top: logit_gradients.GaussNewton, classes: int
 ) -> dict[str, np.ndarray]:
-    """Top eigenvalues, trace and norm of the Hessian, and top_space_cosine with the eigenvectors of G, by name.
+    """Top eigenvalues, trace and norm of the Hessian, and a comparison of its eigenvectors with those of G, by name.
 
-    top_space_cosine compares the spaces of the C − 1 top eigenvectors of G and of the Hessian, for C = `classes`. With
-    `options.residual`, also the extreme eigenvalues of H′. `top` are the eigenpairs of G, near which the search for
-    eigenpairs of the Hessian starts.
+    top_space_cosine compares the spaces of the C − 1 top eigenvectors of G and of the Hessian, for C = `classes`: it is
+    the cosine of the largest principal angle between them. If `options.residual` is true, the extreme eigenvalues of H′
+    are returned, too. `top` are the eigenpairs of G, near which the search for eigenpairs of the Hessian starts.
     """
     # The eigenvectors of G are near those of H, so they are good starting vectors.
     known = logit_gradients.pulled(problem, parameters, top.cotangents).double().cpu().numpy()

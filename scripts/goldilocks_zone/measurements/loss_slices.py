@@ -31,8 +31,8 @@ OBSERVABLES = Observables(RADIUS)
 def along(name: str, key: str, meaning: str) -> Axis:
     """Axis of displacements along one direction, with the given `name`.
 
-    The setting `key` of the slices is the number of steps on either side; `meaning` names the direction in the axis's
-    long_name.
+    `key` is the setting of the slices that gives the number of steps on either side of zero. `meaning` describes the
+    direction in the long_name of the axis.
     """
 
     def labels(shape: Shape) -> list[float]:
@@ -48,10 +48,10 @@ SECOND = along("second", "plane_steps", "direction 1")
 
 @dataclasses.dataclass(frozen=True)
 class Slices:
-    """A point (D,) through which slices of the loss are measured, and orthogonal directions (d, D).
+    """A point in parameter space, and the directions along which the loss is measured around it.
 
-    Each direction has the norm of the point. The loss is that of the `problem`; `settings` say how far the slices
-    extend.
+    point: parameters (D,). directions: orthogonal directions (d, D), each with the norm of the point. problem: network,
+    examples and loss. settings: settings of the slices, such as how far they extend.
     """
 
     problem: Problem
@@ -69,8 +69,8 @@ class Slices:
 def slices(seen: Slices) -> dict[str, np.ndarray]:
     """Mean losses at the point, on a line along each direction, and on the plane of the first two directions, by name.
 
-    line_loss is (directions, displacements). plane_loss has displacements along the second direction as its first axis,
-    and along the first direction as its second. Displacements are in units of the radius.
+    line_loss is (directions, displacements). plane_loss is (displacements along the second direction, displacements
+    along the first direction). Displacements are in units of the radius, which is the norm of the point.
     """
     cuts, count = seen.settings, len(seen.directions)
     line, grid = (loss_slices.displacements(cuts.extent, steps) for steps in (cuts.steps, cuts.plane_steps))
@@ -81,9 +81,10 @@ def slices(seen: Slices) -> dict[str, np.ndarray]:
 
 
 def measure_block(job: blocks.Job) -> xr.Dataset:
-    """Measure the loss on all slices at all radii; the settings name the dataset, network and subspace.
+    """Measure the loss on all slices at all radii; return the labelled results.
 
-    Raises ValueError if the plane has more dimensions than the network has weights.
+    The dataset, network and subspace are those in the settings of the slices, which the job names. Raises ValueError if
+    the plane has more dimensions than the network has weights.
     """
     cuts, seed = records.read_measurement(job.path_to_settings)
     job = dataclasses.replace(job, dataset=cuts.dataset, network=cuts.network, subspace=cuts.subspace)

@@ -1,6 +1,7 @@
-"""Training to minima of several kinds (Sabanayagam et al. 2023), for draws with their own data, weights and batches.
+"""Training to minima of several kinds (Sabanayagam et al. 2023), where each draw has its own data, weights and batches.
 
-Letters: s draws, n examples, D parameters, e epochs.
+The kinds of minima, and their labels, are those of the key `minima` of `BoundaryStudy`.
+Letters: s draws, n examples, D parameters, e numbers of epochs, m members of an ensemble.
 """
 
 import copy
@@ -26,10 +27,11 @@ NOISY = "checkerboard_noisy"  # dataset whose minimum is the start of wide_margi
 
 @dataclass(frozen=True)
 class Data:
-    """Training and test examples of each of s draws: inputs (s, n, …) and labels (s, n).
+    """Training and test examples of s draws.
 
-    checksum: identifies the version of the data. borders: for each draw, the true borders between the classes of a
-    dataset that is designed in the plane of two inputs; None for other datasets.
+    training, test: inputs (s, n, …) and labels (s, n). checksum: identifies the version of the data. borders: for each
+    draw, the true borders between the classes of a designed dataset in the plane, or None for other datasets. Data of a
+    single draw, see `of`, have no axis s and a single entry instead of the sequence of borders.
     """
 
     training: tuple[Tensor, Tensor]
@@ -39,16 +41,17 @@ class Data:
     borders: Sequence[planar.Borders | None] | planar.Borders | None
 
     def of(self, number: int) -> "Data":
-        """Data of the draw with index `number`: inputs (n, …), labels (n,), and designed borders if there are any."""
+        """Data of the draw with index `number` alone: inputs (n, …), labels (n,), and borders or None."""
         training, test = (tuple(each[number] for each in part) for part in (self.training, self.test))
         return dataclasses.replace(self, training=training, test=test, borders=self.borders[number])
 
 
 @dataclass(frozen=True)
 class Minima:
-    """Parameters (e, s, D) of one kind of minimum, for each number of epochs and each draw.
+    """Minima of one kind.
 
-    random_accuracy: accuracy (s,) on the random labels that adversarial minima start from; NaN for all other kinds.
+    parameters: parameters (e, s, D) for each number of epochs and each draw. random_accuracy: for adversarial minima,
+    which are first trained on random labels, the accuracy (s,) on these labels; NaN for all other kinds.
     """
 
     parameters: Tensor
@@ -75,7 +78,7 @@ def data_of(work: blocks.Work, study: BoundaryStudy, like: Tensor) -> Data:
 
 
 def in_the_plane(study: BoundaryStudy, name: str, seed: int, draws: Sequence[int], like: Tensor) -> Data:
-    """Sample the dataset `name`, points in the plane, for each of the `draws` of a run with this `seed`.
+    """Sample a dataset of points in the plane, `name`, for each of the `draws`; `seed` is the seed of the run.
 
     Inputs are (s, n, 1, 1, 2), in the precision of `like`; all tensors are on its device.
     """
@@ -97,8 +100,9 @@ def in_the_plane(study: BoundaryStudy, name: str, seed: int, draws: Sequence[int
 class Phase:
     """Settings of one training run.
 
-    optimiser: adam or sgd. rate: learning rate. batch: examples per step, None for all. steps: numbers of steps after
-    which parameters are kept; the run ends after the last. stop_at: training loss at which a member stops.
+    optimiser: adam or sgd. rate: learning rate. batch: number of examples per step, or None for all. steps: numbers of
+    steps after which parameters are recorded, ascending; the run ends after the last. stop_at: training loss at which a
+    member stops.
     """
 
     optimiser: str
@@ -109,9 +113,10 @@ class Phase:
 
 
 class Trainer:
-    """Trains the minima of all kinds in a study, for all `draws` at once.
+    """Trains minima of all kinds in a study, for all `draws` at once.
 
-    Each phase of training has its own checkpoint. `data` holds the examples of the draws, in the order of `draws`.
+    A minimum may take several training runs (phases); each phase has its own checkpoint. `data` holds the examples of
+    the draws, in the order of `draws`.
     """
 
     def __init__(self, work: blocks.Work, study: BoundaryStudy, module: nn.Module, data: Data, draws: Sequence[int]):
@@ -126,7 +131,8 @@ class Trainer:
     def minima(self) -> dict[str, Minima]:
         """Train all minima of the study, and return them by label.
 
-        All but the untrained one end with the same phase of training, in which they form one ensemble.
+        The kinds differ in the parameters from which the last phase starts. In this phase, all minima are trained as
+        one ensemble. The kind `untrained` is not trained; only its last bias is shifted (see `_undecided`).
         """
         labels, fresh = self.study.minima, self.fresh()
         nothing = torch.full((len(self.draws),), torch.nan, dtype=torch.float64)
@@ -161,7 +167,7 @@ class Trainer:
         return torch.as_tensor(np.stack(points)).to(self.training[0])
 
     def _undecided(self, point: Tensor, inputs: Tensor) -> Tensor:
-        """Shift the last layer's bias in `point` (D,), so that all logits have the same mean over the inputs.
+        """Parameters `point` (D,) with the last bias shifted, so that each logit has the same mean over the `inputs`.
 
         The inputs (n, …) are those of the training examples of one draw. If the last layer has no bias, the point is
         returned unchanged.
@@ -172,10 +178,10 @@ class Trainer:
         return torch.cat([point[: -len(mean)], point[-len(mean) :] - mean + mean.mean()])
 
     def _on_random_labels(self, starts: Tensor, strengths: list[int]) -> list[tuple[Tensor, Tensor]]:
-        """Train from `starts` (s, D) on random labels; return parameters and accuracies for each number of steps.
+        """Train from `starts` (s, D) on random labels, and record after each of the numbers of steps `strengths`.
 
-        `strengths` are these numbers of steps, ascending. Parameters are (s, D). Accuracies (s,) are those on the
-        random labels.
+        `strengths` must be ascending. Returns, for each of them, a pair of the parameters (s, D) and the accuracies
+        (s,) on the random labels.
         """
         inputs, labels = self.training
         streams = [self.work.stream("random labels", draw) for draw in self.draws]
@@ -191,10 +197,10 @@ class Trainer:
         return self.train(starts, noisy, self._last)[-1]
 
     def train(self, starts: Tensor, examples: tuple[Tensor, Tensor], phase: Phase) -> Tensor:
-        """Train m members from `starts` (m, D); return parameters (t, m, D) after the t steps that the phase keeps.
+        """Train m members from `starts` (m, D); return their parameters (t, m, D) at t moments of the training.
 
-        m is a multiple of s: members belong to all draws in order, once or repeatedly. examples: inputs (m, n, …) and
-        labels (m, n).
+        These moments are the t entries of `phase.steps`. `examples` are the members' inputs (m, n, …) and labels
+        (m, n). m must be a multiple of s: member i belongs to the draw with index i mod s.
         """
         ensemble = self._ensemble(starts, examples, phase)
         self._phases += 1
@@ -204,10 +210,10 @@ class Trainer:
         return torch.as_tensor(found["place"])[[steps.index(step) for step in phase.steps]].to(starts)
 
     def classified(self, points: Tensor, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Accuracy, mean loss and share of zero logits of m networks with parameters `points` (m, D).
+        """Accuracy, mean loss and share of zero logits of m networks, as arrays (m,) by name.
 
-        Each network has its own inputs (m, n, …) and labels (m, n). Returns arrays (m,) by name, see
-        `observations.classified`.
+        `points` (m, D) are the parameters of the networks. Each network has its own `inputs` (m, n, …) and `labels`
+        (m, n). See `observations.classified`.
         """
         return observations.classified(self._ensemble(points, (inputs, labels), self._last), inputs, labels)
 

@@ -1,6 +1,9 @@
-"""Observables: measured variables with the functions that measure them, registered where they are measured.
+"""Observables: measured variables, with the functions that measure them.
 
-The registration determines a variable's dimensions and attributes, its row in results/README.md and its aggregation.
+Each module that measures variables registers them, together with the measuring function, in a list `Observables`. This
+determines the dimensions and attributes of a variable, its row in results/README.md, and how it is aggregated.
+A study may list several values for a key in its section `vary`. Such a key is called varied, and results have a
+dimension for it. Aggregates are the datasets that `aggregate` makes of the blocks of a study.
 This module imports nothing heavy.
 """
 
@@ -15,8 +18,8 @@ MEAN_AND_VARIANCE, ALLOWED, LEFT_OUT, LAST, OF_NETWORK = "mean and variance", "a
 class Shape(NamedTuple):
     """Settings and sizes that determine the labels of axes; the argument of `Axis.labels`.
 
-    study: settings of the study. module: its network. image: shape (channels, height, width) of the inputs. classes:
-    number of classes.
+    study: settings of the study. module: network that the study measures. image: shape (channels, height, width) of the
+    inputs. classes: number of classes.
     """
 
     study: Any
@@ -28,8 +31,9 @@ class Shape(NamedTuple):
 class Axis(NamedTuple):
     """An axis of results.
 
-    labels: function that maps the `Shape` of a study to the labels along the axis. last: in aggregates, the axis comes
-    after the draws, not among the varied keys. of_network: the length of the axis depends on the network.
+    labels: function that maps the `Shape` of a study to the labels along the axis. last: whether the axis comes after
+    the draws in aggregates; otherwise it comes before, among the varied keys. of_network: whether the length of the
+    axis depends on the network.
     """
 
     name: str
@@ -53,10 +57,11 @@ RADIUS = Axis("radius", lambda shape: [], "radius of the initialisation", "the s
 
 
 class Variable(NamedTuple):
-    """A measured variable; its dimensions are the varied keys, the `points` of its `Observables`, and then its `axes`.
+    """A measured variable.
 
-    plane_variance: aggregates also keep the variance over planes. may_be_missing: values may be missing in aggregates.
-    aggregated: aggregates contain the variable.
+    Its dimensions are the varied keys, then the `points` of the `Observables` that contain it, and then its `axes`.
+    plane_variance: whether aggregates also hold the variance over planes. may_be_missing: whether values may be missing
+    in aggregates. aggregated: whether aggregates contain the variable.
     """
 
     name: str
@@ -94,9 +99,10 @@ class Observable(NamedTuple):
 
 
 class Observables(list):
-    """List of the observables of one kind of study; each variable has the axes `points`, such as radius and draw.
+    """List of the observables of one kind of study, and the axes `points` that all their variables share.
 
-    In every variable, `points` follow the varied keys and precede the variable's own axes.
+    Such axes are, for example, radius and draw. The dimensions of a variable are the varied keys, then `points`, and
+    then the axes of this variable alone.
     """
 
     def __init__(self, *points: Axis):
@@ -104,10 +110,10 @@ class Observables(list):
         self.points = points
 
     def register(self, of: type, *variables: Variable, key: str = "") -> Callable[[Callable], Callable]:
-        """Return a decorator that registers a function as measuring `variables` of objects of the class `of`.
+        """Return a decorator that registers a function as the one that measures these `variables`.
 
-        The function takes such an object and returns values by name. With a `key`, it is used only in studies that set
-        this key.
+        The function takes an object of the class `of`, and returns the values of the variables by name. If a `key` is
+        given, the function is called only in studies that set this key.
         """
 
         def decorate(measure: Callable) -> Callable:
@@ -117,6 +123,9 @@ class Observables(list):
         return decorate
 
     def measure(self, study: Any, seen: Any) -> dict[str, Any]:
-        """Measure the object `seen`: values, by name, of all variables that a `study` measures of its class."""
+        """Measure the object `seen` with all functions that are registered for its class and wanted by the `study`.
+
+        Returns the values of all their variables by name.
+        """
         chosen = [each for each in self if isinstance(seen, each.of) and each.wanted(study)]
         return {name: value for each in chosen for name, value in each.measure(seen).items()}

@@ -1,5 +1,7 @@
-"""Episodes in two rooms: a planner acts from starts towards goals, and replans every POOLED steps.
+"""Episodes in the world two_rooms: a planner acts from starts towards goals, and plans anew after every POOLED steps.
 
+The models are those of a hierarchy of two levels (see `hierarchies`), one for each of m members. The world is a square
+with a wall, which has a door.
 Letters: m members, n starts, p dimensions of an observation, a of an action, e of an embedding. Distances are in units
 of the square's side.
 """
@@ -22,11 +24,11 @@ Encode = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Knowledge:
-    """Learnt models of a planner for m members: encoders and predictors of both levels.
+    """Learnt models of m members, with which a planner can plan: encoders and predictors of both levels.
 
-    encode: from observations (m, …, p) to embeddings (m, …, e). above: from windows of embeddings (m, …, POOLED, e) to
-    embeddings of level 2. first, second: predictors of levels 1 and 2, from states (m, n, e) and actions (m, n, a) to
-    the next states.
+    encode: maps observations (m, …, p) to embeddings (m, …, e) of level 1. above: maps windows (m, …, POOLED, e) of
+    embeddings of level 1 to embeddings of level 2. first, second: predictors of levels 1 and 2, which map embeddings
+    (m, n, e) and actions (m, n, a) to the next embeddings.
     """
 
     encode: Encode
@@ -37,10 +39,10 @@ class Knowledge:
 
 @dataclass(frozen=True)
 class Episodes:
-    """Results of a planner's episodes.
+    """Results of a planner's episodes, for n starts of each of m members.
 
-    nearest (m, n): smallest distance from the goal; reached_after (m, n): steps until the goal was reached, infinite if
-    it was not; calls: evaluations of the dynamics per start and plan.
+    nearest: smallest distance (m, n) from the goal in an episode. reached_after: number of steps (m, n) until the goal
+    was reached, infinite if it was not. calls: evaluations of the dynamics per start and plan.
     """
 
     nearest: np.ndarray
@@ -62,9 +64,10 @@ def acted(
 ) -> Episodes:
     """Run the episodes of a planner in a `world`, from all starts of all members, with the models `knowledge`.
 
-    `tasks` are the starts and the goals, (m, n, 2) each. `members` are numbers that name the members' own random
-    streams. The first plan uses POOLED frames that are observed at rest at the start; later plans use the last POOLED
-    frames. The goal is given by POOLED frames at rest.
+    `tasks` is a pair of the starts and the goals, places (m, n, 2) each. `members` are m numbers, which name the random
+    streams of each member. An episode has STEPS steps. The planner sees frames, which are noisy observations. At the
+    start of an episode, it sees POOLED frames at the start itself, and later the POOLED frames since the last plan. It
+    knows the goal by POOLED frames that are observed there.
     """
     places, goals = tasks
     levels = _levels(planner, world, knowledge)
@@ -90,9 +93,9 @@ def acted(
 
 
 def _seen(world: two_rooms.TwoRooms, places: np.ndarray, members: Sequence[int], *purpose: str | int) -> Tensor:
-    """Noisy observations (m, …, p), of p pixels, at `places` (m, …, 2) of m members in a `world`.
+    """Noisy observations (m, …, p) of p pixels in a `world`, by m members at `places` (m, …, 2).
 
-    `purpose` and the numbers `members` name the random streams of the noise, one for each member.
+    Each member has a random stream of noise, which is named by `purpose` and the entry of `members`.
     """
     found = (world.at(own, *purpose, member) for own, member in zip(places, members))
     return torch.as_tensor(np.stack(list(found)))
@@ -101,10 +104,11 @@ def _seen(world: two_rooms.TwoRooms, places: np.ndarray, members: Sequence[int],
 def _place(
     planner: Flat | Hierarchical, knowledge: Knowledge, places: np.ndarray, frames: Tensor, at_rest: bool = False
 ) -> planners.Place:
-    """Represent `places` (m, n, 2), starts or goals, by embeddings of `frames` (m, n, POOLED, p) that are seen there.
+    """Represent starts or goals, `places` (m, n, 2), as a planner needs them: by a state and embeddings of both levels.
 
-    The encoders of `knowledge` embed the frames. The embedding of level 1 is that of the last frame or, if `at_rest`,
-    the mean over all frames. The state is the place itself if the planner knows the true dynamics, else this embedding.
+    The encoders of `knowledge` embed `frames` (m, n, POOLED, p), the last of which are seen at the places. The
+    embedding of level 1 is the embedding of the last frame or, if `at_rest` is true, the mean over all frames. The
+    state is the place itself if the planner uses the true dynamics, and the embedding of level 1 otherwise.
     """
     seen = knowledge.encode(frames)
     first = seen.mean(2) if at_rest else seen[:, :, -1]
@@ -113,10 +117,10 @@ def _place(
 
 
 def _levels(planner: Flat | Hierarchical, world: two_rooms.TwoRooms, knowledge: Knowledge) -> planners.Levels:
-    """Models for a planner: true dynamics of the `world` if `planner.true`, else the learnt models in `knowledge`.
+    """Models for a `planner`: the learnt models in `knowledge`, with true dynamics on level 1 if `planner.true` is set.
 
-    With true dynamics, the learnt encoder of level 1 embeds observations free of noise. Models of level 2 are always
-    the learnt ones.
+    The true dynamics are those of the `world`. Their states are places, which are embedded by the learnt encoder of
+    level 1, from observations without noise. Models of level 2 are always the learnt ones.
     """
     if not planner.true:
         return planners.Levels(knowledge.first, knowledge.second, lambda path: path, knowledge.above)
@@ -139,10 +143,10 @@ def true_step(places: Tensor, actions: Tensor) -> Tensor:
 
 
 def way(places: Tensor, goals: Tensor) -> Tensor:
-    """Lengths (m, n, …) of the shortest paths from places (m, n, …, 2) to goals (m, n, 2), through the door.
+    """Lengths (m, n, …) of the shortest paths from `places` (m, n, …, 2) to `goals` (m, n, 2).
 
-    The wall is thin. Between rooms, the path crosses it on the straight line or, if that misses the door, at the door's
-    nearer end.
+    Within a room, the path is a straight line. Between the rooms, it crosses the thin wall where the straight line
+    does or, if that is not in the door, at the nearer end of the door.
     """
     goals = goals.reshape(*goals.shape[:2], *(1,) * (places.ndim - 3), 2)
     x, width = places[..., 0], goals[..., 0] - places[..., 0]

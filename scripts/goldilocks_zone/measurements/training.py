@@ -1,4 +1,7 @@
-"""Studies of training: on planes, on spheres or in the whole space, from many radii. Imports nothing heavy."""
+"""Settings of studies of training: on planes, on spheres or in the whole parameter space, from many radii.
+
+Geometry means the measurements of `local_geometry` during training. This module imports nothing heavy.
+"""
 
 import itertools
 from typing import Annotated, Literal
@@ -15,7 +18,7 @@ from goldilocks_zone.subspaces import labels as subspace_labels
 
 
 class TrainingStudy(Study, title="Study of training"):
-    """Training from many radii."""
+    """Training from initial parameters at many radii."""
 
     kind: Literal["training"]
     """Kind of the study."""
@@ -82,7 +85,7 @@ class TrainingStudy(Study, title="Study of training"):
 
     @property
     def logged_steps(self) -> list[int]:
-        """Logged steps in ascending order, always with start and end."""
+        """Numbers of steps after which members are measured, ascending; they include 0 and the last step."""
         steps, given = self.steps, self.logged
         if not isinstance(given, list):
             given = [round(steps ** (i / (given - 1))) for i in range(given)]
@@ -90,7 +93,7 @@ class TrainingStudy(Study, title="Study of training"):
 
     @property
     def work(self) -> str:
-        """Kind of work for estimates of time, a key of `Kind.speeds`: full batches take less time per example."""
+        """Key of the speed in `Kind.speeds` that estimates of time use; full batches take less time per example."""
         return "full batch" if self.batch == "all" else self.kind
 
     @changes_no_number
@@ -115,9 +118,9 @@ class TrainingStudy(Study, title="Study of training"):
     def check(self, path: str, shapes: Shapes, networks: Networks) -> None:
         """Raise ConfigurationError for too many examples or dimensions, and for unsuitable logging or geometry.
 
-        The last logged step must be the last step of training, and a study with curvature_examples needs planes. `path`
-        is the study's key in the configuration, for the message. `shapes` and `networks` describe the datasets and
-        networks by name.
+        No logged step may come after the end of training, and a study with curvature_examples needs sparse or dense
+        planes. `path` is the study's key in the configuration, for the message. `shapes` and `networks` describe the
+        datasets and networks by name.
         """
         last = max(self.logged_steps)
         reason = f"training ends after {self.steps} steps, so log none later"
@@ -133,10 +136,11 @@ class TrainingStudy(Study, title="Study of training"):
 
     @changes_no_number
     def _check_geometry(self, path: str) -> None:
-        """Raise ConfigurationError for settings that do not fit the geometry, such as geometry steps without logging.
+        """Raise ConfigurationError for settings that do not fit measurements of geometry.
 
-        The geometry needs the cross-entropy and a temperature of 1 at all radii. The error is also raised if
-        outputs_examples is set and the number of classes varies. `path` is the study's key, as for `check`.
+        Steps with geometry must be logged steps, and residual_steps must be among them. Geometry needs the
+        cross-entropy, and a temperature of 1 at all radii. The error is also raised if outputs_examples is set and the
+        number of classes varies. `path` is the study's key, as for `check`.
         """
         steps = {"geometry_steps": ("logged steps", self.logged_steps)}
         steps["residual_steps"] = ("geometry_steps", self.geometry_steps)
@@ -162,7 +166,7 @@ class TrainingStudy(Study, title="Study of training"):
     def _check_numbers(self, path: str, name: str, shape: Shape) -> None:
         """Raise ConfigurationError if the study needs more examples than the dataset `name`, of this `shape`, has.
 
-        All varied keys must have one value each. `path` is the study's key, as for `check`.
+        The study must have a single value for each varied key. `path` is the study's key, as for `check`.
         """
         checks.refuse_examples(path, self.examples or 0, self.validation, name, shape)
         most = self.examples or shape.training_examples - self.validation

@@ -1,4 +1,8 @@
-"""Measurement of training, in blocks of draws and radii: on planes, on spheres or in the whole space."""
+"""Measurement of training, in blocks of draws and radii: on planes, on spheres or in the whole parameter space.
+
+Members of an ensemble are training runs that are computed together. Observables are functions that return values by
+name, for the m members of an ensemble.
+"""
 
 import functools
 import itertools
@@ -50,7 +54,11 @@ ended = functools.partial(Variable, may_be_missing=True)
 
 
 class Member(NamedTuple):
-    """One training run: its draw, its radius in the study's unit, and its values of the keys OF_MEMBERS."""
+    """One training run.
+
+    draw: number of the draw. radius: radius of the initial parameters, in the study's unit. variant: values of those
+    varied keys in which the members of an ensemble may differ, OF_MEMBERS.
+    """
 
     draw: int
     radius: float
@@ -60,7 +68,8 @@ class Member(NamedTuple):
 class Ensembles:
     """Job, study, network, subspace and examples, which all ensembles of one variant of a study share.
 
-    where: the subspace. splits: the examples as arrays. training, held_out: inputs and labels on the job's device.
+    where: the subspace to which training is confined. splits: training, held-out and test examples, as arrays.
+    training, held_out: inputs and labels of these examples, as tensors on the job's device.
     """
 
     def __init__(self, work: blocks.Work, study: TrainingStudy, module: nn.Module, splits: datasets.Splits):
@@ -70,10 +79,10 @@ class Ensembles:
 
 
 class Logged(NamedTuple):
-    """Ensemble `state` of the members that are still in training after a step.
+    """An ensemble after a logged step of training.
 
-    `trained` is what this ensemble shares with others. Observables of this class return arrays with one row for each of
-    these members.
+    `state` is the ensemble of those members that are still in training. `trained` holds what this ensemble shares with
+    others. Observables of this class return arrays with one row for each of these members.
     """
 
     trained: Ensembles
@@ -87,14 +96,14 @@ class Logged(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """An `ensemble` at the end of its training, and `trained`, what it shares with the other ensembles."""
+    """An `ensemble` at the end of its training; `trained` holds what it shares with other ensembles."""
 
     trained: Ensembles
     ensemble: ensembles.Ensemble
 
 
 def finite(points: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """Iterate over the members that have not diverged: index and parameters (D,) of each, from `points` (m, D)."""
+    """Iterate over the members whose parameters, rows of `points` (m, D), are finite; yield (index, parameters)."""
     return ((i, point) for i, point in enumerate(points) if torch.isfinite(point).all())
 
 
@@ -129,10 +138,11 @@ def measure_block(job: blocks.Job) -> xr.Dataset:
 
 
 def _groups(members: list[Member], trained: Ensembles) -> list[list[Member]]:
-    """Group members by draw on planes and spheres; in the whole space, form groups that fit into the cache of a CPU.
+    """Split `members` into groups that are trained as one ensemble each.
 
-    `trained` tells the subspace, the network and the batch size. A member takes the memory of its parameters or of its
-    widest activations, whichever is larger. On a GPU, all members in the whole space form one group.
+    On planes and spheres, members of one draw form a group. In the whole space, all members form one group on a GPU,
+    and groups are small enough for the cache on a CPU. For this, the memory of a member is that of its parameters or of
+    the activations of its widest layer, whichever is larger. `trained` holds the subspace, network and batch size.
     """
     if not isinstance(trained.where, subspace_labels.FullSpace):
         return [list(group) for _, group in itertools.groupby(members, lambda member: member.draw)]
@@ -148,7 +158,7 @@ def _groups(members: list[Member], trained: Ensembles) -> list[list[Member]]:
 def _train(trained: Ensembles, members: list[Member], checkpoint: loop.Checkpoint) -> dict[str, np.ndarray]:
     """Train `members` as one ensemble; return all measured values by name, as arrays (m, …).
 
-    `trained` is what the members share. An interrupted run resumes from the `checkpoint`.
+    `trained` holds what the members share. An interrupted run resumes from the `checkpoint`.
     """
     study, work = trained.study, trained.work
     parameters = initialisation.parameters_of(trained.module)
@@ -176,9 +186,10 @@ def _train(trained: Ensembles, members: list[Member], checkpoint: loop.Checkpoin
 
 
 def _rate_and_temperature(study: TrainingStudy, depth: int | None, ratio: float) -> tuple[float, float]:
-    """Learning rate and temperature of a member at `ratio` times the reference radius.
+    """Learning rate and softmax temperature of a member, by the rules `rate_rule` and `temperature_rule` of its study.
 
-    Raises ValueError if a rule is homogeneous and the `depth`, the number of weight layers, is unknown.
+    `ratio` is the member's radius, divided by the reference radius (see `initialisation.ratio`). `depth` is the number
+    of weight layers. Raises ValueError if a rule is homogeneous and the depth is unknown (None).
     """
     for rule in ("rate_rule", "temperature_rule"):
         if getattr(study, rule) == "homogeneous":
@@ -190,8 +201,8 @@ def _rate_and_temperature(study: TrainingStudy, depth: int | None, ratio: float)
 def _subset(trained: Ensembles, draw: int, points: list[np.ndarray]) -> constraints.Subset:
     """Subset of parameter space to which training is confined, for members that start at `points`, each (D,).
 
-    A `draw` has its own random plane. All members must belong to it, for a sphere lies in such a plane too. In the
-    whole space, `draw` has no effect.
+    The random directions that span a plane or a sphere are those of the draw with number `draw`, to which all members
+    must belong. In the whole space, `draw` has no effect.
     """
     study, work, where = trained.study, trained.work, trained.where
     tensor = functools.partial(torch.as_tensor, dtype=getattr(torch, study.dtype), device=work.device)
@@ -226,9 +237,10 @@ def _subset(trained: Ensembles, draw: int, points: list[np.ndarray]) -> constrai
     logged("step_cosine", "1", "mean cosine of the angle between successive steps so far"),
 )
 def snapshot(seen: Logged) -> dict[str, Tensor]:
-    """Accuracy and loss on the first training examples, with norms and angles, each (m,) or (m, tensors), by name.
+    """Accuracy, loss, norms and angles, each (m,) or (m, parameter tensors), by name.
 
-    See `observations.snapshot` for the definitions.
+    Losses and gradients are over the first training examples, as many as the study's `evaluated`.
+    `observations.snapshot` defines all values.
     """
     examples = tuple(each[: seen.trained.study.evaluated] for each in seen.trained.training)
     return observations.snapshot(seen.state, training=examples)
@@ -241,7 +253,7 @@ def snapshot(seen: Logged) -> dict[str, Tensor]:
     key="validation",
 )
 def held_out(seen: Logged) -> dict[str, Tensor]:
-    """Accuracy and mean loss (m,) of each member on the held-out examples, by name."""
+    """Accuracy and mean loss of each member on the held-out examples, (m,), by name."""
     found = observations.classified(seen.state, *seen.trained.held_out)
     return {f"validation_{name}": found[name] for name in ("accuracy", "loss")}
 
@@ -250,7 +262,7 @@ def held_out(seen: Logged) -> dict[str, Tensor]:
     Logged, logged("sharpness", "loss", "largest eigenvalue of the Hessian in full space"), key="sharpness_examples"
 )
 def sharpness(seen: Logged) -> dict[str, Tensor]:
-    """Largest eigenvalue (m,) of the Hessian in full space at each member's parameters; NaN for diverged members."""
+    """Largest eigenvalue of the Hessian in full space at each member's parameters, (m,); NaN for diverged members."""
     trained, points = seen.trained, seen.points
     found = torch.full((len(points),), torch.nan, dtype=torch.float64)
     examples = [each[: trained.study.sharpness_examples] for each in trained.training]
@@ -266,9 +278,11 @@ def sharpness(seen: Logged) -> dict[str, Tensor]:
     key="geometry_examples",
 )
 def geometry(seen: Logged) -> dict[str, Tensor]:
-    """Values (m, …) of `local_geometry.VARIABLES` of all members at geometry_steps, by name; NaN at other logged steps.
+    """Values (m, …) of all `local_geometry.VARIABLES`, by name.
 
-    They are also NaN for diverged members and for saturated softmaxes.
+    They are measured at the steps in the study's `geometry_steps`, and are NaN at other logged steps. They are also NaN
+    for members that have diverged, and for members whose softmax is so saturated that G has too few non-zero
+    eigenvalues.
     """
     trained, study, members = seen.trained, seen.trained.study, len(seen.state.coordinates)
     shape = Shape(study, trained.module, trained.training[0].shape[1:], trained.splits.training.classes)
@@ -291,9 +305,9 @@ def geometry(seen: Logged) -> dict[str, Tensor]:
 
 
 def _sets(trained: Ensembles, count: int) -> local_geometry.Sets:
-    """Two disjoint sets of `count` training examples, and one of `count` held-out examples, from those in `trained`.
+    """Sets of examples for measurements of geometry: two disjoint sets of training examples, and one of held-out ones.
 
-    Raises ValueError if there are too few examples.
+    Each has `count` of the examples in `trained`. Raises ValueError if there are too few.
     """
     places = (trained.training, 0), (trained.training, count), (trained.held_out, 0)
     parts = [local_geometry.Examples(*(each[first : first + count] for each in known)) for known, first in places]
@@ -312,7 +326,7 @@ def _sets(trained: Ensembles, count: int) -> local_geometry.Sets:
     key="outputs_examples",
 )
 def outputs(seen: Logged) -> dict[str, Tensor]:
-    """Softmax outputs (m, n, k) of each member, and the labels (m, n) of the same examples."""
+    """Softmax outputs (m, n, k) of each member on the first n held-out examples, and their labels (m, n), by name."""
     inputs, targets = (each[: seen.trained.study.outputs_examples] for each in seen.trained.held_out)
     found = torch.stack([local_geometry.outputs(seen.trained.module, point, inputs) for point in seen.points])
     return {"outputs": found, "output_label": targets.double().expand(len(found), -1)}
@@ -325,7 +339,7 @@ def outputs(seen: Logged) -> dict[str, Tensor]:
     Variable("diverged", "1", "1 where training ended in values that are not finite, else 0"),
 )
 def test(seen: Ended) -> dict[str, np.ndarray]:
-    """Arrays (m,), by name: accuracy and mean loss of each member on the test examples, and 1 if it diverged."""
+    """Accuracy and mean loss of each member on the test examples, and 1 if it has diverged, else 0, (m,), by name."""
     found = observations.classified(seen.ensemble, *seen.trained.work.on_device(seen.trained.splits.test))
     accuracy, loss = (found[name].cpu().numpy() for name in ("accuracy", "loss"))
     return {"test_accuracy": accuracy, "test_loss": loss, "diverged": (~np.isfinite(loss)).astype(float)}
@@ -338,9 +352,11 @@ def test(seen: Ended) -> dict[str, np.ndarray]:
     key="curvature_examples",
 )
 def curvature(seen: Ended) -> dict[str, np.ndarray]:
-    """Fraction of positive eigenvalues, and Tr/‖·‖_F, of the Hessian on the plane in which members are trained.
+    """Curvature on the plane in which members are trained, at the start and at the end, by name.
 
-    Both are (members, MOMENT, EXAMPLES_OF). NaN for diverged members, and for validation if no examples are held out.
+    fraction_positive is the fraction of positive eigenvalues of the Hessian H_d on the plane, and trace_over_norm is
+    Tr(H_d)/‖H_d‖_F. Both are arrays (m, MOMENT, EXAMPLES_OF), for training and held-out examples. Values are NaN for
+    diverged members, and for held-out examples if there are none.
     """
     trained, ensemble, count = seen.trained, seen.ensemble, seen.trained.study.curvature_examples
     known = [trained.training, trained.held_out] if trained.study.validation else [trained.training]

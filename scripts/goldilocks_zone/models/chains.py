@@ -1,10 +1,12 @@
 """Networks as chains of layers, with the derivatives from which projected Hessians are built.
 
-One forward pass, one backward pass of an adjoint, and one forward pass of the tangents along all directions suffice.
-Activations and adjoints are (n, …). Tangents of vectors with o entries are (d, o, n), and `laid_out` activations are
-(o, n), so that products with weights need no transposition. Tangents of images with o channels are (d, n, o, …). None
-stands for tangents that vanish. Parameters θ and adjoints are in double precision, tangents in the precision of the
-directions.
+A chain is a tuple of the layers of a network, in order. A projected Hessian needs one forward pass, one backward pass
+of an adjoint, and one forward pass of the tangents along all directions.
+
+Activations and adjoints are (n, …). Tangents of vectors with o entries are (d, o, n), so that products with weights
+need no transposition; the function `laid_out` brings activations to the same order, (o, n). Tangents of images with o
+channels are (d, n, o, …). None in place of tangents means that they vanish. Parameters θ and adjoints are in double
+precision, tangents in the precision of the directions.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -22,14 +24,16 @@ EXAMPLES_COMPARED = 6
 
 
 def laid_out(a: Tensor) -> Tensor:
-    """Lay activations or adjoints `a` out as tangents are: transpose vectors (n, o) to (o, n), do not change images."""
+    """Bring activations or adjoints `a` to the axis order of tangents: vectors (n, o) to (o, n), images unchanged."""
     return a.T.contiguous() if a.ndim == 2 else a
 
 
 def of(module: nn.Module) -> tuple | None:
-    """Tuple of a module's layers, its chain; None if a layer is unknown or no layer has parameters.
+    """Chain of a `module`: the tuple of its layers, as classes of `layers`.
 
-    Slices of the layers refer to parameters θ (D,) in the order of `module.parameters()`.
+    Returns None if no layer has parameters, or if no chain describes the module, for the reasons that `_Unknown` lists.
+    Each layer finds its weights and its bias by slices of the parameter vector θ (D,), which has the order of
+    `module.parameters()`.
     """
     places, start = {}, 0
     for parameter in module.parameters():
@@ -44,11 +48,11 @@ def of(module: nn.Module) -> tuple | None:
 
 @kernels.differentiating
 def matching(network: nn.Module | networks.Logits, points: Iterable[Tensor], inputs: Tensor) -> tuple | None:
-    """Chain of a network, as from `of`, if it reproduces the network's logits and their gradient; None otherwise.
+    """Chain of a `network`, as from `of`, if it reproduces the network's logits and their gradient; None otherwise.
 
-    A module's forward pass may differ from the one that its layers suggest. Logits and the gradient of one linear
-    combination of the logits are therefore compared at each of the `points` (D,), on a few of the `inputs` (n, …). The
-    result is also None if a dense layer takes more than one vector per example.
+    The check is needed because a module's forward pass may differ from the one that its layers suggest. It compares the
+    logits, and the gradient of one linear combination of them, at each of the `points` (D,), on a few of the `inputs`
+    (n, …). The result is also None if a dense layer takes more than one vector per example.
     """
     chain = of(network) if isinstance(network, nn.Module) else None
     if chain is None:
@@ -79,7 +83,7 @@ def _agrees(chain: tuple, logits: networks.Logits, theta: Tensor, inputs: Tensor
 class _Unknown(Exception):
     """Raised for a module that no chain describes.
 
-    Such a module has an unknown layer or hooks, or a layer with tied or frozen parameters.
+    Such a module has hooks, a layer for which `layers` has no class, or a layer with tied or frozen parameters.
     """
 
 
@@ -166,9 +170,9 @@ def _slope_of_sigmoid(z: Tensor) -> Tensor:
 
 
 def _softplus(function: Callable[[Tensor], Tensor], beta: float, threshold: float) -> layers.Activation:
-    """Layer with the activation softplus(βz)/β plus a constant, which `function` computes; β is `beta`.
+    """Layer of the activation `function`, which computes softplus(βz)/β + c for some constant c, with β = `beta`.
 
-    Where βz exceeds `threshold`, torch computes z instead of softplus(βz)/β.
+    Where βz exceeds `threshold`, torch uses z in place of softplus(βz)/β; the derivatives returned here allow for this.
     """
 
     def slope(z):
@@ -182,17 +186,21 @@ def _softplus(function: Callable[[Tensor], Tensor], beta: float, threshold: floa
 
 
 def affine_layers(chain: tuple) -> Iterator[layers.Affine]:
-    """Iterate over the layers of a `chain` that have parameters, first to last, also inside residual blocks."""
+    """Iterate, from first to last, over the layers with parameters of a `chain`, including those in residual blocks."""
     return (layer for layer in layers.flat(chain) if isinstance(layer, layers.Affine))
 
 
 def is_smooth(chain: tuple) -> bool:
-    """Return whether some activation of a chain has a second derivative that is not zero, unlike ReLU's."""
+    """Return whether some activation of a chain has a non-zero second derivative, as tanh has and ReLU has not."""
     return any(getattr(layer, "bend", None) is not None for layer in layers.flat(chain))
 
 
 def forward(chain: tuple, theta: Tensor, a: Tensor) -> tuple[Tensor, Memory]:
-    """Outputs of a chain at parameters θ (D,) for inputs `a` (n, …), and a record, `layers.Kept`, of each layer."""
+    """Run a forward pass of a `chain` at parameters θ (D,) on inputs `a` (n, …).
+
+    Returns the outputs, and a list with one record, a `layers.Kept`, for each layer. The record of a residual block
+    contains those of the layers in it.
+    """
     kept = []
     for layer in chain:
         if isinstance(layer, layers.Residual):
@@ -209,8 +217,9 @@ def backward(kept: Memory, theta: Tensor, delta: Tensor, to_inputs: bool = True)
     """Propagate the adjoint `delta` (n, …) of a chain's outputs back to the output of each layer, at parameters θ (D,).
 
     `kept` holds the records of the layers, as `forward` returns them. Returns the adjoint of the chain's inputs, and a
-    copy of `kept` to which the adjoint of each layer's output is added. If `to_inputs` is false, adjoints are not
-    propagated below the first layer that has parameters or is a residual block, and are None there.
+    copy of `kept` to which the adjoint of each layer's output is added. If `to_inputs` is false, the pass stops at the
+    first layer that has parameters; if a residual block comes first, it stops at the inputs of the block. Adjoints
+    further down are None.
     """
     moving = [isinstance(each.layer, layers.Affine | layers.Residual) for each in kept]
     first, result = moving.index(True) if any(moving) else 0, []
@@ -227,9 +236,10 @@ def backward(kept: Memory, theta: Tensor, delta: Tensor, to_inputs: bool = True)
 
 
 def radial_derivative(kept: Memory) -> float:
-    """Radial derivative ⟨∇L, θ⟩ = Σ_l ⟨δ_l, z_l⟩ of a loss L, summed over layers l with parameters.
+    """Radial derivative ⟨∇L, θ⟩ = Σ_l ⟨δ_l, z_l⟩ of a loss L, where l runs over the layers with parameters.
 
-    The layers' outputs z_l and adjoints δ_l = ∂L/∂z_l are read from `kept`, the records that `backward` returns.
+    `kept` holds the records that `backward` returns. They contain the outputs z_l of the layers and the adjoints
+    δ_l = ∂L/∂z_l.
     """
     total = 0.0
     for each in kept:
@@ -241,7 +251,7 @@ def radial_derivative(kept: Memory) -> float:
 
 
 def gradient(kept: Memory, theta: Tensor) -> Tensor:
-    """Gradient (D,) with respect to θ, summed over examples, from `kept`, the records that `backward` returns."""
+    """Gradient (D,) of a loss with respect to θ, summed over examples; `kept` holds the records from `backward`."""
     found = torch.zeros_like(theta)
     for each in layers.flat(kept):
         layer = each.layer

@@ -1,6 +1,6 @@
-"""Losses that users of torch give: criteria of torch.nn, element-wise losses, and any function of a batch.
+"""Losses made from criteria of torch.nn, and from any function of outputs and labels that is a mean over examples.
 
-Means are defined as in torch, but over the examples of all batches together, so that batch sizes do not matter.
+Means are taken as torch does within one batch, but over all batches together, so that batch sizes do not matter.
 """
 
 from abc import abstractmethod
@@ -19,16 +19,22 @@ Criterion = Callable[[Tensor, Tensor], Tensor]
 
 
 class OfEachOutput(SeparateLoss):
-    """Mean of an element-wise loss ℓ(z, y) over all outputs z of all examples; labels (n, …) hold one y for each z."""
+    """Mean of an element-wise loss ℓ(z, y) over all outputs z of all examples; labels (n, …) hold one y for each z.
+
+    Subclasses define ℓ by the method `each`.
+    """
 
     classifies = False
 
     def amount(self, labels: Tensor) -> float:
-        """Divisor of the mean: the number of labels, which is the number of outputs of all examples."""
+        """Divisor that turns the sum of ℓ into the mean: the number of labels, which equals the number of outputs."""
         return labels.numel()
 
     def fitted(self, shape: Sequence[int], labels: Tensor | None) -> Loss:
-        """Return this loss. Raises ValueError unless examples have one label for each output of the given `shape`."""
+        """Return this loss, after a check that each example has as many labels as outputs of the given `shape`.
+
+        Raises ValueError if the numbers differ.
+        """
         if labels is not None and labels.shape[1:].numel() != torch.Size(shape).numel():
             raise ValueError(
                 f"labels of shape {tuple(labels.shape[1:])} and outputs of shape {tuple(shape)} were given for each "
@@ -41,24 +47,27 @@ class OfEachOutput(SeparateLoss):
         """Return ℓ(z, y) and its first and second derivatives with respect to the outputs z, each in the shape of z."""
 
     def values(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Loss Σ_k ℓ of each example, shape (…, n): the sum over the example's outputs."""
+        """Sum Σ_k ℓ over the k outputs of each example, shape (…, n)."""
         return self.each(outputs, _like(labels, outputs))[0].sum(-1)
 
     def gradient(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Derivative ∂ℓ/∂z of the sum of ℓ over all outputs z, shape (…, n, k)."""
+        """Derivative ∂ℓ/∂z with respect to each output z, shape (…, n, k)."""
         return self.each(outputs, _like(labels, outputs))[1]
 
     def curvature(self, outputs: Tensor, labels: Tensor, dtype: torch.dtype | None = None) -> Map:
-        """Map from tangents ż (…, n, k) to ∂²ℓ/∂z² ż; the derivative is stored in `dtype` if given."""
+        """Map from tangents ż (…, n, k) to the products ∂²ℓ/∂z² ż; ∂²ℓ/∂z² is stored in `dtype` if given."""
         bend = self.each(outputs, _like(labels, outputs))[2].to(dtype or outputs.dtype)
         return lambda tangents: bend * tangents
 
     def factor(self, outputs: Tensor, labels: Tensor) -> DenseFactor:
-        """Factors R = diag √(∂²ℓ/∂z²), (n, k, k), of the second derivatives R Rᵀ; ℓ must be convex."""
+        """Factors R = diag √(∂²ℓ/∂z²), (n, k, k), with R Rᵀ = diag ∂²ℓ/∂z² for each example; ℓ must be convex."""
         return DenseFactor(torch.diag_embed(self.each(outputs, _like(labels, outputs))[2].sqrt()))
 
     def gauss_newton(self, outputs: Tensor, tangents: Tensor, classes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Matrices Σ_n Σ_k ∂²ℓ/∂z² ż żᵀ (p, d, d), and each example's diagonal (p, n, d); arguments as in `Loss`."""
+        """Gauss–Newton matrices Σ_n Σ_k ∂²ℓ/∂z² ż żᵀ (p, d, d), and the diagonal of each example's term (p, n, d).
+
+        Arguments are as in `Loss.gauss_newton`.
+        """
         return losses.weighted_products(self.each(outputs, _like(labels, outputs))[2], tangents)
 
 
@@ -73,7 +82,7 @@ class SquaredError(OfEachOutput):
     name = "squared_error"
 
     def each(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Loss (z − y)² and its derivatives 2 (z − y) and 2."""
+        """Loss ℓ = (z − y)² and its first and second derivatives, 2 (z − y) and 2."""
         return (z - y).square(), 2 * (z - y), torch.full_like(z, 2)
 
 
@@ -91,14 +100,17 @@ class BinaryCrossEntropy(OfEachOutput):
             raise ValueError("pos_weight has a negative entry: give weights of zero or more")
 
     def each(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Loss ℓ and its first two derivatives; σ(z) σ(−z) instead of σ(z) (1 − σ(z)) avoids cancellation."""
+        """Loss ℓ and its first and second derivatives.
+
+        The second derivative contains σ(z) σ(−z) instead of σ(z) (1 − σ(z)), which would suffer from cancellation.
+        """
         mass, positive = y * self.pos_weight.to(z), functional.logsigmoid(z)
         other, p, q = functional.logsigmoid(-z), torch.sigmoid(z), torch.sigmoid(-z)
         return -mass * positive - (1 - y) * other, (1 - y) * p - mass * q, (mass + 1 - y) * p * q
 
 
 class Huber(OfEachOutput):
-    """Loss ℓ = (z − y)²/2 where |z − y| ≤ δ, and linear beyond, as in nn.HuberLoss, with δ = `delta`.
+    """Loss ℓ = (z − y)²/2 where |z − y| ≤ δ, and δ (|z − y| − δ/2) elsewhere, as in nn.HuberLoss, with δ = `delta`.
 
     Raises ValueError unless δ is positive.
     """
@@ -118,10 +130,10 @@ class Huber(OfEachOutput):
 
 
 class Average(SeparateLoss):
-    """Loss from any function, `criterion`: (outputs (n, …), labels (n, …)) → mean loss over the examples.
+    """Loss defined by any function `criterion`: (outputs (n, …), labels (n, …)) → mean loss over the n examples.
 
-    Derivatives come from automatic differentiation. `shape` is the shape in which the function takes the outputs of one
-    example; by default, outputs stay flat.
+    Derivatives come from automatic differentiation. The methods of this class take the outputs of one example as a
+    vector (k,). Before `criterion` is called, each vector is reshaped to `shape`, or left as it is if `shape` is None.
     """
 
     classifies = False
@@ -131,18 +143,21 @@ class Average(SeparateLoss):
         self.name = getattr(criterion, "__name__", type(criterion).__name__)
 
     def fitted(self, shape: Sequence[int], labels: Tensor | None) -> Loss:
-        """Adapt the loss to outputs that have this `shape` for one example; labels are not used."""
+        """Return a loss of the same criterion that reshapes each example's outputs to `shape`; ignores `labels`."""
         return Average(self.criterion, tuple(shape))
 
     def values(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Loss of each example, shape (…, n): the value of the criterion for a batch of this example alone."""
+        """Loss of each example, shape (…, n): the value of the criterion for a batch that holds this example alone."""
         if outputs.ndim > 2:
             return torch.stack([self.values(each, labels) for each in outputs])
         found = outputs if self.shape is None else outputs.unflatten(-1, self.shape)
         return vmap(lambda z, y: self.criterion(z[None], y[None]).reshape(()))(found, labels)
 
     def refuse_unfit(self, outputs: Tensor, labels: Tensor) -> None:
-        """Raise ValueError unless this batch's loss is the mean over its examples and can be differentiated twice."""
+        """Raise ValueError unless the loss of this batch is the mean over its examples and is differentiable twice.
+
+        `outputs` are (n, k).
+        """
         found = outputs if self.shape is None else outputs.unflatten(-1, self.shape)
         together, apart = self.criterion(found, labels), self.values(outputs, labels).mean()
         if together.numel() != 1 or not torch.allclose(together.double(), apart.double(), rtol=1e-5, atol=1e-7):
@@ -160,10 +175,10 @@ class Average(SeparateLoss):
 
 
 def loss_of(given: "str | Loss | Criterion") -> Loss:
-    """Convert a name, a criterion of torch.nn or any function of outputs and labels to a loss.
+    """Convert the name of a loss, a criterion of torch.nn or any function of outputs and labels to a `Loss`.
 
-    A Loss is returned unchanged. Raises ValueError if the name is unknown, a criterion's reduction is not the mean, or
-    `given` is of another type.
+    A `Loss` is returned unchanged. Raises ValueError if the name is unknown, if a criterion has another reduction than
+    the mean, or if `given` is of another type.
     """
     if isinstance(given, str | Loss):
         return losses.named(given)

@@ -1,7 +1,8 @@
 """Decision boundary of a classifier in its input space: points, length, margins, and entropy of its predictions.
 
 Letters: b points of the boundary, n examples, k classes. Functions that need the classifier take it as `logits`, a
-function from inputs (n, …) to logits (n, k). Of the quantities, only the entropy depends on the softmax temperature.
+function from inputs (n, …) to logits (n, k). Entropy depends on the temperature of the softmax; points, length and
+margins do not.
 """
 
 import math
@@ -22,7 +23,7 @@ LARGEST = 1e12  # largest temperature that is tried; its inverse is the smallest
 
 @dataclass(frozen=True)
 class Crossings:
-    """Points of the decision boundary, (b, …), and the two classes that meet at each, (b, 2)."""
+    """Points of the decision boundary, `points` (b, …), and the two classes that meet at each, `classes` (b, 2)."""
 
     points: Tensor
     classes: Tensor
@@ -30,17 +31,20 @@ class Crossings:
 
 @dataclass(frozen=True)
 class Curve:
-    """Decision boundary in a box of the plane, as s straight segments with two ends each, (s, 2, 2)."""
+    """Decision boundary in a rectangle of the plane, as s straight segments.
+
+    `segments` (s, 2, 2) holds the coordinates x and y (last axis) of both ends (middle axis) of each segment.
+    """
 
     segments: Tensor
 
     @property
     def length(self) -> float:
-        """Length of the boundary; 0 if there is none."""
+        """Total length of all segments; 0 if there is no boundary."""
         return float((self.segments[:, 1] - self.segments[:, 0]).norm(dim=1).sum())
 
     def distances(self, points: Tensor) -> Tensor:
-        """Distances (n,) of points (n, 2) from the boundary; infinite if there is no boundary."""
+        """Distances (n,) of `points` (n, 2) from the nearest segment; infinite if there is no boundary."""
         found = points.new_full((len(points),), math.inf)
         for ends in self.segments.split(1000):
             start, along = ends[:, 0], ends[:, 1] - ends[:, 0]
@@ -53,16 +57,17 @@ class Curve:
 
 
 def predicted(logits: Logits, inputs: Tensor) -> Tensor:
-    """Predicted classes (n,) for inputs (n, …): those with the largest of the logits that `logits` computes."""
+    """Predicted class (n,) of each of the `inputs` (n, …): the class with the largest logit."""
     with torch.no_grad():
         return torch.cat([logits(some).argmax(1) for some in inputs.split(POINTS_AT_ONCE)])
 
 
 def between(logits: Logits, first: Tensor, second: Tensor) -> Crossings:
-    """Find a boundary point on the segment from each input in `first` (b, …) to the one in `second`, by bisection.
+    """Find a boundary point between each input in `first` (b, …) and the corresponding one in `second`, by bisection.
 
-    The predicted classes of the two inputs must differ. At the boundary point, the class of the first input meets
-    another one, which need not be the class of the second.
+    The point lies on the straight segment between the two inputs, whose predicted classes must differ. The two classes
+    returned for it are the class of the first input, and the class just beyond the point. The latter need not be the
+    class of the second input.
     """
     inside, outside, own = first, second, predicted(logits, first)
     other = predicted(logits, second)
@@ -77,19 +82,21 @@ def between(logits: Logits, first: Tensor, second: Tensor) -> Crossings:
 
 
 def on_grid(logits: Logits, box: Box, nodes: int, like: Tensor) -> Crossings:
-    """Find the boundary points on the edges of a grid of `nodes` × `nodes` points, for a classifier of points (x, y).
+    """Find where the boundary of a classifier of points (x, y) crosses the edges of a grid of `nodes` × `nodes` points.
 
-    `box` holds the ranges of x and y that the grid covers. Points have the precision and device of `like`.
+    `box` holds the ranges of x and y that the grid covers. An edge joins two neighbouring points of the grid. It has a
+    crossing if the predicted classes of its two ends differ. Precision and device are those of `like`.
     """
     crossings, _ = _crossed_edges(logits, box, nodes, like)
     return crossings
 
 
 def curve(logits: Logits, box: Box, nodes: int, like: Tensor) -> Curve:
-    """Boundary as segments between its crossings of the edges of a grid; arguments as for `on_grid`.
+    """Approximate the boundary by straight segments between its crossings with the edges of a grid.
 
-    A grid cell with two crossings has one segment between them. A cell with more crossings, where several classes meet,
-    has a segment from each crossing to their centre.
+    The crossings are those that `on_grid` finds. A grid cell with two crossings has one segment, which joins them. A
+    cell with more crossings, where several classes meet, has one segment from each crossing to the mean of the cell's
+    crossings. Arguments are as for `on_grid`.
     """
     crossings, edges = _crossed_edges(logits, box, nodes, like)
     horizontal, vertical = edges
@@ -106,9 +113,10 @@ def curve(logits: Logits, box: Box, nodes: int, like: Tensor) -> Curve:
 
 
 def _crossed_edges(logits: Logits, box: Box, nodes: int, like: Tensor) -> tuple[Crossings, tuple[Tensor, Tensor]]:
-    """Crossings as from `on_grid`, and for each edge of the grid the index of the crossing on it, or −1 if it has none.
+    """Crossings as from `on_grid`, and two arrays that say for each edge of the grid which crossing lies on it.
 
-    The indices are (nodes − 1, nodes) for edges along x, and (nodes, nodes − 1) for edges along y.
+    The arrays hold the index of the crossing, or −1 if the edge has none. The first is (nodes − 1, nodes), for edges
+    along x; the second is (nodes, nodes − 1), for edges along y.
     """
     axes = [torch.linspace(*ends, nodes, dtype=like.dtype, device=like.device) for ends in box]
     grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
@@ -126,9 +134,10 @@ def _crossed_edges(logits: Logits, box: Box, nodes: int, like: Tensor) -> tuple[
 
 
 def between_pairs(logits: Logits, inputs: Tensor, count: int, random: np.random.Generator) -> Crossings:
-    """Find a boundary point between each of at most `count` random pairs of inputs with different predicted classes.
+    """Draw random pairs of inputs with different predicted classes, and find a boundary point between each two.
 
-    The pairs are drawn without replacement from the inputs (n, …).
+    At most `count` pairs are drawn, without replacement, from all such pairs of the `inputs` (n, …). The function
+    `between` finds the points.
     """
     classes = predicted(logits, inputs).cpu().numpy()
     pairs = np.argwhere(np.triu(classes[:, None] != classes))
@@ -137,10 +146,10 @@ def between_pairs(logits: Logits, inputs: Tensor, count: int, random: np.random.
 
 
 def linearised_margins(logits: Logits, inputs: Tensor) -> Tensor:
-    """Linearised distances (n,) of inputs x (n, …) from the boundary.
+    """Linearised distances (n,) of `inputs` x (n, …) from the boundary.
 
     The distance is the minimum of (z_ŷ − z_l)/|∇_x (z_ŷ − z_l)| over classes l ≠ ŷ, where z are the logits and ŷ is the
-    predicted class.
+    predicted class. A class l counts as infinitely far if this gradient is zero.
     """
     inputs = inputs.detach().requires_grad_()
     outputs = logits(inputs)
@@ -154,15 +163,15 @@ def linearised_margins(logits: Logits, inputs: Tensor) -> Tensor:
 
 
 def entropy(logits: Tensor, temperature: float = 1.0) -> float:
-    """Mean entropy, in nats, of the softmax of logits (n, k) / `temperature`."""
+    """Entropy of the softmax of `logits` (n, k) divided by `temperature`, in nats, averaged over the n examples."""
     return float(torch.special.entr(torch.softmax(logits.double() / temperature, 1)).sum(1).mean())
 
 
 def matched_temperature(logits: Tensor, target: float) -> float:
-    """Temperature at which the softmax of logits (n, k) / temperature has the mean entropy `target`, in nats.
+    """Temperature at which the mean `entropy` of `logits` (n, k) equals `target`, in nats.
 
-    NaN if no temperature between 1/LARGEST and LARGEST gives this entropy. If the logits of each example are equal, the
-    entropy does not depend on the temperature, and the result is always NaN.
+    The result is NaN if no temperature between 1/LARGEST and LARGEST gives this entropy. It is always NaN if all k
+    logits of an example are equal, for every example, because the entropy then does not depend on the temperature.
     """
     if not entropy(logits, 1 / LARGEST) < target < entropy(logits, LARGEST):
         return math.nan

@@ -1,7 +1,7 @@
-"""Decompositions of operations of torch into elementary ones, which `TABLE` gives to the tracer of graphs.
+"""Decompositions of operations of torch into elementary ones, which the tracer of graphs reads from `TABLE`.
 
 Each function takes the arguments of the operation that it replaces. Normalisations are decomposed because their
-tangents are then faster, and `aten.copy` because torch does not differentiate it.
+tangents are then faster to compute, and `aten.copy` because torch does not differentiate it.
 """
 
 import torch
@@ -48,8 +48,8 @@ def batch_norm(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Replacement for aten.native_batch_norm in evaluation mode, where it scales and shifts each channel.
 
-    Returns the result and two empty tensors in place of statistics, or NotImplemented in training mode, so that torch
-    keeps its own operation.
+    Returns the result, and two empty tensors in place of batch statistics. In training mode, returns NotImplemented, so
+    that torch keeps its own operation.
     """
     if training:
         return NotImplemented
@@ -61,7 +61,7 @@ def batch_norm(
 
 
 def copy(target: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
-    """Replacement for aten.copy: `source` in the type and shape of `target`."""
+    """Replacement for aten.copy: a copy of `source`, in the type of `target` and expanded to its shape."""
     return source.to(target.dtype).expand(target.shape).clone()
 
 

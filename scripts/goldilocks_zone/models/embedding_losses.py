@@ -1,8 +1,8 @@
-"""Losses of a batch of embeddings: VICReg with its three terms, InfoNCE, and the cross-entropy of some outputs.
+"""Losses of a batch of embeddings: VICReg with its three terms, InfoNCE, and a cross-entropy.
 
-Outputs are (…, n, 2e + k·r): the embeddings s_x and s_y of e entries each, then k residuals ρ of r entries, one for
-each code of a latent variable. A residual is, for example, the prediction error Pred(s_x, a) − s_y. If outputs contain
-no residuals, as those of Siamese networks, ρ = s_x − s_y. Only `Classified` uses labels. Totals are n times the mean
+Outputs are (…, n, 2e + k·r). They hold the embeddings s_x and s_y of e entries each, and then k residuals ρ of r
+entries each, one for each code of a latent variable. A residual is, for example, the prediction error Pred(s_x, a) −
+s_y. Siamese networks give no residuals; then ρ = s_x − s_y. Only `Classified` uses labels. Totals are n times the mean
 loss.
 """
 
@@ -112,10 +112,11 @@ class Vicreg(Loss):
         return self._energies(split(outputs, self.size, self.codes))
 
     def gauss_newton(self, outputs: Tensor, tangents: Tensor, classes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Gauss–Newton matrices Jᵀℓ″J (p, d, d) of the total ℓ for tangents J, and diagonals (p, n, d) that are NaN.
+        """Gauss–Newton matrices Jᵀℓ″J (p, d, d) of the total loss ℓ at p points, and NaN in the shape (p, n, d).
 
-        The diagonals are NaN because examples are coupled. With a single code, the matrices follow from moments of
-        outputs and tangents; otherwise, from automatic differentiation. Arguments are as in `Loss`.
+        J are the `tangents`. The NaN stand for diagonals of single examples, which do not exist because examples are
+        coupled. With a single code, the matrices are computed from moments of outputs and tangents; with several, by
+        automatic differentiation. Arguments are as in `Loss.gauss_newton`.
         """
         if self.codes > 1:
             return super().gauss_newton(outputs, tangents, classes, labels)
@@ -136,11 +137,11 @@ class Vicreg(Loss):
         return total, total.new_full((p, n, len(tangents)), torch.nan)
 
     def _along_deviations(self, z: Tensor, j: Tensor) -> Tensor:
-        """Matrices (m − 1) Σ s″ (p, d, d) over groups and dimensions with s < hinge.
+        """Sum of the second derivatives s″ of all deviations s below the hinge, multiplied by m − 1; shape (p, d, d).
 
         s = √(v + ε) is the deviation of one dimension of the embeddings `z` (p, g, m, e) in one of g groups of m
-        examples. s″ = Cov(J, J)/s − Cov(z, J)²/s³ is the second derivative of s along tangents J = `j` (d, g, m, e).
-        Embeddings and tangents are centred.
+        examples. The sum runs over groups and dimensions. s″ = Cov(J, J)/s − Cov(z, J)²/s³ is taken along pairs of
+        tangents J = `j` (d, g, m, e). Embeddings and tangents must be centred. The caller divides by m − 1.
         """
         m = z.shape[2] - 1
         deviations = (z.square().sum(2) / m + self.epsilon).sqrt()
@@ -152,11 +153,12 @@ class Vicreg(Loss):
         return found - weighted.mT @ met
 
     def _along_covariances(self, z: Tensor, j: Tensor) -> Tensor:
-        """Matrices (m − 1) Σ (Cov²)″ (p, d, d) over groups and ordered pairs of different dimensions.
+        """Sum of the second derivatives (Cov²)″ of all squared covariances, multiplied by m − 1; shape (p, d, d).
 
-        Cov is the covariance of two dimensions of the embeddings `z` (p, g, m, e) in one of g groups of m examples.
-        (Cov²)″ is the second derivative along tangents J = `j` (d, g, m, e), with Cov″ = 2 Cov(J, J). Embeddings and
-        tangents are centred.
+        Cov is the covariance of two different dimensions of the embeddings `z` (p, g, m, e) in one of g groups of m
+        examples. The sum runs over groups and over ordered pairs of dimensions. (Cov²)″ is taken along pairs of
+        tangents J = `j` (d, g, m, e), with Cov″ = 2 Cov(J, J). Embeddings and tangents must be centred. The caller
+        divides by m − 1.
         """
         m, others = z.shape[2] - 1, 1 - torch.eye(self.size, dtype=z.dtype, device=z.device)
         flat, found = j.flatten(1), []
@@ -197,10 +199,11 @@ class Vicreg(Loss):
 class InfoNce(Loss):
     """InfoNCE loss: mean over examples i of −log softmax_j(logits_ij) at j = i, where j runs over the group of i.
 
-    Groups have `group` examples; by default, the whole batch is one. Logits compare the prediction p = ρ + s_y, which
-    is s_x for Siamese networks, with the embeddings s = s_y. With τ = `temperature`, they are −|p_i − s_j|²/τ if
-    `similarity` is `distance`, and p_i · s_j/τ if it is `dot`. With `both_directions`, the loss is the average of this
-    one and the one with i and j exchanged. Methods raise ValueError if residuals and embeddings differ in length.
+    Groups have `group` examples; by default, the whole batch is one group. Logits compare predictions p = ρ + s_y,
+    which are s_x for Siamese networks, with embeddings s = s_y. With τ = `temperature`, logits_ij is −|p_i − s_j|²/τ if
+    `similarity` is `distance`, and p_i · s_j/τ if it is `dot`. With `both_directions`, the loss is the average of two:
+    this loss, and the loss with the softmax over i instead of j. Methods raise ValueError if residuals and embeddings
+    differ in length.
     """
 
     size: int
@@ -212,7 +215,7 @@ class InfoNce(Loss):
     classifies: ClassVar[bool] = False
 
     def total(self, outputs: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Total loss, shape (…): n times the mean."""
+        """Total loss, shape (…): n times the mean over examples."""
         logits = self.logits(outputs)
         losses = self._losses(logits, -1)
         if self.both_directions:
@@ -229,9 +232,10 @@ class InfoNce(Loss):
         return (2 * products - squares) / self.temperature
 
     def gauss_newton(self, outputs: Tensor, tangents: Tensor, classes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Gauss–Newton matrices Jᵀℓ″J (p, d, d) of the total ℓ for tangents J, and diagonals (p, n, d) that are NaN.
+        """Gauss–Newton matrices Jᵀℓ″J (p, d, d) of the total loss ℓ at p points, and NaN in the shape (p, n, d).
 
-        The diagonals are NaN because examples are coupled. Arguments are as in `Loss`.
+        J are the `tangents`. The NaN stand for diagonals of single examples, which do not exist because examples are
+        coupled. Arguments are as in `Loss.gauss_newton`.
         """
         ends, (z_along, s_along), found = self._ends(outputs), self._ends(tangents.mT.to(outputs.dtype)), []
         for z, s, logits in zip(*ends, self.logits(outputs)):
@@ -243,10 +247,11 @@ class InfoNce(Loss):
         return total, total.new_full((*outputs.shape[:2], len(tangents)), torch.nan)
 
     def _one_way(self, z: Tensor, s: Tensor, z_along: Tensor, s_along: Tensor, logits: Tensor) -> Tensor:
-        """Gauss–Newton matrix (d, d) at one point, not yet symmetrised, with a softmax over each row of `logits`.
+        """Gauss–Newton matrix (d, d) at one point, of the loss whose softmax runs over each row of `logits`.
 
         `logits` are (g, m, m) for g groups of m examples. Row i compares embedding i of `z` (g, m, e) with all
-        embeddings of `s` (g, m, e). `z_along` and `s_along` (d, g, m, e) are the tangents of `z` and `s`.
+        embeddings of `s` (g, m, e). `z_along` and `s_along` (d, g, m, e) are the tangents of `z` and `s`. The method
+        `gauss_newton` symmetrises the matrix.
         """
         p = torch.softmax(logits, -1)
         total = self._bent(p - torch.eye(p.shape[-1], dtype=p.dtype, device=p.device), z_along, s_along)
@@ -258,9 +263,9 @@ class InfoNce(Loss):
         return total
 
     def _ends(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Predictions p = ρ + s_y and embeddings s_y in g groups of m examples, (…, g, m, e) each.
+        """Return the two sides that the logits compare: predictions p = ρ + s_y, and embeddings s_y.
 
-        Raises ValueError unless residuals have e entries.
+        Both are (…, g, m, e), in g groups of m examples. Raises ValueError unless residuals have e entries.
         """
         parts = split(outputs, self.size)
         if parts.residuals.shape[-1] != self.size:
@@ -271,7 +276,7 @@ class InfoNce(Loss):
     def _along_logits(self, z: Tensor, s: Tensor, z_along: Tensor, s_along: Tensor) -> Tensor:
         """Derivatives (d, g, r, m), along tangents, of the logits that compare r rows `z` (g, r, e) with `s` (g, m, e).
 
-        `z_along` (d, g, r, e) and `s_along` (d, g, m, e) are the tangents of `z` and `s`.
+        `z_along` (d, g, r, e) and `s_along` (d, g, m, e) are the tangents of `z` and `s` along d directions.
         """
         products = z_along @ s.mT + z @ s_along.mT
         if self.similarity == "dot":
@@ -280,10 +285,11 @@ class InfoNce(Loss):
         return 2 * (products - squares) / self.temperature
 
     def _bent(self, slopes: Tensor, z: Tensor, s: Tensor) -> Tensor:
-        """Sum over all logits l of ∂L/∂l · l̈, shape (d, d), not yet symmetrised.
+        """Part of the Gauss–Newton matrix due to the curvature of the logits: Σ_l ∂L/∂l · l̈ over all logits l, (d, d).
 
-        `slopes` (g, m, m) holds the derivatives ∂L/∂l of the loss, and l̈ (d, d) is the second derivative of a logit
-        along the tangents. Here, `z` and `s` (d, g, m, e) are the tangents of the rows' and the columns' embeddings.
+        `slopes` (g, m, m) holds the derivatives ∂L/∂l of the loss L. l̈ (d, d) is the second derivative of a logit
+        along the tangents. `z` and `s` (d, g, m, e) are the tangents of the embeddings that rows and columns of the
+        logits belong to, not the embeddings themselves. The method `gauss_newton` symmetrises the matrix.
         """
         product = lambda first, second: first.flatten(1) @ second.flatten(1).T  # noqa: E731
         crossed = 2 * product(slopes.mT @ z, s)
@@ -299,7 +305,7 @@ class InfoNce(Loss):
 
 @dataclass(frozen=True)
 class Classified(SeparateLoss):
-    """Cross-entropy with the first `classes` outputs, which are part of s_x, as logits.
+    """Cross-entropy that takes the first entries of s_x as logits: the first `classes` outputs.
 
     Labels are class numbers (n,). The loss does not couple examples.
     """
@@ -312,9 +318,9 @@ class Classified(SeparateLoss):
         return CrossEntropy().values(outputs[..., : self.classes], labels)
 
     def gauss_newton(self, outputs: Tensor, tangents: Tensor, classes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Gauss–Newton matrices (p, d, d) and each example's diagonal (p, n, d), as in `Loss`.
+        """Gauss–Newton matrices (p, d, d), and the diagonal of each example's term (p, n, d); arguments as in `Loss`.
 
-        Only the first outputs and their tangents count. The argument `classes` is not used.
+        Only the outputs that are logits, and their tangents, are used. The argument `classes` is ignored.
         """
         logits, loss = outputs[..., : self.classes], CrossEntropy()
         first = likeliest(logits)
@@ -322,10 +328,10 @@ class Classified(SeparateLoss):
 
 
 def _softmax_products(p: Tensor, logits: Tensor, along: Tensor) -> Tensor:
-    """Sum over softmaxes of Σ_j p_j l̇_j l̇_jᵀ − μ μᵀ with μ = Σ_j p_j l̇_j, shape (d, d).
+    """Covariance matrix (d, d) of the logits' derivatives l̇ under each softmax, summed over softmaxes.
 
-    `p` (g, r, m) holds g · r softmaxes of `logits` over the last axis j. `along` (d, g, r, m) holds the derivatives l̇
-    of the logits along each direction.
+    For one softmax it is Σ_j p_j l̇_j l̇_jᵀ − μ μᵀ, with μ = Σ_j p_j l̇_j. `p` (g, r, m) holds g · r softmaxes of
+    `logits` over the last axis j. `along` (d, g, r, m) holds the derivatives l̇ along d directions.
     """
     # Subtracting the likeliest logit's derivative avoids cancellation where a softmax is saturated.
     likeliest = logits.argmax(-1, keepdim=True).expand(len(along), -1, -1, 1)

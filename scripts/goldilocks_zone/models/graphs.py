@@ -22,7 +22,7 @@ aten = torch.ops.aten
 
 @dataclass(frozen=True)
 class Reference:
-    """Reference to the result of the operation with this number."""
+    """Reference to the result of the operation at position `number` of a graph."""
 
     number: int
 
@@ -31,9 +31,10 @@ class Reference:
 class Operation:
     """A torch operation `target` on earlier results and constants.
 
-    number: position in the graph; name: torch's name of the operation; moves: True if the result depends on the
-    parameters; shape: shape of the result, or None if the result is not a single tensor; users: numbers of the
-    operations that take the result as an argument.
+    number: position in the graph. name: torch's name of the operation. args, kwargs: its arguments, in which a
+    `Reference` stands for each earlier result. moves: True if the result depends on the parameters. shape: shape of the
+    result, or None if the result is not a single tensor. users: numbers of the operations that take the result as an
+    argument.
     """
 
     number: int
@@ -47,11 +48,11 @@ class Operation:
 
     @cached_property
     def sources(self) -> list[int]:
-        """Numbers of the earlier results that are arguments, each as often as it occurs."""
+        """Numbers of the earlier results among the arguments, each as often as it occurs."""
         return [each.number for each in pytree.tree_leaves((self.args, self.kwargs)) if isinstance(each, Reference)]
 
     def filled(self, with_value: Callable[[int], object]) -> tuple[list, dict]:
-        """Arguments and keyword arguments, with each reference replaced by `with_value` of its number."""
+        """Arguments and keyword arguments, with each reference replaced by `with_value(number)`."""
 
         # Torch's tree_map takes eight times as long, which is more than a small operation.
         def value(part: object) -> object:
@@ -67,9 +68,10 @@ PARAMETERS, INPUTS = 0, 1  # numbers of the first two results, which are the arg
 
 @dataclass(frozen=True)
 class Graph:
-    """Operations that compute logits (n, k) from θ (D,) and inputs (n, …).
+    """Operations that compute logits (n, k) from θ (D,) and inputs (n, …), in order.
 
-    output: number of the operation whose result is the logits. examples: n, fixed by the trace.
+    The first two stand for θ and the inputs. output: number of the operation whose result is the logits. examples: n,
+    which the trace has fixed.
     """
 
     operations: list[Operation]
@@ -82,7 +84,7 @@ class Graph:
         return [each.name for each in self.operations]
 
     def results(self, theta: Tensor, inputs: Tensor) -> list:
-        """Results of all operations, in order, at θ (D,) for `inputs` (n, …)."""
+        """Compute the results of all operations, in order, at `theta` (D,) for `inputs` (n, …)."""
         found = []
         for each in self.operations:
             if each.number in (PARAMETERS, INPUTS):
@@ -95,9 +97,9 @@ class Graph:
 
 @dataclass(frozen=True)
 class Weights:
-    """A result that is a weight matrix, or its transpose if `turned` is True.
+    """Description of a result that is a weight matrix or, if `turned` is True, its transpose.
 
-    The matrix, before any transposition, consists of the slice `place` of θ in the given `shape`.
+    The entries of the weight matrix are the slice `place` of θ; `shape` is the shape before transposition.
     """
 
     place: slice
@@ -106,7 +108,7 @@ class Weights:
 
 
 def places_of(graph: Graph) -> dict[int, slice]:
-    """Dictionary from the number of each result that is a contiguous part of θ to its slice of θ."""
+    """Find the results that are contiguous parts of θ; maps the number of each to its slice of θ."""
     found, operations = {}, graph.operations
     for number in operations[PARAMETERS].users:
         each = operations[number]
@@ -122,7 +124,7 @@ def places_of(graph: Graph) -> dict[int, slice]:
 
 
 def weights_of(graph: Graph) -> dict[int, Weights]:
-    """Dictionary from the number of each result that is a weight matrix, or its transpose, to its `Weights`."""
+    """Find the results that are weight matrices or their transposes; maps the number of each to its `Weights`."""
     places, found = places_of(graph), {}
     for each in graph.operations:
         source = each.args[0].number if each.args and isinstance(each.args[0], Reference) else None
@@ -143,9 +145,9 @@ class Untraceable(Exception):
 
 @dataclass
 class Kept:
-    """A module's graph that is kept for later calls.
+    """The graph of a module, kept for later calls.
 
-    `answer` is the result of the test that `answered_once` ran on the graph, and None before this test.
+    `answer` is the result of a test of the graph that the function `answered_once` has run, and None before the test.
     """
 
     module: weakref.ref
@@ -160,9 +162,10 @@ _kept: dict[Hashable, Kept] = {}
 def traced(network: nn.Module | networks.Logits, theta: Tensor, inputs: Tensor) -> Graph:
     """Trace the graph of a network's logits, for the shapes and the precision of θ (D,) and `inputs` (n, …).
 
-    The graph of a module is kept for later calls until the module's state changes. Changes elsewhere, such as of global
-    variables, are not detected: test a graph by `agrees`, and drop outdated ones by `forget`. Raises Untraceable if the
-    network's control flow or shapes depend on values of tensors, if it is random, or if tracing fails.
+    The graph of a module is kept for later calls until the module's state changes; that of a function is not kept.
+    Changes outside the module, such as of global variables, are not detected: test a graph by `agrees`, and drop
+    outdated ones by `forget`. Raises Untraceable if the network's control flow or shapes depend on values of tensors,
+    if it is random, or if tracing fails.
     """
     if not isinstance(network, nn.Module):
         return _traced(network, theta, inputs)
@@ -192,9 +195,10 @@ def forget(network: nn.Module | networks.Logits) -> None:
 
 
 def answered_once(graph: Graph, ask: Callable[[], bool]) -> bool:
-    """Return the result of `ask`, a test of the graph.
+    """Return the result of a test of the `graph`, which the function `ask` runs.
 
-    If the graph is kept for later calls, so is the result, and `ask` is called only once.
+    If the graph is kept for later calls, the result is kept with it: `ask` is called only once, and later calls return
+    the same result.
     """
     known = next((each for each in _kept.values() if each.graph is graph), None)
     if known is None:
@@ -205,9 +209,10 @@ def answered_once(graph: Graph, ask: Callable[[], bool]) -> bool:
 
 
 def _state(module: nn.Module) -> Hashable:
-    """Hashable state of a module and its submodules, which changes when their attributes do.
+    """Hashable state of a module and its submodules, which changes when their attributes change.
 
-    Plain attributes count by value, buffers by identity and version, and all others, parameters included, by identity.
+    It contains numbers, strings and None by value, tensors that are no parameters by identity and version, and all
+    other objects, parameters included, by identity. Dictionaries, lists and tuples are searched for these.
     """
     return tuple((type(each), _token(vars(each))) for each in module.modules())
 
@@ -267,9 +272,9 @@ def _changes_tensors(module: torch.fx.GraphModule) -> bool:
 
 
 def _fold_batches(graph: torch.fx.Graph) -> None:
-    """Replace each batched product with one matrix, repeated over the batch, by a single matrix product.
+    """Find batched products in which one matrix is repeated over the batch, and make each a single matrix product.
 
-    Tracing gives some dense layers the form of such a batched product. The graph is changed in place.
+    Tracing turns some dense layers into such batched products. The graph is changed in place.
     """
 
     def call(target: Callable, *args: object) -> torch.fx.Node:
@@ -288,7 +293,7 @@ def _fold_batches(graph: torch.fx.Graph) -> None:
 
 
 def _repeated(node: torch.fx.Node) -> torch.fx.Node | None:
-    """Node of the matrix that a `node` repeats along its first axis; None if it does not repeat one."""
+    """Node whose matrix the result of `node` repeats along its first axis; None if the result is no repetition."""
     shape = node.meta["val"].shape[1:]
     while node.target in (aten.expand.default, aten.view.default) and node.meta["val"].shape[-2:] == shape:
         node = node.args[0]
@@ -332,8 +337,8 @@ def _constant(value: object) -> Callable[[], object]:
 def agrees(graph: Graph, network: nn.Module | networks.Logits, points: Iterable[Tensor], inputs: Tensor) -> bool:
     """Return whether a graph reproduces the network's logits and their gradient at all `points` (D,).
 
-    The graph must be traced in double precision, and `inputs` must have as many examples as the graph. The gradient is
-    that of one linear combination of the logits, whose coefficients are `some_adjoint`.
+    The graph must have been traced in double precision, and `inputs` must have as many examples as the graph. The
+    gradient compared is that of one linear combination of the logits; `some_adjoint` gives the coefficients.
     """
     logits = kernels.exact(networks.logits_function(network))
     return all(_agrees_at(graph, logits, theta.double(), inputs) for theta in points)
@@ -351,5 +356,5 @@ def _agrees_at(graph: Graph, logits: networks.Logits, theta: Tensor, inputs: Ten
 
 
 def some_adjoint(outputs: Tensor) -> Tensor:
-    """Arbitrary adjoint for comparisons of gradients, in the shape of `outputs`: any with distinct entries would do."""
+    """Arbitrary fixed adjoint of `outputs`, in their shape, with distinct entries, for comparisons of gradients."""
     return torch.arange(1, outputs.numel() + 1).to(outputs).cos().view_as(outputs)

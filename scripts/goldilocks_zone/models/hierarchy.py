@@ -20,8 +20,8 @@ UPPER = "fc-64-relu"  # the encoder of level 2
 class Unrolled(JointEmbedding):
     """Joint embedding that predicts r steps ahead, each step from the previous prediction.
 
-    `weights` are the weights of the squared errors of the predictions 1, 2, …, r steps ahead. They are divided by the
-    first of them, so only their ratios count.
+    `weights` holds the weights of the squared errors, 1 to r steps ahead. They are divided by the first weight, so only
+    their ratios count.
     """
 
     def __init__(self, encoder: nn.Module, sizes: Sizes, weights: Sequence[float]):
@@ -31,9 +31,9 @@ class Unrolled(JointEmbedding):
     def forward(self, packed: Tensor) -> Tensor:
         """Outputs (…, n, 2e + r·e) for packed inputs (…, n, (1 + r) p + r·a).
 
-        The inputs are an observation x, the r observations after it, and the r actions between these. The outputs are
-        the embedding s_x, the embedding s_y of the first observation after x, and one residual of r parts, whose square
-        is the weighted sum of the squared errors.
+        The inputs of an example are an observation x, the next r observations, and the r actions between them. The
+        outputs are the embedding s_x of x, the embedding s_y of the first observation after x, and one residual of r ·
+        e entries. The squared norm of the residual is the weighted sum of the squared errors.
         """
         steps = len(self._roots)
         seen = packed[..., : (1 + steps) * self.observation].unflatten(-1, (1 + steps, -1))
@@ -51,8 +51,8 @@ class Unrolled(JointEmbedding):
 def level(encoder: str, sizes: Sizes, weights: Sequence[float] = (1,)) -> JointEmbedding:
     """Build the joint embedding of one level, in double precision; `encoder` is the network label of its encoder.
 
-    With several `weights`, the joint embedding is `Unrolled` and predicts one step for each weight. With a single
-    weight, it predicts one step ahead, and the value of the weight has no effect.
+    With r > 1 `weights`, it is an `Unrolled` joint embedding, which predicts r steps ahead. With one weight, it
+    predicts one step ahead, and the value of the weight has no effect.
     """
     network = labels.parse_network(encoder)
     if len(weights) == 1:
@@ -61,30 +61,30 @@ def level(encoder: str, sizes: Sizes, weights: Sequence[float] = (1,)) -> JointE
 
 
 def predictor(sizes: Sizes) -> JointEmbedding:
-    """Build a joint embedding with a predictor, for observations that are embeddings already.
+    """Build a joint embedding for observations that are embeddings already: its encoder is the identity.
 
-    The encoder is the identity, so observations have `sizes.embedding` entries. The only parameters are those of the
-    predictor, in double precision.
+    Observations must have `sizes.embedding` entries; `sizes.observation` is ignored. The only parameters are those of
+    the predictor, in double precision.
     """
     sizes = sizes._replace(observation=sizes.embedding)
     return JointEmbedding(nn.Sequential(), sizes.observation, jepa.Prediction(sizes, jepa.Latent())).double()
 
 
 def prediction_loss(size: int) -> Vicreg:
-    """VICReg loss of the prediction error alone, for embeddings of `size` dimensions that are not trained."""
+    """VICReg loss with its invariance term alone, the prediction error, for fixed embeddings of `size` dimensions."""
     return Vicreg(size, invariance=1, variance=0, covariance=0)
 
 
 def pooled(windows: Tensor) -> Tensor:
-    """Mean (…, e) of the embeddings of t successive frames, `windows` (…, t, e)."""
+    """Mean (…, e) over the t embeddings in each of the `windows` (…, t, e), one embedding for each frame."""
     return windows.mean(-2)
 
 
 def encoded(members: Members, observations: Tensor) -> Tensor:
-    """Embeddings (m, …, e) of observations (m, …, p), by the encoder of each of the `members`."""
+    """Embeddings (m, …, e) of `observations` (m, …, p), by the encoder of each of the m `members`."""
     return members.encode(observations.flatten(1, -2)).unflatten(1, observations.shape[1:-1])
 
 
 def predicted(members: Members, embeddings: Tensor, actions: Tensor) -> Tensor:
-    """Next embeddings (m, n, e), predicted by each of the `members` from embeddings (m, n, e) and actions (m, n, a)."""
+    """Next embeddings (m, n, e) that each of `members` predicts from embeddings (m, n, e) and actions (m, n, a)."""
     return members.predict(embeddings, actions)[..., 0, :]

@@ -1,4 +1,8 @@
-"""Random initialisations of a network's parameters, their standard deviations, and the norm r_X as unit of radii."""
+"""Random initialisations of a network's parameters, their standard deviations, and the norm r_X, the unit of radii.
+
+A parameter tensor is a weight, a bias or a gain. Gains are the scales of normalisations, slopes of PReLU, and other
+tensors with at most one axis and no `bias` in their name. They have own values: those they have in the module.
+"""
 
 import math
 from dataclasses import dataclass
@@ -13,9 +17,8 @@ BIAS_DEVIATION = 0.1
 class Parameter:
     """One parameter tensor of a network: its shape, its kind, and its fan-in and fan-out (1 and 1 for a bias).
 
-    A gain, such as the scales of a normalisation or the slope of a PReLU, counts as a bias. `own` holds the values of a
-    gain in the module, at which it usually starts; for other tensors, `own` is empty. config/README.md says how
-    initialisations and planes treat each kind.
+    `is_bias` is True for biases and gains. `own` holds the own values of a gain, at which most initialisations start
+    it; for weights and biases, `own` is empty. config/README.md says how initialisations and planes treat each kind.
     """
 
     shape: tuple[int, ...]
@@ -26,15 +29,15 @@ class Parameter:
 
     @property
     def size(self) -> int:
-        """Number of entries."""
+        """Number of entries of the tensor."""
         return math.prod(self.shape)
 
 
 def parameters_of(module: nn.Module) -> list[Parameter]:
-    """Shape, kind and fans of each parameter tensor of a module, in the order of `module.parameters()`.
+    """Describe each parameter tensor of a module, in the order of `module.parameters()`.
 
     Tensors of two or more axes are weights. Others are biases if the last part of their name contains `bias`, and gains
-    if it does not.
+    otherwise.
     """
     parameters = []
     for name, tensor in module.named_parameters():
@@ -50,20 +53,20 @@ def parameters_of(module: nn.Module) -> list[Parameter]:
 def glorot_radius(parameters: list[Parameter]) -> float:
     """Radius r_X: the root mean square L2 norm of all parameters under Glorot-normal initialisation.
 
-    r_X² is Σ_l size_l · 2/(fan_in + fan_out) over weight tensors l, plus the squares of the gains' own values. For
-    matrices, the sum is Σ_l 2 n_in n_out/(n_in + n_out) (Fort & Scherlis 2019).
+    r_X² is Σ_l size_l · 2/(fan_in + fan_out) over weight tensors l, plus the sum of the squares of the gains' own
+    values. If all weights are matrices, the first sum is Σ_l 2 n_in n_out/(n_in + n_out) (Fort & Scherlis 2019).
     """
     weights = sum(p.size * 2 / (p.fan_in + p.fan_out) for p in parameters if not p.is_bias)
     return math.sqrt(weights + sum(value**2 for p in parameters for value in p.own))
 
 
 def weight_deviations(parameters: list[Parameter], initialisation: str) -> list[float]:
-    """Standard deviation σ of each tensor's initial entries, before they are rescaled to a radius.
+    """Standard deviation σ of the initial entries of each parameter tensor, before rescaling to a radius.
 
-    σ is 0 for tensors that start at zero or at their own values. Weights have σ² = 2/(fan_in + fan_out) with `glorot`
-    and σ² = 2/fan_in with `he`; biases are zero. With `isotropic`, σ = 1 for all parameters (one Gaussian in R^D, Chang
-    2019). With `uniform`, weights and biases are uniform in ±1/√fan_in, with the fan-in of their layer, as in torch,
-    except that biases of normalisations are zero. Raises ValueError for an unknown `initialisation`.
+    With `glorot`, weights have σ² = 2/(fan_in + fan_out); with `he`, σ² = 2/fan_in. With both, biases and gains have σ
+    = 0. With `isotropic`, σ = 1 for all tensors (one Gaussian in R^D, Chang 2019). With `uniform`, σ is that of the
+    uniform distribution in ±1/√fan_in, as in torch, where fan_in is that of the weights of the layer; gains, and biases
+    of normalisations, have σ = 0. Raises ValueError for an unknown `initialisation`.
     """
     if initialisation == "uniform":
         found, fan = [], 0
@@ -82,11 +85,11 @@ def weight_deviations(parameters: list[Parameter], initialisation: str) -> list[
 
 
 def initialise(parameters: list[Parameter], initialisation: str, random: np.random.Generator) -> np.ndarray:
-    """Random initial parameters (D,) in double precision, not yet rescaled to a radius.
+    """Draw random initial parameters (D,) in double precision, not yet rescaled to a radius.
 
-    The entries are uniform with the `initialisation` `uniform`, else Gaussian, with deviations as in
-    `weight_deviations`. Gains start at their own values, except with `isotropic`, which draws them like all other
-    parameters.
+    Entries have the standard deviations that `weight_deviations` returns. Their distribution is uniform if
+    `initialisation` is `uniform`, and Gaussian otherwise. Gains start at their own values, except with `isotropic`,
+    which draws them like all other parameters.
     """
     deviations = weight_deviations(parameters, initialisation)
     reach = math.sqrt(3)
@@ -99,15 +102,15 @@ def initialise(parameters: list[Parameter], initialisation: str, random: np.rand
 
 
 def own_values(parameters: list[Parameter]) -> np.ndarray:
-    """Vector (D,) with the gains' own values, which they have in the module, and zero for all other parameters."""
+    """Vector (D,) that holds the own values of gains, and zero for all other parameters."""
     return np.concatenate([p.own or np.zeros(p.size) for p in parameters])
 
 
 def scale(theta: np.ndarray, radius: float, unit: str, r_x: float) -> float:
     """Factor by which to multiply `theta` (D,) to bring it to a `radius` in the given `unit`.
 
-    The resulting norm is radius · r_X for the unit `r_X`, and `radius` for the unit `norm`. For the unit `init_scale`,
-    `radius` is itself the factor. Raises ValueError for an unknown unit.
+    If the unit is `r_X`, the resulting norm is radius · r_X; if it is `norm`, the resulting norm is the radius. If it
+    is `init_scale`, the radius is itself the factor. Raises ValueError for an unknown unit.
     """
     if unit == "init_scale":
         return radius
@@ -117,20 +120,21 @@ def scale(theta: np.ndarray, radius: float, unit: str, r_x: float) -> float:
 
 
 def ratio(radius: float, unit: str, r_x: float) -> float:
-    """Ratio of a `radius`, given in a `unit` as for `scale`, to r_X.
+    """Ratio of a `radius` to r_X, where the radius is given in one of the units of `scale`.
 
-    For the unit `init_scale`, it is the ratio to the norm of the initialisation before rescaling.
+    If the unit is `init_scale`, the result is instead the ratio to the norm of the initialisation before rescaling,
+    which is the radius as given.
     """
     return radius / r_x if unit == "norm" else radius
 
 
 def rescaled(theta: np.ndarray, radius: float, unit: str, r_x: float) -> np.ndarray:
-    """Rescale `theta` (D,) to a `radius` in the given `unit`, as defined by `scale`."""
+    """Return `theta` (D,), rescaled to a `radius` in the given `unit`, which the function `scale` defines."""
     return theta * scale(theta, radius, unit, r_x)
 
 
 def layer_indicators(module: nn.Module) -> list[np.ndarray]:
-    """Arrays (D,), one for each weight tensor of a module, first to last: 1 on the tensor's entries of θ, else 0."""
+    """Indicator vectors (D,), one for each weight tensor of a module, in order: 1 at its entries of θ, 0 elsewhere."""
     parameters = parameters_of(module)
     owner = np.repeat(np.arange(len(parameters)), [p.size for p in parameters])
     return [(owner == number).astype(float) for number, parameter in enumerate(parameters) if not parameter.is_bias]

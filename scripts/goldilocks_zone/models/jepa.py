@@ -1,9 +1,12 @@
-"""Joint embeddings: an encoder of pairs (x, y), and heads with predictors, which take actions and latents, or decoders.
+"""Joint embeddings: networks with one encoder for both observations of a pair (x, y), and a head that gives residuals.
 
-Inputs are packed: the observations x and y and the features of the action side by side, (n, 2p + a). Outputs have the
-layout that `embedding_losses` takes: s_x, s_y and k residuals, (n, 2e + k·r). Letters: m members of an ensemble, n
-examples, k codes, and the dimensions p of an observation, a of an action, e of an embedding, r of a residual and q of a
-linear latent variable.
+The head contains a predictor of the embedding of y, a decoder, or both; Siamese networks have no head. A predictor may
+take an action and a latent variable.
+
+Inputs are packed: each row (2p + a) holds the observations x and y and the features of the action. Outputs (n, 2e +
+k·r) hold the embeddings s_x and s_y and k residuals, in the layout that `embedding_losses` defines. Letters: m members
+of an ensemble, n examples, k codes, and the dimensions p of an observation, a of an action, e of an embedding, r of a
+residual and q of a linear latent variable.
 """
 
 import dataclasses
@@ -35,8 +38,8 @@ class Sizes(NamedTuple):
 class Latent(NamedTuple):
     """Latent variable of a prediction: one of k = `codes` codes, or a linear latent z with q = `columns` entries.
 
-    A linear latent has a basis B (e, q), which is learnt if `free` is true. Its energy is |ŝ + Bz − s_y|² + β|z|², with
-    ŝ = Pred(s_x, a) and β = `penalty`.
+    With a linear latent, the prediction is ŝ + Bz, with ŝ = Pred(s_x, a) and a basis B (e, q), which is learnt if
+    `free` is true. The energy is |ŝ + Bz − s_y|² + β|z|², with β = `penalty`.
     """
 
     codes: int = 1
@@ -46,9 +49,10 @@ class Latent(NamedTuple):
 
 
 def through(layers: nn.Sequential, x: Tensor) -> Tensor:
-    """Outputs (…, n, o) of `layers`, a fully connected network, for vectors `x` (…, n, i).
+    """Apply a fully connected network, `layers`, to vectors `x` (…, n, i); returns its outputs (…, n, o).
 
-    Weights and biases may have leading axes that match those of `x`, such as one for the members of an ensemble.
+    Weights and biases may have the same leading axes as `x`, such as one for the members of an ensemble. Modules
+    nn.Flatten are skipped.
     """
     for layer in layers:
         if isinstance(layer, nn.Linear):
@@ -68,9 +72,10 @@ def _affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 class Predictor(nn.Module):
-    """Predictor s + MLP(s, action, code) of the next embedding from an embedding s.
+    """Predictor of the next embedding, s + MLP(s, action, code), from an embedding s.
 
-    The MLP has layers of e + a + k, 64 and e units, with ReLU. If k = 1, it takes no code.
+    The MLP has e + a + k inputs, one hidden layer of 64 ReLU units, and e outputs. The code is one-hot. If k = 1, the
+    MLP takes no code and has e + a inputs.
     """
 
     def __init__(self, sizes: Sizes, codes: int = 1):
@@ -82,7 +87,7 @@ class Predictor(nn.Module):
     def forward(self, embeddings: Tensor, actions: Tensor) -> Tensor:
         """Predictions (…, n, k, e) of the next embeddings, one for each code.
 
-        They follow from embeddings (…, n, e) and the features of actions (…, n, a).
+        `embeddings` are (…, n, e), and `actions` (…, n, a) hold the features of actions.
         """
         told, weight = torch.cat([embeddings, actions], -1), self.first.weight
         hidden = _affine(told, weight[..., : self._told], self.first.bias)
@@ -107,11 +112,11 @@ class Prediction(nn.Module):
 
 
 class LinearPrediction(nn.Module):
-    """Head with a latent z that is added linearly to the prediction ŝ = Pred(s_x, a) of the embedding s_y.
+    """Head that predicts the embedding s_y by ŝ + Bz, with ŝ = Pred(s_x, a) and a linear latent z.
 
-    The head gives the residual (ŝ + Bz − s_y, √β z), without the second part if β = 0. z minimises the energy, which is
-    the square of the residual: z = (BᵀB + β)⁻¹ Bᵀ(s_y − ŝ). The columns of B, `basis` (e, q), must be orthonormal at
-    the start. B is learnt if the latent is `free`, else fixed. β is the penalty of the latent.
+    The residual is (ŝ + Bz − s_y, √β z); if the penalty β of the latent is zero, the second part is omitted. The energy
+    is the squared norm of the residual. z minimises it: z = (BᵀB + β)⁻¹ Bᵀ(s_y − ŝ). B starts as `basis` (e, q), whose
+    columns must be orthonormal. It is learnt if the latent is `free`, else fixed.
     """
 
     def __init__(self, sizes: Sizes, latent: Latent, basis: Tensor):
@@ -148,7 +153,7 @@ class PixelPrediction(nn.Module):
         self.predictor, self.decoder = Predictor(sizes, latent.codes), decoder
 
     def forward(self, s_x: Tensor, s_y: Tensor, x: Tensor, y: Tensor, actions: Tensor) -> Tensor:
-        """Residuals (…, n, k, p), from `s_x` (…, n, e), `y` (…, n, p) and actions (…, n, a) alone."""
+        """Residuals (…, n, k, p) for `s_x` (…, n, e), `y` (…, n, p) and `actions` (…, n, a); ignores the others."""
         predicted = self.predictor(s_x, actions)
         pixels = through(self.decoder, predicted.flatten(-3, -2)).unflatten(-2, predicted.shape[-3:-1])
         return pixels - y[..., None, :]
@@ -162,7 +167,7 @@ class PixelAutoencoder(nn.Module):
         self.decoder = decoder
 
     def forward(self, s_x: Tensor, s_y: Tensor, x: Tensor, y: Tensor, actions: Tensor) -> Tensor:
-        """Residuals (…, n, 1, p), from `s_x` (…, n, e) and `x` (…, n, p) alone."""
+        """Residuals (…, n, 1, p) for `s_x` (…, n, e) and `x` (…, n, p); the other arguments are not used."""
         return (through(self.decoder, s_x) - x)[..., None, :]
 
 
@@ -170,8 +175,8 @@ class JointEmbedding(nn.Module):
     """Joint embedding: an encoder that x and y share, and a head that gives residuals.
 
     Without a head, the network is Siamese. `observation` is the dimension p of x and of y. `takes_members` is True
-    because the module needs no vmap for ensembles: if its parameters are replaced by those of m members, (m, …), it
-    takes inputs (m, n, …).
+    because ensembles of this module need no vmap: if each of its parameters is replaced by a stack (m, …) of those of m
+    members, it takes inputs (m, n, …).
     """
 
     takes_members = True
@@ -181,7 +186,7 @@ class JointEmbedding(nn.Module):
         self.encoder, self.head, self.observation = encoder, head, observation
 
     def forward(self, packed: Tensor) -> Tensor:
-        """Embeddings s_x and s_y and, with a head, residuals, (…, n, 2e + k·r), for packed inputs (…, n, 2p + a)."""
+        """Outputs (…, n, 2e + k·r) for `packed` inputs (…, n, 2p + a): s_x, s_y and, with a head, k residuals."""
         # x and y of an example lie side by side, so without actions the rows x, y, x, y, … are a view of the inputs.
         both = packed[..., : 2 * self.observation].unflatten(-1, (2, -1)).flatten(-3, -2)
         embeddings = through(self.encoder, both).unflatten(-2, (-1, 2))
@@ -192,7 +197,7 @@ class JointEmbedding(nn.Module):
         return torch.cat([outputs, residuals.flatten(-2)], -1)
 
     def unpacked(self, packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Split packed inputs (…, 2p + a) into x (…, p), y (…, p) and actions (…, a)."""
+        """Split `packed` inputs (…, 2p + a) into x (…, p), y (…, p) and the features of actions (…, a)."""
         p = self.observation
         return packed[..., :p], packed[..., p : 2 * p], packed[..., 2 * p :]
 
@@ -200,9 +205,9 @@ class JointEmbedding(nn.Module):
 def build(encoder: labels.Network, sizes: Sizes, head: str = "predictor", latent: Latent | None = None) -> nn.Module:
     """Build a joint embedding in double precision; `initial` draws its initial parameters.
 
-    `head` is `siamese`, `predictor`, `pixel_prediction` or `pixel_autoencoder`. The last two have a decoder, whose
-    hidden widths are those of the encoder in reverse order. Only `predictor` uses a linear latent. Raises ValueError
-    for an unknown head.
+    `encoder` describes the encoder. `head` is `siamese` (no head), `predictor`, `pixel_prediction` or
+    `pixel_autoencoder`. The last two have a decoder, whose hidden widths are those of the encoder in reverse order.
+    Only `predictor` uses a linear latent. Raises ValueError for an unknown head.
     """
     latent = latent or Latent()
     module = networks.build(encoder, (1, 1, sizes.observation), sizes.embedding)
@@ -229,16 +234,17 @@ def _decoder(encoder: labels.Network, sizes: Sizes) -> nn.Module:
 def _basis(sizes: Sizes, latent: Latent) -> Tensor:
     """Draw the basis B (e, q) of a linear latent: orthonormal columns in random directions.
 
-    They are not coordinate axes, because the variance term of VICReg treats these differently from other directions.
+    Coordinate axes would be a special choice, because the variance term of VICReg treats them differently from other
+    directions.
     """
     square = stream("latent basis", sizes.embedding).standard_normal((sizes.embedding, sizes.embedding))
     return torch.as_tensor(np.linalg.qr(square)[0][:, : latent.columns].copy())
 
 
 def initial(module: nn.Module, kind: str, random: np.random.Generator) -> np.ndarray:
-    """Draw initial parameters (D,) by `initialisation.initialise`, where `kind` names the initialisation.
+    """Draw initial parameters (D,) of a joint embedding by `initialisation.initialise`, of the given `kind`.
 
-    The basis of a linear latent keeps its values in the module.
+    A learnt basis of a linear latent is not drawn: it keeps its values in the module.
     """
     parameters = initialisation.parameters_of(module)
     pieces = np.split(
@@ -252,9 +258,9 @@ def initial(module: nn.Module, kind: str, random: np.random.Generator) -> np.nda
 
 @dataclass(frozen=True)
 class Members:
-    """Ensemble of m joint embeddings with `parameters` (m, D), one row for each member.
+    """Ensemble of m joint embeddings of one architecture, with `parameters` (m, D), one row for each member.
 
-    It is evaluated in chunks of examples, without gradients.
+    Methods evaluate it in chunks of examples, without gradients.
     """
 
     module: JointEmbedding
@@ -267,24 +273,24 @@ class Members:
     def predict(self, embeddings: Tensor, actions: Tensor) -> Tensor:
         """Predictions (m, n, k, e), one for each code, from embeddings (m, n, e) and actions (m, n, a).
 
-        Without a predictor, they are the embeddings themselves, (m, n, 1, e).
+        If the module has no predictor, the result is the embeddings themselves, (m, n, 1, e).
         """
         if getattr(self.module.head, "predictor", None) is None:
             return embeddings[..., None, :]
         return self._called("head.predictor", embeddings, actions)
 
     def residuals(self, s_x: Tensor, s_y: Tensor, packed: Tensor) -> Tensor:
-        """Residuals (m, n, k, r) for embeddings s_x and s_y (m, n, e) of packed inputs (m, n, 2p + a)."""
+        """Residuals (m, n, k, r) for embeddings `s_x` and `s_y` (m, n, e) of `packed` inputs (m, n, 2p + a)."""
         if self.module.head is None:
             return (s_x - s_y)[..., None, :]
         return self._called("head", s_x, s_y, *self.module.unpacked(packed))
 
     def energies(self, s_x: Tensor, s_y: Tensor, packed: Tensor) -> Tensor:
-        """Energies (m, n): the minimum of |ρ|² over codes, with the residuals ρ of `residuals`."""
+        """Energies (m, n): the minimum over codes of |ρ|², for the residuals ρ that `residuals` returns."""
         return self.residuals(s_x, s_y, packed).square().sum(-1).amin(-1)
 
     def codes(self, s_x: Tensor, s_y: Tensor, packed: Tensor) -> Tensor:
-        """Indices (m, n) of the codes with the smallest |ρ|², with the residuals ρ of `residuals`."""
+        """Index of the code with the smallest |ρ|², shape (m, n), for the residuals ρ that `residuals` returns."""
         return self.residuals(s_x, s_y, packed).square().sum(-1).argmin(-1)
 
     def _called(self, path: str, *inputs: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Settings of torch, and replacements of its kernels, that make derivatives exact and computation faster.
 
-For speed, gradients have the memory order of weights, and subnormal numbers are set to zero.
+Two of them are for speed: linear layers whose gradients have the memory order of their weights, and subnormal numbers
+set to zero.
 """
 
 import functools
@@ -45,10 +46,10 @@ def exact(function: Callable) -> Callable:
 
 
 class _Replaced(TorchFunctionMode):
-    """Mode that avoids the fused kernels of weight normalisation and of recurrent layers.
+    """Mode of torch that avoids the fused kernels of weight normalisation and of recurrent layers.
 
-    Torch has no switch for the former. For the latter it has switches, but they slow other functions down, so they are
-    set only while a recurrent layer runs.
+    For weight normalisation, torch has no switch; the kernel is replaced. For recurrent layers, it has switches that
+    also slow other functions down; they are set only while a recurrent layer runs.
     """
 
     def __torch_function__(self, function: Callable, types: tuple, args: tuple = (), kwargs: dict | None = None):
@@ -79,7 +80,7 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def affine_layers(function: Callable) -> Callable:
-    """Wrap `function` so that `affine` computes all linear layers of vectors (n, i) in it."""
+    """Wrap `function` so that all linear layers it applies to vectors (n, i) are computed by `affine`."""
 
     @functools.wraps(function)
     def by_affine(*arguments, **options):
@@ -112,7 +113,7 @@ def flushing() -> Iterator[None]:
 
 @contextmanager
 def single_precision() -> Iterator[None]:
-    """Context in which products and convolutions in single precision keep all digits of their factors.
+    """Context in which products and convolutions of single-precision numbers keep all digits of their factors.
 
     By default, torch rounds the factors of convolutions on a GPU to three digits (TF32).
     """
@@ -145,10 +146,10 @@ def _allows_tf32() -> bool:
 
 
 def differentiating(function: Callable) -> Callable:
-    """Wrap `function` to run with gradients recorded and in full precision.
+    """Wrap `function` so that it runs with gradients recorded and in full precision.
 
-    Inference mode, autocast and rounding as in TF32 are off while `function` runs. Since gradients are recorded, the
-    tensors that autograd saves can be counted, too.
+    Inference mode, autocast and the rounding of factors, as in TF32, are off while `function` runs. Recorded gradients
+    also allow `curvature.working_memory` to count the tensors that autograd saves.
     """
 
     @functools.wraps(function)
@@ -166,5 +167,5 @@ def differentiating(function: Callable) -> Callable:
 
 
 def usual(tensor: Tensor) -> Tensor:
-    """Return the tensor itself or, for an inference tensor, which autograd refuses, a copy that autograd accepts."""
+    """Return `tensor` or, if it is an inference tensor, which autograd refuses, a copy that autograd accepts."""
     return tensor.clone() if tensor.is_inference() else tensor

@@ -51,11 +51,11 @@ class Network(ABC):
         """Shapes of the weights, first layer first: (o, i) if dense, (o, i, size, size) if convolutional."""
 
     def places(self, image: tuple[int, ...]) -> list[int]:
-        """Number of positions in an image at which each layer's weights are applied: 1 for a dense layer."""
+        """For each layer, the number of positions in an image at which its weights are applied: 1 if it is dense."""
         return [1] * self.depth
 
     def forward_flops(self, image: tuple[int, ...], classes: int) -> int:
-        """Floating-point operations of the matrix products of one forward pass of one image."""
+        """Number of floating-point operations in the matrix products of a forward pass of one image."""
         shapes = self.weight_shapes(image, classes)
         return sum(2 * math.prod(shape) * places for shape, places in zip(shapes, self.places(image)))
 
@@ -71,10 +71,10 @@ class Network(ABC):
 
 @dataclass(frozen=True)
 class FullyConnected(Network):
-    """Fully connected network with hidden layers of given `widths`.
+    """Fully connected network with hidden layers of the given `widths`.
 
-    residual: True if each hidden layer that is as wide as the hidden layer before it has a residual connection.
-    normalised: True if layer normalisation precedes each activation.
+    residual: True if there are residual connections, one around each hidden layer that is as wide as the hidden layer
+    before it. normalised: True if layer normalisation precedes each activation.
     """
 
     widths: tuple[int, ...]
@@ -109,7 +109,7 @@ class Convolutional(Network):
     blocks: int
 
     def places(self, image: tuple[int, ...]) -> list[int]:
-        """Number of output pixels of each block's convolution, and 1 for the dense layer."""
+        """For each block, the number of pixels of its convolution's output; 1 for the dense layer."""
         _, height, width = _as_image(image)
         return [*(-(-height // 2**i) * -(-width // 2**i) for i in range(self.blocks)), 1]
 
@@ -133,12 +133,12 @@ class LeNet5(Network):
     """
 
     def padding(self, image: tuple[int, ...]) -> tuple[int, int]:
-        """Numbers of rows of zeros added at both top and bottom, and of columns added at both left and right."""
+        """Return two numbers: rows of zeros added at the top, and as many at the bottom; columns at left and right."""
         _, height, width = _as_image(image)
         return max(0, (33 - height) // 2), max(0, (33 - width) // 2)
 
     def places(self, image: tuple[int, ...]) -> list[int]:
-        """Number of pixels of each convolution's output, and 1 for each dense layer."""
+        """For each convolution, the number of pixels of its output; 1 for each dense layer."""
         _, *sides = _as_image(image)
         first = [side + 2 * padding - 4 for side, padding in zip(sides, self.padding(image))]
         return [math.prod(first), math.prod(side // 2 - 4 for side in first), 1, 1, 1]
@@ -190,20 +190,24 @@ def parse_network(label: str) -> Network:
 
 
 def _matched(label: str) -> tuple[str, re.Match | None]:
-    """Family of a network label, and its match with the family's pattern, which is None if they do not match."""
+    """Family of a network label (its first part), and its match with the pattern of that family.
+
+    The match is None if the label does not fit the pattern, or if the family is unknown.
+    """
     family = label.split("-")[0]
     return family, re.fullmatch(_PATTERNS[family], label) if family in _PATTERNS else None
 
 
 def is_network(label: str) -> bool:
-    """Return whether a name has the form of a network label, which a user's own network must not have."""
+    """Return whether a name has the form of a network label; the name of a user's own network must not have it."""
     return _matched(label)[1] is not None
 
 
 def depth(label: str) -> int | None:
-    """Number n_L of layers with weights of a labelled network; None if the label is the name of a user's own network.
+    """Number n_L of layers with weights in the network of a `label`; None if the label names a user's own network.
 
-    A name of trained weights may follow the label after a space, as in figures (`lenet5 epoch_1`).
+    The label may be followed by a space and the name of trained weights, as in figures (`lenet5 epoch_1`); the name is
+    ignored.
     """
     name = label.partition(" ")[0]
     return parse_network(name).depth if is_network(name) else None

@@ -1,11 +1,14 @@
 """Layers of a chain: their forward passes, tangents and adjoints.
 
-Letters: the inputs of a layer are a, its outputs z, its parameters W and b, and the adjoint of its outputs δ; an
-activation has the inputs z. A dot marks tangents. Axes: n examples, d directions, i inputs and o outputs, or channels.
-A forward pass at parameters `theta` (D,), which layers without parameters ignore, returns the outputs and the data that
-tangents and adjoints need later, `kept`. Tangents are (d, i, n) for vectors and (d, n, i, …) for images. Activations
-and adjoints are (n, …); methods that combine them with tangents or directions take those of vectors as (i, n), see
-`chains.laid_out`.
+Letters: a layer has the inputs a, the outputs z, the weights W and the bias b; δ is the adjoint of its outputs, the
+derivative of a scalar such as the loss with respect to them. The inputs of an activation are called z. A dot marks
+tangents, which are derivatives along directions in parameter space. Axes: n examples, d directions, i inputs and o
+outputs, or channels.
+
+The method `forward` returns the outputs, and the data that tangents and adjoints need later; these data are the
+argument `kept` of other methods. Its argument `theta` (D,) holds the parameters, which layers without parameters
+ignore. Tangents are (d, i, n) for vectors and (d, n, i, …) for images. Activations and adjoints are (n, …). Methods
+that combine them with tangents or directions take those of vectors as (i, n), as `chains.laid_out` returns them.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -20,9 +23,10 @@ ENTRIES_AT_ONCE = 2**17  # entries of a convolution's unfolded inputs in one blo
 
 
 class _Directions(Protocol):
-    """Methods of `curvature.directions.Directions`, d directions in parameter space, that layers use.
+    """Interface of `curvature.directions.Directions`: the methods that layers use.
 
-    Ẇ denotes the entries of a direction in the weights of a layer.
+    An object represents d directions in parameter space. Ẇ denotes the entries of one direction that belong to the
+    weights of a layer; it has the shape of the weights.
     """
 
     def __len__(self) -> int: ...
@@ -47,11 +51,11 @@ class Activation:
     homogeneous: bool = False
 
     def forward(self, theta: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
-        """Outputs φ(z) for inputs z = a, and z, which is kept."""
+        """Return the outputs φ(z) for inputs z = `a`, and z as the data to keep."""
         return self.function(a), a
 
     def adjoint(self, theta: Tensor, kept: Tensor, delta: Tensor) -> Tensor:
-        """Adjoint φ′(z) ⊙ δ of the inputs z, which were kept, from the adjoint δ of the outputs."""
+        """Adjoint φ′(z) ⊙ δ of the inputs z = `kept`, from the adjoint δ = `delta` of the outputs."""
         return self.slope(kept) * delta
 
 
@@ -62,31 +66,31 @@ class Reshape:
     homogeneous = True
 
     def forward(self, theta: Tensor, a: Tensor) -> tuple[Tensor, torch.Size]:
-        """Flattened inputs (n, o), and the shape of one example's inputs, which is kept."""
+        """Return the flattened inputs (n, o), and the shape of one example's inputs as the data to keep."""
         return a.flatten(1), a.shape[1:]
 
     def adjoint(self, theta: Tensor, kept: torch.Size, delta: Tensor) -> Tensor:
-        """Adjoint of the inputs: δ (n, o), reshaped to the shape of the inputs, which was kept."""
+        """Adjoint of the inputs: δ = `delta` (n, o), with each example reshaped to the shape `kept`."""
         return delta.reshape(len(delta), *kept)
 
     def tangent(self, kept: torch.Size, tangents: Tensor) -> Tensor:
-        """Tangents (d, o, n) of the outputs, from tangents (d, n, i, …) of images; those of vectors are unchanged."""
+        """Tangents (d, o, n) of the outputs: flattened `tangents` (d, n, i, …) of images; unchanged if of vectors."""
         return tangents if len(kept) == 1 else tangents.flatten(2).transpose(1, 2)
 
 
 @dataclass(frozen=True)
 class MaxPool:
-    """Max pooling: selects one entry of each window.
+    """Max pooling, which selects the largest entry of each window.
 
-    Small changes of the inputs leave the selection as it is, except where entries tie. Tangents and adjoints therefore
-    pass through the selected entries alone.
+    Unless entries tie, small changes of the inputs do not change the selection. Tangents and adjoints therefore pass
+    through the selected entries alone.
     """
 
     options: tuple  # kernel, stride, padding, dilation, ceil_mode of torch
     homogeneous = True
 
     def forward(self, theta: Tensor, a: Tensor) -> tuple[Tensor, tuple[Tensor, torch.Size]]:
-        """Maxima, and their indices and the height and width of the inputs, which are kept."""
+        """Return the maxima, and as the data to keep their indices and the height and width of the inputs."""
         pooled, chosen = functional.max_pool2d_with_indices(a, *self.options)
         return pooled, (chosen.flatten(2), a.shape[2:])
 
@@ -97,7 +101,7 @@ class MaxPool:
         return spread.view(*delta.shape[:2], *size)
 
     def tangent(self, kept: tuple[Tensor, torch.Size], tangents: Tensor) -> Tensor:
-        """Tangents (d, n, o, …) of the outputs, which are the tangents (d, n, o, …) of the selected inputs."""
+        """Tangents of the outputs: the `tangents` (d, n, o, …) of the inputs, at the selected entries alone."""
         chosen, _ = kept
         flat = tangents.flatten(3)
         height, width = functional.max_pool2d(tangents[0, :1], *self.options).shape[2:]
@@ -112,11 +116,11 @@ class AveragePool:
     homogeneous = True
 
     def forward(self, theta: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
-        """Averages, and the inputs, which are kept."""
+        """Return the averages, and the inputs as the data to keep."""
         return functional.avg_pool2d(a, *self.options), a
 
     def adjoint(self, theta: Tensor, kept: Tensor, delta: Tensor) -> Tensor:
-        """Adjoint of the inputs: each entry of δ spread over its window."""
+        """Adjoint of the inputs: each entry of δ, over the divisor of its average, added throughout its window."""
         return torch.ops.aten.avg_pool2d_backward(delta, kept, *self.options)
 
     def tangent(self, kept: Tensor, tangents: Tensor) -> Tensor:
@@ -126,7 +130,11 @@ class AveragePool:
 
 @dataclass(frozen=True)
 class Affine:
-    """Layer z = W a + b. W and b are the slices `weight` and `bias` of the parameter vector; `shape` is that of W."""
+    """Layer z = W a + b.
+
+    `weight` and `bias` are the slices of the parameter vector that hold W and b; `bias` is None if there is no b.
+    `shape` is the shape of W. Subclasses define the product W a, which may be a convolution.
+    """
 
     weight: slice
     bias: slice | None
@@ -134,11 +142,11 @@ class Affine:
     homogeneous = True
 
     def weights(self, theta: Tensor) -> Tensor:
-        """Weights W (*shape) of one parameter vector (D,), or (d, *shape) of several (d, D)."""
+        """Weights W (*shape) in one parameter vector `theta` (D,), or (d, *shape) in several (d, D)."""
         return theta[..., self.weight].unflatten(-1, self.shape)
 
     def forward(self, theta: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
-        """Outputs W a + b, and the inputs a, which are kept."""
+        """Return the outputs W a + b, and the inputs a as the data to keep."""
         return self.apply(a, self.weights(theta), None if self.bias is None else theta[self.bias]), a
 
     def adjoint(self, theta: Tensor, kept: Tensor, delta: Tensor) -> Tensor:
@@ -151,17 +159,18 @@ class Dense(Affine):
     """A fully connected layer."""
 
     def apply(self, a: Tensor, weights: Tensor, bias: Tensor | None) -> Tensor:
-        """Outputs W a + b (n, o) for inputs a (n, i)."""
+        """Outputs W a + b (n, o) for inputs `a` (n, i)."""
         return functional.linear(a, weights, bias)
 
     def pull(self, weights: Tensor, a: Tensor, delta: Tensor) -> Tensor:
-        """Adjoint Wᵀδ (n, i) of the inputs, for δ (n, o)."""
+        """Adjoint Wᵀδ (n, i) of the inputs, from the adjoint δ = `delta` (n, o) of the outputs; `a` is not used."""
         return delta @ weights
 
     def turn(self, directions: _Directions, a: Tensor, onto: Tensor | None = None) -> Tensor:
-        """Tangents Ẇ a (d, o, n) of the outputs when the weights move, added to `onto` in place if given.
+        """Tangents Ẇ a (d, o, n) of the outputs if the weights move along each direction and the inputs are fixed.
 
-        The inputs a (i, n) are held fixed, and Ẇ are the entries of each direction in the weights.
+        `a` (i, n) are the inputs. If `onto` (d, o, n) is given, the tangents are added to it in place, and it is
+        returned.
         """
         d = len(directions)
         if not directions.is_sparse(self):
@@ -173,26 +182,32 @@ class Dense(Affine):
         return onto
 
     def carry(self, weights: Tensor, tangents: Tensor) -> Tensor:
-        """Tangents W ȧ (d, o, n) of the outputs, for tangents ȧ (d, i, n) of the inputs."""
+        """Tangents W ȧ (d, o, n) of the outputs if the inputs move along `tangents` ȧ (d, i, n) and W is fixed."""
         return torch.bmm(weights.expand(len(tangents), -1, -1), tangents)
 
     def shift(self, biases: Tensor, a: Tensor, weights: Tensor) -> Tensor:
-        """Expand tangents ḃ (d, o) of biases to the shape (d, o, n) of the outputs' tangents, for inputs a (i, n)."""
+        """Tangents (d, o, n) of the outputs if only the bias moves: `biases` ḃ (d, o), the same for all n examples."""
         return biases[..., None].expand(-1, -1, a.shape[1])
 
     def weight_gradients(self, delta: Tensor, tangents: Tensor, weights: Tensor) -> Tensor:
-        """Gradients Σ_n δ ȧᵀ of W (d, o · i), from δ (o, n), with tangents ȧ (d, i, n) in place of the inputs."""
+        """Gradients Σ_n δ ȧᵀ with respect to W, if the inputs were ȧ instead of a, flattened to (d, o · i).
+
+        `delta` (o, n) is δ, and `tangents` (d, i, n) are the d tangents ȧ. The argument `weights` is not used.
+        """
         return torch.bmm(delta.expand(len(tangents), -1, -1), tangents.transpose(1, 2)).flatten(1)
 
     def pull_directions(self, directions: _Directions, a: Tensor, delta: Tensor) -> Tensor:
-        """Adjoints Ẇᵀδ (d, i, n) of the inputs, from δ (o, n), with each direction Ẇ in place of the weights."""
+        """Adjoints Ẇᵀδ (d, i, n) of the inputs, if the weights were Ẇ instead of W, for each of d directions.
+
+        `delta` (o, n) is δ. The argument `a` is not used.
+        """
         if directions.is_sparse(self):
             pulled = delta.new_zeros(len(directions) * self.shape[1], delta.shape[1])
             return pulled.addmm_(directions.sparse_columns(self), delta).unflatten(0, (len(directions), -1))
         return torch.bmm(directions.weights(self).transpose(1, 2), delta.expand(len(directions), -1, -1))
 
     def extent(self, a: Tensor, weights: Tensor) -> tuple[int, int]:
-        """Number of positions at which W is applied to one example, here 1, and the number i of the layer's inputs."""
+        """Return two numbers: the positions at which W is applied to one example, here 1, and the inputs i."""
         return 1, self.shape[1]
 
     def by_example(self, tangents: Tensor) -> Tensor:
@@ -202,7 +217,8 @@ class Dense(Affine):
     def pull_stacked(self, directions: _Directions, rows: slice, a: Tensor, deltas: Tensor) -> Tensor:
         """Adjoints Ẇᵀδ (n, f · d, i) of the inputs, for each of f adjoints δ per example and each of d directions Ẇ.
 
-        `deltas` holds the δ (n, f, o). `rows` is the slice of the d directions among all `directions`.
+        `deltas` (n, f, o) holds the adjoints δ. The d directions are the slice `rows` of all `directions`. The argument
+        `a` is not used.
         """
         n, f, o = deltas.shape
         stacked = directions.stacked(self)[:, rows]
@@ -211,45 +227,50 @@ class Dense(Affine):
 
 @dataclass(frozen=True)
 class Convolution(Affine):
-    """A convolution with zero padding and one group."""
+    """A convolution with zero padding and one group; W ∗ a denotes its product without the bias."""
 
     options: tuple  # stride, padding, dilation of torch
 
     def apply(self, a: Tensor, weights: Tensor, bias: Tensor | None) -> Tensor:
-        """Outputs W ∗ a + b (n, o, …) for inputs a (n, i, …)."""
+        """Outputs W ∗ a + b (n, o, …) for inputs `a` (n, i, …)."""
         if not self._is_ours(a):
             return functional.conv2d(a, weights, bias, *self.options)
         found = _convolved(a, weights, self.options[1])
         return found if bias is None else found.add_(bias[:, None, None])
 
     def pull(self, weights: Tensor, a: Tensor, delta: Tensor) -> Tensor:
-        """Adjoint (n, i, …) of the inputs: the transposed convolution of δ (n, o, …) with W."""
+        """Adjoint (n, i, …) of the inputs `a`: the transposed convolution of δ = `delta` (n, o, …) with W."""
         if self._is_ours(delta):
             return _convolved(delta, weights.transpose(0, 1).flip(2, 3), self._turned)
         return self._backward(delta, a, weights, (True, False, False))
 
     def turn(self, directions: _Directions, a: Tensor, onto: Tensor | None = None) -> Tensor:
-        """Tangents Ẇ ∗ a (d, n, o, …) of the outputs when the weights move, added to `onto` in place if given.
+        """Tangents Ẇ ∗ a (d, n, o, …) of the outputs if the weights move along each direction and the inputs are fixed.
 
-        The inputs a (n, i, …) are held fixed, and Ẇ are the entries of each direction in the weights.
+        `a` (n, i, …) are the inputs. If `onto` (d, n, o, …) is given, the tangents are added to it in place, and it is
+        returned.
         """
         stacked = directions.weights(self).flatten(0, 1)
         turned = self.apply(a, stacked, None).unflatten(1, (len(directions), -1)).transpose(0, 1)
         return turned if onto is None else onto.add_(turned)
 
     def carry(self, weights: Tensor, tangents: Tensor) -> Tensor:
-        """Tangents W ∗ ȧ (d, n, o, …) of the outputs, for tangents ȧ (d, n, i, …) of the inputs."""
+        """Tangents W ∗ ȧ (d, n, o, …) of the outputs if the inputs move along `tangents` ȧ (d, n, i, …), W fixed."""
         return self.apply(tangents.flatten(0, 1), weights, None).unflatten(0, tangents.shape[:2])
 
     def shift(self, biases: Tensor, a: Tensor, weights: Tensor) -> Tensor:
-        """Expand tangents ḃ (d, o) of biases to the shape (d, n, o, …) of the outputs' tangents, for inputs `a`."""
+        """Tangents (d, n, o, …) of the outputs if only the bias moves: `biases` ḃ (d, o), the same at every position.
+
+        `a` (n, i, …) are the inputs.
+        """
         places = self.apply(a[:1], weights, None).shape[2:]
         return biases[:, None, :, None, None].expand(-1, len(a), -1, *places)
 
     def weight_gradients(self, delta: Tensor, tangents: Tensor, weights: Tensor) -> Tensor:
-        """Gradients with respect to W, from δ (n, o, …), with tangents ȧ (d, n, i, …) in place of the inputs.
+        """Gradients with respect to W, if the inputs were ȧ instead of a, summed over examples.
 
-        They are flattened to (d, o · i · kernel rows · kernel columns).
+        `delta` (n, o, …) is δ, and `tangents` (d, n, i, …) are the d tangents ȧ. The gradients are flattened to (d, o ·
+        i · kernel rows · kernel columns).
         """
         if not self._is_ours(delta):
             wanted = False, True, False
@@ -263,27 +284,28 @@ class Convolution(Affine):
         return found.flip(1, 2).permute(3, 0, 4, 1, 2).flatten(1)
 
     def pull_directions(self, directions: _Directions, a: Tensor, delta: Tensor) -> Tensor:
-        """Adjoints (d, n, i, …) of the inputs `a` (n, i, …): transposed convolutions of δ (n, o, …) with each Ẇ.
+        """Adjoints (d, n, i, …) of the inputs `a` (n, i, …), if the weights were Ẇ instead of W, for each direction.
 
-        The Ẇ are stacked along the input channels, so that one call computes all.
+        They are transposed convolutions of δ = `delta` (n, o, …) with each Ẇ. One call computes all of them, because
+        the Ẇ of the d directions are stacked along the axis of input channels.
         """
         weights = directions.weights(self).transpose(0, 1).flatten(1, 2)
         stand_in = a.new_empty(1).expand(len(delta), weights.shape[1], *a.shape[2:])
         return self.pull(weights, stand_in, delta).unflatten(1, (len(directions), -1)).transpose(0, 1)
 
     def extent(self, a: Tensor, weights: Tensor) -> tuple[int, int]:
-        """Number of positions at which W is applied to one example of `a` (n, i, …), and of entries of this example."""
+        """Return two numbers for one example of `a` (n, i, …): the positions at which W is applied, and its entries."""
         return self.apply(a[:1], weights, None).shape[2:].numel(), a[0].numel()
 
     def by_example(self, tangents: Tensor) -> Tensor:
-        """Rearrange tangents (d, n, i, …) of the inputs to (n, d, i · …)."""
+        """Rearrange tangents (d, n, i, …) of the inputs to (n, d, i · …), with channels and pixels on one axis."""
         return tangents.flatten(2).transpose(0, 1)
 
     def pull_stacked(self, directions: _Directions, rows: slice, a: Tensor, deltas: Tensor) -> Tensor:
-        """Adjoints (n, f · d, i · …) of the inputs `a`, for each of f adjoints δ per example and each of d directions.
+        """Adjoints (n, f · d, i · …) of the inputs `a`, for each of f adjoints δ per example and d directions Ẇ.
 
-        They are transposed convolutions of the δ, `deltas` (n, f, o, …), with each Ẇ. `rows` is the slice of the d
-        directions among all `directions`.
+        They are the transposed convolutions of every δ with every Ẇ. `deltas` (n, f, o, …) holds the adjoints δ. The d
+        directions are the slice `rows` of all `directions`.
         """
         n, f = deltas.shape[:2]
         part = directions.rows(rows.start, rows.stop)
@@ -291,14 +313,20 @@ class Convolution(Affine):
         return pulled.reshape(n, f * len(part), -1)
 
     def _is_ours(self, a: Tensor) -> bool:
-        """Return whether `_convolved` applies to inputs `a` and is faster: torch is slow in float64 on CPUs."""
+        """Return whether `_convolved` can compute the convolution of `a`, and faster than torch: in float64 on a CPU.
+
+        It requires a stride and a dilation of 1, and a padding smaller than the kernel.
+        """
         (_, padding, _), kernel = self.options, self.shape[2:]
         plain = self.options == ((1, 1), padding, (1, 1)) and padding[0] < kernel[0] and padding[1] < kernel[1]
         return plain and a.dtype == torch.float64 and a.device.type == "cpu"
 
     @property
     def _turned(self) -> tuple[int, int]:
-        """Padding with which the transposed convolution, at stride 1, is a convolution with flipped weights."""
+        """Padding (rows, columns) with which a convolution with flipped weights computes the transposed convolution.
+
+        This holds for a stride of 1.
+        """
         return tuple(size - 1 - padding for size, padding in zip(self.shape[2:], self.options[1]))
 
     def _backward(self, delta: Tensor, a: Tensor, weights: Tensor, wanted: tuple[bool, bool, bool]) -> Tensor:
@@ -343,9 +371,10 @@ class Residual:
 
 @dataclass
 class Kept:
-    """Record of a layer at one point: data kept by its forward pass, its output, and the output's adjoint δ, if known.
+    """Record of a `layer` in a forward pass at one point θ.
 
-    `inner` holds the records of the layers in a residual block.
+    forward: data kept by the layer's method `forward`. output: the layer's outputs. delta: the adjoint δ of the
+    outputs, or None before a backward pass. inner: the records of the layers in a residual block.
     """
 
     layer: object
@@ -355,15 +384,15 @@ class Kept:
     inner: list["Kept"] = field(default_factory=list)
 
     def bend(self) -> Tensor | None:
-        """Product δ ⊙ φ″(z) for an activation; None if φ″ vanishes or δ is not known."""
+        """Product δ ⊙ φ″(z) for an activation φ with inputs z; None if φ″ vanishes or δ is not known."""
         bends = self.layer.bend is not None and self.delta is not None
         return self.delta * self.layer.bend(self.forward) if bends else None
 
 
 def flat(steps: Iterable) -> Iterator:
-    """Yield all of `steps`, the layers of a chain or their `Kept` records.
+    """Yield all of `steps`, the layers of a chain or their `Kept` records, including those in residual blocks.
 
-    The contents of a residual block follow the block itself.
+    A residual block comes before the layers in it.
     """
     for each in steps:
         yield each

@@ -1,13 +1,17 @@
-"""Factors R of the losses' second derivatives R Rᵀ with respect to the outputs, one for each example."""
+"""Factors of the second derivatives of losses with respect to the outputs.
+
+The factor of an example is a matrix R such that R Rᵀ is the second derivative (k, k) of its loss with respect to its k
+outputs.
+"""
 
 import torch
 from torch import Tensor
 
 
 class Factor:
-    """Factors R of n examples, with k rows and r columns each: `shape` is (n, k, r).
+    """Factors R of n examples, each with k rows and r columns; `shape` is (n, k, r).
 
-    They are stored as `entries` (n, …), whose meaning a subclass defines.
+    Each subclass stores them in its own way in the tensor `entries` (n, …).
     """
 
     def __init__(self, entries: Tensor):
@@ -22,7 +26,7 @@ class Factor:
         return type(self)(self.entries[some])
 
     def reduced(self) -> "Factor":
-        """Return factors with equal R Rᵀ and fewer columns; by default, return these factors unchanged."""
+        """Return factors with the same R Rᵀ and, if possible, fewer columns; by default, return these factors."""
         return self
 
 
@@ -34,15 +38,15 @@ class SoftmaxFactor(Factor):
         self._roots = p.sqrt()
 
     def multiplied(self, vectors: Tensor) -> Tensor:
-        """Products R x (…, n, k) for `vectors` x (…, n, r)."""
+        """Products R x (…, n, k) for `vectors` x (…, n, k)."""
         return self._roots * (vectors - self._roots * (vectors * self._roots).sum(-1, keepdim=True))
 
     def transposed(self, vectors: Tensor) -> Tensor:
-        """Products Rᵀ x (…, n, r) for `vectors` x (…, n, k)."""
+        """Products Rᵀ x (…, n, k) for `vectors` x (…, n, k)."""
         return self._projected(vectors, self._roots, -1)
 
     def transposed_first(self, vectors: Tensor) -> Tensor:
-        """Products Rᵀ x (n, r, …) for `vectors` x (n, k, …): as `transposed`, but examples are the first axis."""
+        """Products Rᵀ x (n, k, …) for `vectors` x (n, k, …): as `transposed`, but examples are the first axis."""
         return self._projected(vectors, self._roots.view(*self._roots.shape, *(1,) * (vectors.ndim - 2)), 1)
 
     @staticmethod
@@ -51,9 +55,10 @@ class SoftmaxFactor(Factor):
         return parts - roots * (parts * roots).sum(axis, keepdim=True)
 
     def reduced(self) -> "DenseFactor":
-        """Return the factors R Q (n, k, k − 1), with (RQ)(RQ)ᵀ = R Rᵀ, computed without cancellation.
+        """Return factors R Q (n, k, k − 1) with (RQ)(RQ)ᵀ = R Rᵀ, computed without cancellation.
 
-        The columns of Q are an orthonormal basis of the orthogonal complement of √p. As R √p = 0, nothing is lost.
+        The k − 1 columns of Q are an orthonormal basis of the orthogonal complement of √p. R Rᵀ is unchanged because
+        R √p = 0.
         """
         n, k = self._roots.shape
         # Reflecting √p onto the axis of its largest entry avoids cancellation.
@@ -69,13 +74,13 @@ class SoftmaxFactor(Factor):
         return torch.diag_embed(self._roots) - self.entries[:, :, None] * self._roots[:, None]
 
     def traces(self, matrices: Tensor) -> Tensor:
-        """Traces Tr RᵀMR (n,) in double precision, for one matrix M per example, `matrices` (n, k, k)."""
+        """Trace Tr RᵀMR for each example, (n,), in double precision; `matrices` (n, k, k) holds one M per example."""
         p, matrices = self.entries.double(), matrices.double()
         return (p * matrices.diagonal(dim1=1, dim2=2)).sum(1) - torch.einsum("nk,nkj,nj->n", p, matrices, p)
 
 
 class DenseFactor(Factor):
-    """Factors R of n examples, stored as a dense tensor (n, k, r)."""
+    """Factors R of n examples, stored entry by entry in a tensor (n, k, r)."""
 
     def multiplied(self, vectors: Tensor) -> Tensor:
         """Products R x (…, n, k) for `vectors` x (…, n, r)."""
@@ -90,6 +95,6 @@ class DenseFactor(Factor):
         return torch.einsum("nkr,nk...->nr...", self.entries, vectors)
 
     def traces(self, matrices: Tensor) -> Tensor:
-        """Traces Tr RᵀMR (n,) in double precision, for one matrix M per example, `matrices` (n, k, k)."""
+        """Trace Tr RᵀMR for each example, (n,), in double precision; `matrices` (n, k, k) holds one M per example."""
         entries = self.entries.double()
         return torch.einsum("nkr,nkj,njr->n", entries, matrices.double(), entries)

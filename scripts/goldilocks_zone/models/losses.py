@@ -1,9 +1,9 @@
 """Losses of network outputs: values, derivatives with respect to the outputs, and Gauss–Newton factors.
 
 Outputs z are (…, n, k). Labels are (n,), or (…, n) if each of several networks has its own examples. A dot marks
-tangents. The total is n times the mean loss, which is the sum over examples unless the loss couples them. A new loss
-must define only its total or, if it does not couple examples, its values; automatic differentiation supplies missing
-derivatives. Inputs of a softmax p are in double precision: where logits nearly tie, the error of p is the machine
+tangents. The total is n times the mean loss or, if the loss does not couple examples, the sum over examples. A new
+loss must define `total` alone or, if it does not couple examples, `values` alone; automatic differentiation gives the
+derivatives. Logits must be in double precision: where they nearly tie, the error of their softmax is the machine
 epsilon times the logits.
 """
 
@@ -24,9 +24,9 @@ NEGATIVE = 1e-12  # magnitude of negative eigenvalues, relative to the largest, 
 class Loss(ABC):
     """A loss of a whole batch, which may couple its examples.
 
-    classifies: True if labels are class numbers. If False, their meaning depends on the loss, and there is one row of
-    labels for each example, or none at all. shift_invariant: True if adding a constant to all outputs of an example
-    does not change the loss.
+    classifies: True if labels are class numbers. If False, the loss defines their meaning; it gets one row of labels
+    for each example, or no labels. shift_invariant: True if adding a constant to all outputs of an example does not
+    change the loss.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Loss(ABC):
         """Total loss, shape (…): n times the mean loss."""
 
     def amount(self, labels: Tensor) -> float:
-        """Divisor that turns totals into means: the number of examples, or the sum of their weights."""
+        """Divisor that turns the total loss into the mean: the number of examples, or the sum of their weights."""
         return len(labels)
 
     def class_counts(self, labels: Tensor, classes: int) -> Tensor | float:
@@ -48,10 +48,10 @@ class Loss(ABC):
         return torch.bincount(labels, minlength=classes) if self.classifies else torch.nan
 
     def fitted(self, shape: Sequence[int], labels: Tensor | None) -> "Loss":
-        """Adapt the loss to a network whose outputs have a given `shape` for one example.
+        """Return a loss for networks whose outputs have a given `shape` for one example.
 
-        The result takes outputs flattened to (n, k), with k the product of the shape. `labels` (n, …) are those of one
-        batch, or None. Raises ValueError if the loss does not take outputs of this shape.
+        The loss takes outputs flattened to (n, k), with k the product of the shape. `labels` (n, …) of one batch, if
+        not None, may be checked against the shape. Raises ValueError if the loss cannot take outputs of this shape.
         """
         if len(shape) == 1:
             return self
@@ -63,15 +63,15 @@ class Loss(ABC):
         )
 
     def elements(self, outputs: Tensor, labels: Tensor, *tangents: Tensor) -> tuple["Loss", Tensor, ...]:
-        """Regroup a batch by elements: the parts of an example that have a loss each, such as tokens.
+        """Split the examples of a batch into elements, such as tokens: parts that have outputs and a loss of their own.
 
-        Returns the loss of single elements, and the outputs (…, m, k), labels (m, …) and tangents (d, k, m) of all m
-        elements. By default, each example is one element, and everything is returned unchanged.
+        Returns the loss of one element, and the outputs (…, m, k), labels (m, …) and tangents (d, k, m) of all m
+        elements of the batch. By default, each example is one element, and everything is returned unchanged.
         """
         return self, outputs, labels, *tangents
 
     def select(self, members: Tensor) -> "Loss":
-        """Restrict the loss to the networks with indices `members` (m',); unchanged if all networks share one loss."""
+        """Return the loss of the networks with indices `members` (m',): this loss, if all networks share one loss."""
         return self
 
     def gradient(self, outputs: Tensor, labels: Tensor) -> Tensor:
@@ -79,21 +79,21 @@ class Loss(ABC):
         return grad(lambda z: self.total(z, labels).sum())(outputs)
 
     def curvature(self, outputs: Tensor, labels: Tensor, dtype: torch.dtype | None = None) -> Map:
-        """Map from tangents ż (n, k) to S ż, with the second derivative S of the total at `outputs` (n, k).
+        """Map from tangents ż (n, k) to products S ż with the second derivative S of the total at `outputs` (n, k).
 
-        A subclass may store S in the precision `dtype`.
+        A subclass may store S in the precision `dtype`; this method ignores it.
         """
         gradient = grad(lambda z: self.total(z, labels).sum())
         return lambda tangents: jvp(gradient, (outputs,), (tangents.to(outputs.dtype),))[1].to(tangents.dtype)
 
     def factor(self, outputs: Tensor, labels: Tensor) -> Factor | None:
-        """Factors R of the second derivatives R Rᵀ of the losses of examples at outputs (n, k); None if none exist."""
+        """Factors R with R Rᵀ the second derivative of each example's loss at `outputs` (n, k); None if none exist."""
         return None
 
     def relative(self, tangents: Tensor, classes: Tensor) -> Tensor:
-        """Subtract from `tangents` (d, k, n) those of each example's likeliest logit, if the loss is shift-invariant.
+        """Subtract from each example's `tangents` (d, k, n) the tangent of the logit of its class in `classes` (n,).
 
-        `classes` (n,) are the likeliest classes. Other losses return the tangents unchanged.
+        The caller gives the likeliest classes. A loss that is not shift-invariant returns the tangents unchanged.
         """
         if not self.shift_invariant:
             return tangents
@@ -101,11 +101,11 @@ class Loss(ABC):
         return tangents - tangents.gather(1, classes.expand(len(tangents), 1, -1))
 
     def gauss_newton(self, outputs: Tensor, tangents: Tensor, classes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Gauss–Newton matrix Σ żᵀ S ż of the total loss (p, d, d) at p points, and each example's diagonal (p, n, d).
+        """Return Gauss–Newton matrices Σ żᵀ S ż (p, d, d) of the total at p points, and their diagonals by example.
 
-        S is the second derivative of the total loss at `outputs` (p, n, k). All points share the tangents ż (d, k, n);
-        the caller has passed them through `relative` with the likeliest `classes` (n,). The diagonals are NaN if
-        examples are coupled.
+        S is the second derivative of the total at `outputs` (p, n, k). All points share the `tangents` ż (d, k, n), to
+        which the caller has applied `relative` with the likeliest `classes` (n,). The diagonals (p, n, d) are those of
+        the single terms that sum to the matrices, one for each example; they are NaN if examples are coupled.
         """
         along, products, traces = tangents.double().transpose(1, 2), [], []
         for z in outputs:
@@ -130,7 +130,7 @@ class SeparateLoss(Loss):
         return self.values(outputs, labels).sum(-1)
 
     def factor(self, outputs: Tensor, labels: Tensor) -> Factor | None:
-        """Factors R (n, k, k) by eigendecomposition; None if an eigenvalue is negative by more than rounding errors."""
+        """Factors R (n, k, k) by eigendecomposition; None if an eigenvalue is more negative than rounding explains."""
         columns = torch.eye(outputs.shape[1], dtype=outputs.dtype, device=outputs.device)
         curved = vmap(self.curvature(outputs, labels))(columns[:, None].expand(-1, *outputs.shape))
         values, vectors = torch.linalg.eigh(curved.permute(1, 0, 2))
@@ -142,12 +142,12 @@ class SeparateLoss(Loss):
 class CrossEntropy(SeparateLoss):
     """Cross-entropy −log p_y in nats, where p is the softmax of the logits, with the options of torch.
 
-    weight (k,): weight of each class; the divisor of the mean is then the sum of the labels' weights. ignore_index:
-    label of examples that are left out. label_smoothing ε: labels y become (1 − ε) y + ε/k.
+    weight (k,): weight of each class. ignore_index: label of examples that are left out. label_smoothing ε: labels y
+    become (1 − ε) y + ε/k. Labels are class numbers (n,) or probabilities (n, k). The mean is the sum over examples
+    divided by the sum of their labels' weights or, if labels are probabilities, by n.
 
-    Labels are class numbers (n,) or probabilities (n, k); with probabilities, the divisor is n in spite of weights.
-    Outputs (n, …, k) with labels (n, …), as of tokens or pixels, have a loss for each element; `class_axis`, 1 or −1,
-    is their axis of classes. Raises ValueError if a weight is negative or ε is not in [0, 1].
+    If an example has several elements, such as tokens, its loss is their sum. Outputs then have several axes after n,
+    and `class_axis`, 1 or −1, is that of the classes. Raises ValueError if a weight is negative or ε is not in [0, 1].
     """
 
     name = "cross_entropy"
@@ -180,18 +180,18 @@ class CrossEntropy(SeparateLoss):
         return counted.numel() if self.weight is None else float(self.weight.to(labels.device)[counted].sum())
 
     def class_counts(self, labels: Tensor, classes: int) -> Tensor | float:
-        """Number of labels in each class, or sum of the labels' probabilities, (k,); NaN if some labels are ignored."""
+        """Number of labels, or sum of their probabilities, in each class, (k,); NaN if some labels are ignored."""
         if labels.is_floating_point():
             return labels.sum(0)
         ignored = self.ignore_index is not None and bool((labels == self.ignore_index).any())
         return torch.nan if ignored else super().class_counts(labels, classes)
 
     def fitted(self, shape: Sequence[int], labels: Tensor | None) -> Loss:
-        """Return this loss or, if the `shape` of one example's outputs has several axes, its sum over elements."""
+        """Return this loss or, if `shape` has several axes, the `PerElement` loss that sums it over elements."""
         return self if len(shape) == 1 else PerElement(self, shape, self.class_axis)
 
     def targets(self, outputs: Tensor, labels: Tensor) -> Tensor | None:
-        """Targets t (…, n, k) of the loss −Σ_k t log p; None if t is one at the label and zero elsewhere."""
+        """Targets t (…, n, k) of the loss −Σ_k t log p; None if labels are class numbers and the loss `is_plain`."""
         if labels.is_floating_point():
             found = labels.to(outputs)
         elif self.is_plain:
@@ -221,7 +221,7 @@ class CrossEntropy(SeparateLoss):
         return torch.softmax(outputs, -1) * targets.sum(-1, keepdim=True) - targets
 
     def curvature(self, outputs: Tensor, labels: Tensor, dtype: torch.dtype | None = None) -> Map:
-        """Map from tangents ż to Σt (diag p − ppᵀ) ż with `targets` t and the softmax p, stored in `dtype` if given."""
+        """Map from tangents ż to Σt (diag p − ppᵀ) ż with `targets` t; the softmax p is stored in `dtype` if given."""
         p = torch.softmax(outputs, -1).to(dtype or outputs.dtype)
         masses = self._masses(outputs, labels)
         q = p if masses is None else p * masses[..., None].to(p)
@@ -233,7 +233,7 @@ class CrossEntropy(SeparateLoss):
         return found if masses is None else DenseFactor(found.entered() * masses.sqrt()[:, None, None])
 
     def gauss_newton(self, outputs: Tensor, tangents: Tensor, classes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """G = Σ_n Σt (Σ_k p ż żᵀ − m mᵀ) with m = Σ_k p ż, and each example's diagonal, in the shapes of `Loss`.
+        """Matrices Σ_n Σt (Σ_k p ż żᵀ − m mᵀ) with m = Σ_k p ż, and diagonals by example, as `Loss` returns them.
 
         p is the softmax of the outputs, and Σt the sum of an example's `targets`, which is one for plain labels. As ż
         of the likeliest class is zero, the diagonal is at least 1/k of its first term, which bounds cancellation.
@@ -250,7 +250,7 @@ class CrossEntropy(SeparateLoss):
         return products, traces
 
     def _masses(self, outputs: Tensor, labels: Tensor | None) -> Tensor | None:
-        """Sums Σt of each example's `targets` (…, n); None if all are one, as for plain labels or without labels."""
+        """Sum Σt of each example's `targets`, (…, n); None if `targets` returns None or there are no labels."""
         targets = None if labels is None else self.targets(outputs, labels)
         return None if targets is None else targets.sum(-1)
 
@@ -258,9 +258,9 @@ class CrossEntropy(SeparateLoss):
 class PerElement(SeparateLoss):
     """Sum of a cross-entropy, `single`, over the T elements of an example, such as tokens or pixels.
 
-    The outputs of one example have a `shape` with an axis of k classes, the first (class_axis 1) or the last (−1).
-    Methods take outputs flattened to (…, n, K) with K = T k. Labels (n, …) have no axis of classes unless they
-    are probabilities. Raises ValueError if `class_axis` is neither 1 nor −1.
+    `shape` is that of one example's outputs. Its axis of k classes is the first if `class_axis` is 1, the last if it is
+    −1. Methods take outputs flattened to (…, n, K) with K = T k. Labels (n, …) lack the axis of classes unless they
+    are probabilities. Raises ValueError for another `class_axis`.
     """
 
     def __init__(self, single: CrossEntropy, shape: Sequence[int], class_axis: int):
@@ -274,7 +274,7 @@ class PerElement(SeparateLoss):
         self.classes = self.layout = shape[0 if self.leading else -1]
 
     def amount(self, labels: Tensor) -> float:
-        """Divisor of the mean: the sum of the weights of all elements."""
+        """Divisor of the mean, as `CrossEntropy.amount` defines it, with elements in place of examples."""
         return self.single.amount(self._labels(labels))
 
     def class_counts(self, labels: Tensor, classes: int) -> Tensor | float:
@@ -282,12 +282,12 @@ class PerElement(SeparateLoss):
         return self.single.class_counts(self._labels(labels), classes)
 
     def elements(self, outputs: Tensor, labels: Tensor, *tangents: Tensor) -> tuple[Loss, Tensor, ...]:
-        """Loss of one element, and outputs (…, n T, k), labels (n T, …) and tangents (d, k, n T) of all elements."""
+        """Return the loss of one element, and outputs (…, n T, k), labels (n T, …) and tangents (d, k, n T) of all."""
         along = (self._of_elements(each.mT).flatten(1, 2).mT for each in tangents)
         return self.single, self._of_elements(outputs).flatten(-3, -2), self._labels(labels), *along
 
     def values(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Loss of each example, shape (…, n)."""
+        """Loss of each example, shape (…, n): the sum over its elements."""
         single, found, labels = self.elements(outputs, labels)
         return single.values(found, labels).unflatten(-1, (outputs.shape[-2], -1)).sum(-1)
 
@@ -297,7 +297,7 @@ class PerElement(SeparateLoss):
         return self._of_examples(single.gradient(found, labels), outputs)
 
     def curvature(self, outputs: Tensor, labels: Tensor, dtype: torch.dtype | None = None) -> Map:
-        """Map from tangents (…, n, K) to products with the second derivative of the total, (…, n, K)."""
+        """Map from tangents (…, n, K) to their products (…, n, K) with the second derivative of the total."""
         single, found, labels = self.elements(outputs, labels)
         curved = single.curvature(found, labels, dtype)
 
@@ -313,7 +313,7 @@ class PerElement(SeparateLoss):
         return found.mT if self.leading else found
 
     def _of_examples(self, elements: Tensor, like: Tensor) -> Tensor:
-        """Reshape outputs of elements (…, n T, k) to (…, n, K), with n taken from `like` (…, n, K)."""
+        """Reshape arrays of `elements` (…, n T, k) to (…, n, K), with n as in `like` (…, n, K)."""
         found = elements.unflatten(-2, (like.shape[-2], -1))
         return (found.mT if self.leading else found).flatten(-2)
 
@@ -324,7 +324,7 @@ class PerElement(SeparateLoss):
 
 
 class MeanSquaredError(SeparateLoss):
-    """Half the squared distance |z − y|²/2 of the outputs z from the one-hot label y."""
+    """Half the squared distance, |z − y|²/2, between the outputs z and the one-hot vector y of the label."""
 
     name = "mean_squared_error"
 
@@ -341,30 +341,30 @@ class MeanSquaredError(SeparateLoss):
         return lambda tangents: tangents
 
     def factor(self, outputs: Tensor, labels: Tensor) -> DenseFactor:
-        """Factor R, the identity (k, k) for each example."""
+        """Factors R: the identity matrix (k, k) for each example."""
         return DenseFactor(torch.eye(outputs.shape[1]).to(outputs).expand(len(outputs), -1, -1))
 
     def gauss_newton(self, outputs: Tensor, tangents: Tensor, classes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Matrices Σ_n Σ_k ż żᵀ (p, d, d), and each example's diagonal (p, n, d); arguments as in `Loss`."""
+        """Gauss–Newton matrices Σ_n Σ_k ż żᵀ (p, d, d), and diagonals by example (p, n, d); arguments as in `Loss`."""
         return weighted_products(torch.ones_like(outputs), tangents)
 
 
 def weighted_products(weights: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
-    """Matrices Σ_n Σ_k w ż żᵀ (p, d, d), and each example's diagonal (p, n, d), for `weights` w ≥ 0 (p, n, k).
+    """Matrices Σ_n Σ_k w ż żᵀ (p, d, d) for `weights` w ≥ 0 (p, n, k), and the diagonals (p, n, d) of Σ_k w ż żᵀ.
 
-    The tangents ż are (d, k, n).
+    The `tangents` ż are (d, k, n).
     """
     return _weighted_products(*_in_units(weights, tangents.dtype), tangents)
 
 
 def _in_units(weights: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Weights (p, n, k) divided by the largest at each point, so that they fit `dtype`, and the divisors (p, 1, 1)."""
+    """Return `weights` (p, n, k), divided at each point by the largest so that they fit `dtype`, and the divisors."""
     units = weights.amax((1, 2), keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
     return (weights / units).to(dtype), units
 
 
 def _weighted_products(weights: Tensor, units: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute `weighted_products` for weights w = `units` (p, 1, 1) · `weights` (p, n, k), as from `_in_units`."""
+    """Compute `weighted_products` for w = `units` · `weights`: the divisors (p, 1, 1) and weights from `_in_units`."""
     by_example, by_point = tangents.permute(2, 1, 0), weights.transpose(0, 1)
     traces = units * torch.bmm(by_point, by_example.square()).transpose(0, 1).double()
     roots = weights.sqrt().transpose(1, 2)
@@ -377,10 +377,10 @@ def _one_hot(outputs: Tensor, labels: Tensor) -> Tensor:
 
 
 def likeliest(outputs: Tensor) -> Tensor:
-    """Class (n,) with the largest logit of each example, from `outputs` (p, n, k) at p points.
+    """Class (n,) with the largest logit of each example, given `outputs` (p, n, k) at p points.
 
-    The classes must be the same at all points. They are read from the point whose largest output is finite and greatest
-    in magnitude, because at other points all outputs may be zero, or some not finite.
+    The classes must be the same at all points. They are read from one point: that whose outputs are finite and reach
+    the greatest magnitude. At other points, outputs may all be zero, or some not finite.
     """
     largest = outputs.abs().amax((1, 2))
     return outputs[torch.where(torch.isfinite(largest), largest, -1.0).argmax()].argmax(-1)
@@ -390,7 +390,7 @@ LOSSES: dict[str, Loss] = {loss.name: loss for loss in (CrossEntropy(), MeanSqua
 
 
 def named(loss: str | Loss) -> Loss:
-    """Look up a loss by name; a Loss is returned unchanged. Raises ValueError, with the nearest name, if unknown."""
+    """Look up a loss by its name; a `Loss` is returned unchanged. Raises ValueError if the name is unknown."""
     if isinstance(loss, Loss):
         return loss
     if loss not in LOSSES:

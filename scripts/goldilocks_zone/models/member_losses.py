@@ -11,9 +11,9 @@ from goldilocks_zone.models.losses import Loss
 class VicregOfMembers(Loss):
     """VICReg of m members of an ensemble, each with its own weights and ε.
 
-    `weights` (m, 3) holds λ, μ and ν of each member, and `epsilons` (m,) its ε. They replace the weights and ε of
-    `criterion`, which defines everything else. Outputs are (m, n, 2e + k·r) as `embedding_losses` defines them, totals
-    (m,).
+    `weights` (m, 3) holds λ, μ and ν of each member, and `epsilons` (m,) its ε. These values replace the weights and ε
+    of `criterion`; all other settings are those of `criterion`. Outputs are (m, n, 2e + k·r), in the layout that
+    `embedding_losses` defines.
     """
 
     name, classifies = "vicreg", False

@@ -1,4 +1,7 @@
-"""Batches of named arrays, as language models take them: packed into one array of rows, unpacked for the module."""
+"""Batches of named arrays, as language models take them: packed into one array of rows, and unpacked for the module.
+
+Named arrays are a dictionary from names to arrays (n, …). A row holds all W numbers of one example.
+"""
 
 import math
 from collections.abc import Mapping
@@ -14,7 +17,8 @@ LARGEST = 2**24  # integers up to this magnitude are exact in single precision
 class Named(nn.Module):
     """Module with named inputs, wrapped so that it takes one array (n, W), whose rows hold all inputs of an example.
 
-    Integers pass through the floating-point rows unchanged: they are small enough to be exact, and are converted back.
+    Rows are floating-point numbers. Integers are converted to them and back without error, because only integers that
+    they represent exactly are accepted.
     """
 
     def __init__(self, module: nn.Module):
@@ -54,7 +58,10 @@ class Named(nn.Module):
         return joined.float() if exact else joined
 
     def forward(self, rows: Tensor) -> object:
-        """Unpack `rows` (n, W) into the named arrays, and return the module's outputs for these."""
+        """Unpack `rows` (n, W) into the named arrays, and return the outputs of the module for them.
+
+        The layout is that of an earlier batch of width W that the method `rows` has packed.
+        """
         arrays, start = {}, 0
         for name, shape, dtype in self._layouts[rows.shape[1]]:
             size = math.prod(shape)
@@ -65,6 +72,6 @@ class Named(nn.Module):
 
 
 def split(batch: Mapping) -> tuple[dict, Tensor | np.ndarray | None]:
-    """Split a batch into its named inputs and its labels, which are None if it has none."""
+    """Split a batch into its named inputs, a dictionary, and its labels, which are None if it has none."""
     named = {name: values for name, values in batch.items() if name not in LABELS}
     return named, next((batch[name] for name in LABELS if name in batch), None)

@@ -20,14 +20,14 @@ SAME = 1e-8
 
 
 class Residual(nn.Module):
-    """Sum of the input and the output of `inner`, which have the same shape."""
+    """Residual block: the sum of its input and the output of `inner`, which must have the shape of the input."""
 
     def __init__(self, inner: nn.Sequential) -> None:
         super().__init__()
         self.inner = inner
 
     def forward(self, x: Tensor) -> Tensor:
-        """x + inner(x)."""
+        """Return x + inner(x)."""
         return x + self.inner(x)
 
 
@@ -39,12 +39,12 @@ class CentredSoftplus(nn.Module):
         self.beta = beta
 
     def forward(self, z: Tensor) -> Tensor:
-        """φ(z), element by element."""
+        """Return φ(z), computed element by element."""
         return nn.functional.softplus(z, self.beta) - math.log(2) / self.beta
 
 
 def build(network: Network, image: tuple[int, ...], classes: int) -> nn.Sequential:
-    """Build the module of a parsed network label, from images (n, *image) to logits (n, classes).
+    """Build the module that a parsed network label describes; it maps images (n, *image) to logits (n, classes).
 
     `image` is the shape of one image: (channels, height, width), or any shape for `fc` networks.
     """
@@ -81,7 +81,10 @@ def _lenet5(network: LeNet5, shapes: list[tuple[int, ...]], padding: tuple[int, 
 
 
 def _layer(network: Network, shape: tuple[int, ...], **options) -> nn.Linear | nn.Conv2d:
-    """Build a layer with weights of a `shape`: dense for (o, i), convolutional, with `options`, for (o, i, h, w)."""
+    """Build a layer with weights of the given `shape`: dense for (o, i), convolutional for (o, i, h, w).
+
+    `options` are keyword arguments of nn.Conv2d.
+    """
     n_out, n_in, *size = shape
     if size:
         return nn.Conv2d(n_in, n_out, size, bias=network.biases, **options)
@@ -93,7 +96,7 @@ class Unfit(ValueError):
 
 
 def logits_function(network: nn.Module | Logits) -> Logits:
-    """Function (parameters (D,), inputs (n, …)) → logits (n, k) of a network: `tensor_function`, flattened."""
+    """Function (parameters (D,), inputs (n, …)) → logits (n, k): that of `tensor_function`, with outputs flattened."""
     tensors = tensor_function(network)
 
     def logits(parameters: Tensor, inputs: Tensor) -> Tensor:
@@ -104,17 +107,20 @@ def logits_function(network: nn.Module | Logits) -> Logits:
 
 
 def tensor_function(network: nn.Module | Logits) -> Logits:
-    """Function (parameters (D,), inputs (n, …)) → outputs (n, …) of a network, not flattened.
+    """Function (parameters (D,), inputs (n, …)) → outputs (n, …) of a network, as a tensor in its original shape.
 
-    If the outputs have an item or attribute `logits`, the function returns this item or attribute. The function raises
-    Unfit if the result is not a tensor with n rows.
+    If the outputs have an item or attribute `logits`, the function returns this item or attribute. It raises Unfit if
+    the result is not a tensor with n rows.
     """
     outputs_of = outputs_function(network) if isinstance(network, nn.Module) else network
     return lambda parameters, inputs: _tensor_of(outputs_of(parameters, kernels.usual(inputs)), len(inputs))
 
 
 def _tensor_of(outputs: object, examples: int) -> Tensor:
-    """Item or attribute `logits` of the outputs, else the outputs. Raises Unfit unless this is a tensor (n, …)."""
+    """Return the item or attribute `logits` of `outputs` or, if there is none, `outputs`.
+
+    Raises Unfit unless the result is a tensor with n = `examples` rows.
+    """
     found = outputs.get("logits", outputs) if isinstance(outputs, Mapping) else getattr(outputs, "logits", outputs)
     return found if isinstance(found, Tensor) and found.shape[:1] == (examples,) else as_logits(found, examples)
 
@@ -145,14 +151,15 @@ def refuse_changing(logits: Logits, parameters: Tensor, inputs: Tensor) -> None:
 
 
 def same(first: Tensor, second: Tensor) -> bool:
-    """Return whether two tensors are equal, where NaN equals NaN."""
+    """Return whether two tensors have equal shapes and equal entries, where NaN equals NaN."""
     return first.shape == second.shape and bool(((first == second) | (first.isnan() & second.isnan())).all())
 
 
 def same_to_rounding(found: Tensor, expected: Tensor) -> bool:
-    """Return whether two tensors have one shape and agree up to rounding wherever both are finite.
+    """Return whether two tensors have equal shapes and agree, up to rounding, wherever both are finite.
 
-    Entries that are not finite are refused elsewhere. The tolerance is relative to the largest entry of `expected`.
+    The tolerance is relative to the largest entry of `expected`. Entries that are not finite are not compared, because
+    other checks refuse them.
     """
     if found.shape != expected.shape:
         return False
@@ -164,12 +171,12 @@ def same_to_rounding(found: Tensor, expected: Tensor) -> bool:
 
 
 def few(inputs: Tensor, count: int) -> Tensor:
-    """At most `count` of the inputs (n, …), evenly spaced, since the first ones may all be of one class."""
+    """Select at most `count` of the `inputs` (n, …), evenly spaced, since the first ones may all be of one class."""
     return inputs[torch.linspace(0, len(inputs) - 1, min(count, len(inputs))).long().to(inputs.device)]
 
 
 def outputs_function(module: nn.Module) -> Callable[[Tensor, Tensor], object]:
-    """Function (parameters (D,), inputs (n, …)) → outputs of the module, computed by `call`."""
+    """Function (parameters (D,), inputs (n, …)) → outputs of the module, of any type, which `call` computes."""
     shapes = [tensor.shape for tensor in module.parameters()]
     sizes = [shape.numel() for shape in shapes]
 
@@ -183,10 +190,10 @@ def outputs_function(module: nn.Module) -> Callable[[Tensor, Tensor], object]:
 def call(module: nn.Module, tensors: Sequence[Tensor], inputs: Tensor) -> object:
     """Outputs of `module` for `inputs` with `tensors` as its parameters, in the order of `module.parameters()`.
 
-    A parameter is replaced wherever the module holds it, including in lists, tuples and dicts, as recurrent layers do.
-    All other tensors of the module are copied, floating-point ones to the precision of `tensors`. Changes that the
-    forward pass makes to the module are undone, even after an error. Raises Unfit for scripted and traced modules,
-    whose parameters are fixed.
+    A parameter is replaced wherever the module holds it, including in lists, tuples and dicts, where recurrent layers
+    hold theirs. All other tensors of the module are copied for the call, those of floating point in the precision of
+    `tensors`. Changes that the forward pass makes to the module are undone, even after an error. Raises Unfit for
+    scripted and traced modules, whose parameters are fixed.
     """
     if any(isinstance(layer, torch.jit.ScriptModule) for layer in module.modules()):
         raise Unfit("the network is scripted or traced, which fixes its parameters: give the module it was made from")
@@ -206,10 +213,11 @@ def call(module: nn.Module, tensors: Sequence[Tensor], inputs: Tensor) -> object
 
 
 def _replaced(value: object, stand_ins: dict[int, object], dtype: torch.dtype) -> object:
-    """Return what replaces a value that a module holds; `stand_ins` maps ids of objects to replacements.
+    """Return the replacement of a `value` that a module holds; `stand_ins` maps ids of objects to replacements.
 
-    A tensor without a replacement is copied, in precision `dtype` if it is of floating point. Lists, tuples and dicts
-    are searched for tensors. Copies are added to `stand_ins`, so that every reference to a tensor gets the same copy.
+    A tensor that has no replacement in `stand_ins` is copied, in precision `dtype` if it is of floating point. In
+    lists, tuples and dicts, each tensor is replaced. Other values are returned unchanged. Copies are added to
+    `stand_ins`, so that every reference to a tensor gets the same copy.
     """
     if id(value) not in stand_ins:
         if isinstance(value, Tensor):

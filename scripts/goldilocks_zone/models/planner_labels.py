@@ -16,8 +16,9 @@ _FLAT = re.compile(r"flat-(level1|level2|exact)-(free|held)-([1-9][0-9]*)-x([1-9
 class Hierarchical:
     """Hierarchical planner: level 2 searches for sub-goals, and level 1 for actions that lead to the first of them.
 
-    random: the sub-goal follows from random actions of level 2, without a search. true: level 1 uses the true dynamics,
-    not its predictor. end: the search for sub-goals minimises the cost of the last one, not the mean over all.
+    random: level 2 does not search; the sub-goal is its prediction for one random action. true: level 1 uses the true
+    dynamics, not its predictor. end: the search for sub-goals minimises the cost of the last sub-goal, not the mean
+    over all.
     """
 
     random: bool = False
@@ -29,10 +30,10 @@ class Hierarchical:
 class Flat:
     """Flat planner: level 1 alone searches for the actions of the next `steps` steps.
 
-    cost: `level1` or `level2` for the squared distance to the goal between embeddings of this level, `exact` for the
-    exact path length. held: each action is repeated for POOLED steps. times: number of evaluations in a plan, relative
-    to the hierarchical planner. end: minimise the cost of the last state, not the mean over all. true: use the true
-    dynamics, not the predictor.
+    cost: cost of a state. `level1` and `level2` stand for the squared distance between embeddings of state and goal on
+    that level, `exact` for the exact length of the path to the goal. held: each action is repeated for POOLED steps.
+    times: number of evaluations in a plan, as a multiple of the CALLS of the hierarchical planner. end: minimise the
+    cost of the last state, not the mean over all. true: use the true dynamics, not the predictor.
     """
 
     cost: str
@@ -44,7 +45,7 @@ class Flat:
 
     @property
     def samples(self) -> int:
-        """Number of samples in each round, such that a plan takes `times` · CALLS evaluations in all."""
+        """Number of samples in each round of a search. With it, a plan takes `times` · CALLS evaluations in all."""
         return self.times * CALLS // (ROUNDS * self.steps)
 
 

@@ -20,9 +20,9 @@ DEVIATION = 0.5  # standard deviation of actions' entries in the first round, in
 
 
 class Counted:
-    """Predictor `step` that counts the states for which it is called, over all calls, in `evaluations`.
+    """Predictor `step`, wrapped so that `evaluations` counts the states for which it has been called, over all calls.
 
-    The predictor maps states (m, n, e) and actions (m, n, a) to the next states.
+    The predictor maps states (m, n, e) and actions (m, n, a) to the next states (m, n, e).
     """
 
     def __init__(self, step: Step):
@@ -36,7 +36,7 @@ class Counted:
 def unrolled(step: Step, states: Tensor, actions: Tensor) -> Tensor:
     """States (m, n, s, h, e) after each of h successive `actions` (m, n, s, h, a), starting from `states` (m, n, e).
 
-    `step` maps states and actions to the next states.
+    `step` maps states (m, n · s, e) and actions (m, n · s, a) to the next states.
     """
     samples, path = actions.shape[2], []
     states = states[:, :, None].expand(-1, -1, samples, -1).flatten(1, 2)
@@ -54,10 +54,11 @@ def clipped(actions: Tensor, reach: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Search:
-    """Search by the cross-entropy method for `steps` actions of length at most `reach`.
+    """Search by the cross-entropy method for `steps` successive actions of length at most `reach`.
 
-    Each of the `rounds` draws `samples` sequences of Gaussian actions: the first round around zero, each later one with
-    the mean and the standard deviation of the best quarter of the previous samples, but at least LEAST_KEPT of them.
+    Each of the `rounds` draws `samples` sequences of Gaussian actions. In the first round, the mean is zero and the
+    standard deviation DEVIATION · reach. In each later round, both are those of the best sequences of the round before:
+    the best quarter, but not fewer than LEAST_KEPT.
     """
 
     steps: int
@@ -66,18 +67,18 @@ class Search:
     rounds: int = ROUNDS
 
     def noise(self, streams: Sequence[np.random.Generator], starts: int, like: Tensor) -> Tensor:
-        """Draw the standard normal numbers (rounds, m, n, s, h, 2) that `best` takes, for n = `starts`.
+        """Draw the standard normal numbers (rounds, m, n, s, h, 2) that the method `best` needs, for n = `starts`.
 
-        Each member draws from its own random stream. Precision and device are those of `like`.
+        The numbers of each member come from its own stream in `streams`. Precision and device are those of `like`.
         """
         shape = self.rounds, starts, self.samples, self.steps, 2
         return torch.as_tensor(np.stack([each.standard_normal(shape, np.float32) for each in streams], 1)).to(like)
 
     def best(self, cost: Callable[[Tensor], Tensor], noise: Tensor) -> Tensor:
-        """Actions (m, n, h, a) of the least cost among the samples of all rounds.
+        """Run the search; returns the actions (m, n, h, a) of least cost among the samples of all rounds.
 
-        `cost` maps actions (m, n, s, h, a) to costs (m, n, s). Costs that are NaN count as infinite. `noise` holds the
-        numbers that the method `noise` returns.
+        The function `cost` maps actions (m, n, s, h, a) to costs (m, n, s). Costs that are NaN count as infinite.
+        `noise` holds the random numbers that the method `noise` returns.
         """
         mean, deviation = torch.zeros_like(noise[0, :, :, :1]), DEVIATION * self.reach
         kept, found, least = max(LEAST_KEPT, self.samples // 4), mean, None
@@ -99,7 +100,8 @@ class Levels:
 
     first: dynamics of level 1, learnt or true. second: predictor of level 2. embed: map from states of `first` to
     embeddings of level 1. above: map from windows (…, POOLED, e) of embeddings of level 1 to embeddings of level 2.
-    way: exact path lengths from states (m, n, …, 2) of the true dynamics to the goals (m, n, 2); None if unknown.
+    way: map from states (m, n, …, 2) of the true dynamics, and goals (m, n, 2), to the exact lengths of the paths
+    between them; None if unknown.
     """
 
     first: Step
@@ -111,7 +113,10 @@ class Levels:
 
 @dataclass(frozen=True)
 class Place:
-    """Starts or goals: each `state` (m, n, e) of level 1's dynamics, and its embeddings on levels 1 and 2."""
+    """Starts or goals of plans: as states of the dynamics of level 1, and as embeddings of levels 1 and 2.
+
+    `state`, `first` and `second` are (m, n, e), each with a dimension e of its own.
+    """
 
     state: Tensor
     first: Tensor
@@ -129,10 +134,10 @@ def windows(path: Tensor) -> Tensor:
 
 
 def over_path(costs: Tensor, end: bool) -> Tensor:
-    """Costs (m, n, s) of paths: the costs of their last states if `end` is true, else the means over their states.
+    """Costs (m, n, s) of paths, from the `costs` (m, n, s, h) of their states: the last one if `end`, else the mean.
 
-    `costs` (m, n, s, h) are those of the states. The mean rewards early arrival. If only the last state counts, a
-    planner may postpone its arrival at the goal with every new plan.
+    The mean rewards early arrival. If only the last state counts, a planner may postpone its arrival at the goal with
+    every new plan.
     """
     return costs[..., -1] if end else costs.mean(-1)
 
@@ -142,8 +147,8 @@ def flat(
 ) -> tuple[Tensor, float]:
     """Plan from `start` to `goal` by a search on level 1 alone.
 
-    Returns the next POOLED actions (m, n, POOLED, a), and how often the dynamics were evaluated for each of the m · n
-    plans. `streams` has one random stream for each member.
+    Returns the first POOLED actions of the m · n plans, (m, n, POOLED, a), and the number of evaluations of the
+    dynamics per plan. `streams` has one random stream for each member.
     """
     each = POOLED if planner.held else 1
     search, first = Search(planner.steps // each, planner.samples), Counted(levels.first)
@@ -166,8 +171,8 @@ def hierarchical(
 ) -> tuple[Tensor, float]:
     """Plan from `start` to `goal`: search for sub-goals on level 2, and on level 1 for actions to the first sub-goal.
 
-    Returns the next POOLED actions (m, n, POOLED, a), and how often the models of both levels were evaluated for each
-    of the m · n plans. `streams` has one random stream for each member.
+    Returns the POOLED actions of each of the m · n plans, (m, n, POOLED, a), and the number of evaluations of the
+    models of both levels per plan. `streams` has one random stream for each member.
     """
     first, second = Counted(levels.first), Counted(levels.second)
     above = Search(SUBGOALS, reach=POOLED)
@@ -197,5 +202,5 @@ def hierarchical(
 def plan(
     planner: Flat | Hierarchical, levels: Levels, start: Place, goal: Place, streams: Sequence[np.random.Generator]
 ) -> tuple[Tensor, float]:
-    """Plan by `flat` or `hierarchical`, depending on the type of `planner`; arguments and results are as there."""
+    """Call `flat` or `hierarchical`, depending on the type of `planner`, and return what it returns."""
     return (flat if isinstance(planner, Flat) else hierarchical)(planner, levels, start, goal, streams)

@@ -1,4 +1,4 @@
-"""A problem: the network, examples, loss and temperature whose curvature is measured."""
+"""A problem: the network, examples, loss and temperature that define the function whose curvature is measured."""
 
 import itertools
 import math
@@ -15,7 +15,7 @@ Array = Tensor | np.ndarray
 
 
 def refuse_not_positive(value: float, name: str) -> None:
-    """Raise ValueError if a value is not positive and finite; `name` is the name of the value in the message."""
+    """Raise ValueError unless `value` is positive and finite; the message calls the value by its `name`."""
     if not 0 < value < math.inf:
         raise ValueError(f"{name} {value} is not positive and finite: give a number above zero")
 
@@ -34,8 +34,8 @@ class Problem:
     the key `labels` or `label`. Labels are class numbers (n,) unless the loss defines them otherwise.
 
     loss: a Loss, a name from `losses.LOSSES`, a criterion of torch.nn, or any function of outputs and labels that is a
-    mean over examples. A loss that couples examples takes a single batch. temperature: divisor of the logits, before
-    the loss is applied.
+    mean over examples. A loss that couples examples takes a single batch. temperature: number by which the logits are
+    divided before the loss is applied.
 
     Raises ValueError if the loss is unknown, the temperature is not positive, batches come from an iterator, a loss
     that couples examples gets several batches, or a function gets dictionaries.
@@ -64,8 +64,8 @@ class Problem:
     def _take_names(self) -> None:
         """If batches are dictionaries, wrap the module in `Named`, and pack a single batch into rows (n, W).
 
-        Several batches are packed later, by `batches`. Raises ValueError if batches are dictionaries and the network is
-        a function.
+        If there are several batches, the method `batches` packs each when it is needed. Raises ValueError if batches
+        are dictionaries and the network is a function.
         """
         if isinstance(self.network, Named) or isinstance(self.inputs, Iterator):
             return
@@ -85,9 +85,9 @@ class Problem:
             object.__setattr__(self, "labels", labels)
 
     def _rows(self, inputs: Array | Mapping, labels: Array | None) -> tuple[Array, Array | None]:
-        """Return one batch's inputs, with a dictionary packed into rows (n, W), and its labels.
+        """Return the inputs and the labels of one batch; a dictionary of inputs is packed into rows (n, W).
 
-        If `labels` is None, they are taken from the dictionary, if it has any.
+        If `labels` is None and the dictionary contains labels, these are returned.
         """
         if not isinstance(inputs, Mapping):
             return inputs, labels
@@ -96,7 +96,7 @@ class Problem:
 
     @property
     def is_one_batch(self) -> bool:
-        """True if `inputs` are one array or nested lists of numbers; False for a dictionary or several arrays."""
+        """True if `inputs` are one array or nested lists of numbers; False for a dictionary or several batches."""
         given = self.inputs
         while isinstance(given, list | tuple) and given:
             given = given[0]
@@ -109,8 +109,8 @@ class Problem:
     def batches(self) -> Iterator[tuple[Array, Array | None]]:
         """Yield the inputs and the labels of each batch; labels are None if there are none.
 
-        Raises ValueError if inputs and labels have different numbers of batches, or if a batch is a list or tuple that
-        does not have two parts.
+        Raises ValueError if inputs and labels have different numbers of batches, or if a batch is a list or tuple of
+        other than two parts.
         """
         if self.is_one_batch:
             yield self.inputs, self.labels

@@ -14,9 +14,9 @@ from goldilocks_zone.provenance import fingerprints
 
 @dataclass(frozen=True)
 class UserNetwork:
-    """Network defined by a class or function `name` in a Python file, which is called with `arguments`.
+    """Network that the class or function `name` in a Python `file` returns when it is called with `arguments`.
 
-    The fingerprint depends on the code, not on the path of the file.
+    `fingerprint` depends on the code, the name and the arguments, not on the path of the file.
     """
 
     file: str
@@ -25,7 +25,7 @@ class UserNetwork:
     fingerprint: str
 
     def record(self, label: str) -> dict:
-        """Return the entries to record about the network: its `label`, and all fields but the path of the file."""
+        """Return the dictionary that is recorded about the network: its `label`, and all fields but the file's path."""
         return {"label": label, "name": self.name, "arguments": self.arguments, "fingerprint": self.fingerprint}
 
 

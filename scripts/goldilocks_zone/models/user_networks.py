@@ -1,6 +1,6 @@
 """Networks that a study names, built from their labels or, for a user's own networks, from their files.
 
-A user's network is refused if its Hessian cannot be computed.
+If the Hessian of a user's network cannot be computed, building it raises ValueError.
 """
 
 from collections.abc import Callable
@@ -18,10 +18,10 @@ FINITE_DIFFERENCES, STEP, SLOPE_TOLERANCE = 3, 1e-8, 1e-4
 
 
 def build_named(label: str, own: user_code.UserNetwork | None, image: tuple[int, ...], classes: int) -> nn.Module:
-    """Build the network that a study names, in double precision, from its `label` or from the user's `own` code.
+    """Build the network that a study names, in double precision.
 
-    The network maps images of shape `image` to logits for k = `classes` classes. Raises ValueError if the label is
-    invalid, or as `build_own` does.
+    It is built from the user's code if `own` describes it, else from the `label`. It maps images of shape `image` to
+    logits for k = `classes` classes. Raises ValueError if the label is invalid, or for the same reasons as `build_own`.
     """
     if own is None:
         return networks.build(labels.parse_network(label), image, classes).double()
@@ -58,7 +58,10 @@ def build_own(factory: Callable, image: tuple[int, int, int], classes: int, argu
 
 
 def with_fixed(module: nn.Module) -> nn.Module:
-    """Turn each frozen parameter of a module into a buffer, so that it is no coordinate of θ; return the module."""
+    """Turn each frozen parameter of a module, in place, into a buffer, so that θ does not contain it.
+
+    Returns the module.
+    """
     fixed = {id(tensor): tensor.detach() for tensor in module.parameters() if not tensor.requires_grad}
     for layer in module.modules():
         for name, tensor in list(layer._parameters.items()):
@@ -81,8 +84,9 @@ def _refuse_unfit_parameters(module: nn.Module, name: str) -> None:
 def _refuse_unfit_forward(module: nn.Module, tried: nn.Module, image: tuple, classes: int, name: str) -> None:
     """Raise ValueError unless logits depend on parameters and one image alone, and can be differentiated twice.
 
-    Logits (n, classes) must also be finite and in double precision. `tried` is a second instance of `module`, and is
-    called first; comparing both detects state kept between calls. `name` identifies the network in messages.
+    Logits must also have the shape (n, classes), be finite, and be in double precision. `tried` is a second instance of
+    the network, which is called several times. `module` is called once, to compare its logits with those of `tried`:
+    they differ if calls change a state of the network. `name` identifies the network in messages.
     """
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(3, *image, generator=generator, dtype=torch.float64)

@@ -18,11 +18,12 @@ State = Mapping[str, Tensor]
 
 
 def read(file: str | Path, fingerprint: str | None = None) -> State:
-    """Read the state dictionary of a file onto the CPU.
+    """Read a state dictionary from a `file`, with its tensors on the CPU.
 
-    The file is of safetensors, or of torch.save; the latter may be a larger checkpoint with a state dictionary in it.
-    `fingerprint` is the expected SHA-256 of the content. Raises ValueError if the content has another fingerprint, or
-    cannot be read as tensors alone.
+    A file whose name ends in `.safetensors` is read as such, any other as written by torch.save. The latter may be a
+    larger checkpoint that contains the state dictionary. `fingerprint` is the expected SHA-256 of the content; None
+    means that it is not checked. Raises ValueError if the file cannot be read, has another fingerprint, cannot be
+    loaded without executing code in it, or holds no state dictionary.
     """
     path = Path(file).expanduser()
     try:
@@ -53,11 +54,12 @@ def state_in(found: object) -> State:
 
 
 def loaded(module: nn.Module, state: State, name: str) -> nn.Module:
-    """Copy of a module with the tensors of a state dictionary.
+    """Copy a `module`, and load the tensors of the state dictionary `state` into the copy, which is returned.
 
-    The dictionary may hold a tied parameter under only one of its names. `name` identifies the dictionary in messages.
-    Raises ValueError if a tensor is missing, unexpected, of another shape, not of floating point where the module's is,
-    not finite, or different from one that it is tied to.
+    `state` may hold a tied parameter under only one of its names, and may lack the batch counters of batch
+    normalisation. `name` identifies `state` in messages. Raises ValueError if another tensor is missing, or if one is
+    unknown to the module, of another shape, or not finite. It is also raised if integers are given for a floating-point
+    tensor, or different values for tied tensors.
     """
     found, known = copy.deepcopy(module), module.state_dict()
     for key in (key for key in known if key in state):
@@ -76,7 +78,10 @@ def loaded(module: nn.Module, state: State, name: str) -> nn.Module:
 
 
 def _refuse_unfit(given: object, known: object, where: str) -> None:
-    """Raise ValueError if an entry `given` does not fit the tensor `known` of a network; `where` names the entry."""
+    """Raise ValueError if an entry of a state dictionary, `given`, does not fit the network's own entry, `known`.
+
+    `where` identifies the entry in messages. If `known` is not a tensor, nothing is checked.
+    """
     if not isinstance(known, Tensor):
         return
     if not isinstance(given, Tensor):
@@ -93,7 +98,7 @@ def _refuse_unfit(given: object, known: object, where: str) -> None:
 
 
 def _tied(module: nn.Module) -> list[list[str]]:
-    """Lists of names, one list for each parameter or buffer that a module holds under several names."""
+    """For each parameter or buffer that a module holds under several names, the list of these names."""
     names: dict[int, list[str]] = {}
     every = module.named_parameters(remove_duplicate=False), module.named_buffers(remove_duplicate=False)
     for name, tensor in itertools.chain(*every):
@@ -102,10 +107,11 @@ def _tied(module: nn.Module) -> list[list[str]]:
 
 
 def put(module: nn.Module, state: State, name: str) -> Tensor:
-    """Return the parameters θ (D,) of a state dictionary, in the module's precision; copy its buffers into the module.
+    """Return the parameters θ (D,) in the state dictionary `state`, and copy its buffers into the `module`.
 
-    Buffers include running means and frozen parameters. The module keeps its own parameters, because gains are
-    initialised with their values. `name` and errors are as for `loaded`.
+    θ is in the precision of the module. Buffers include running means and frozen parameters. The module's parameters
+    are not changed, because gains are initialised with their values in the module. `name` and errors are as for
+    `loaded`.
     """
     trained = loaded(module, state, name)
     with torch.no_grad():

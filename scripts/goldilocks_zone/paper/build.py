@@ -62,9 +62,9 @@ def run_tex(tool: str, folder: str | Path) -> subprocess.CompletedProcess:
 
 
 def first_error(done: subprocess.CompletedProcess) -> str:
-    """First line of the output of TeX that reports an error, with file and line number, or else the last line.
+    """First line of TeX's output that reports an error or, if there is none, the last line.
 
-    `done` is the result of `run_tex`.
+    `done` is the result of `run_tex`. The line has the file and the line number if TeX gives them.
     """
     output = done.stdout + done.stderr
     match = re.search(r"^(?:\S+:\d+: .*|! .*|error: .*)$", output, re.MULTILINE)

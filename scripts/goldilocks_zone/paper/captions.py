@@ -28,10 +28,11 @@ OWN = (
 def write_captions(
     paths_to_texts: list[str], path_to_references: str, path_to_template: str, path_to_output: str
 ) -> None:
-    """Write the template of the report's captions, with the captions of all figures put into it as a dictionary.
+    """Write the template from which Snakemake makes the captions of its report.
 
-    Captions are read from the LaTeX files `paths_to_texts` and a BibTeX file of references. One template serves all
-    figures, because Snakemake accepts a single template per rule.
+    It consists of a dictionary with the captions of all figures, followed by the template at `path_to_template`.
+    Captions are read from the LaTeX files `paths_to_texts`, and their citations from the BibTeX file
+    `path_to_references`. One template serves all figures, because Snakemake accepts a single template per rule.
     """
     paths = (*paths_to_texts, path_to_references, path_to_template)
     *texts, references, template = (Path(path).read_text(encoding="utf-8") for path in paths)
@@ -44,7 +45,8 @@ def write_captions(
 def captions(texts: list[str], references: str) -> dict[str, str]:
     """Captions of figures as plain text, as {figure: caption}.
 
-    `texts` are LaTeX texts (sections, generated macros), and `references` is the text of a BibTeX file.
+    `texts` are LaTeX texts, namely sections and the macros of results, and `references` is the text of a BibTeX file.
+    Macros are replaced by their values, and citations by authors and year.
     """
     cited, text, found = _works(references), "\n".join(texts), {}
     values = dict(DEFINED.findall(text))
@@ -80,7 +82,7 @@ def _argument(text: str, command: str) -> str:
 
 
 def _works(text: str) -> dict[str, str]:
-    """Citation in words, such as `Fort and Scherlis (2019)`, for each key in the text of a BibTeX file."""
+    """Citations in words, such as `Fort and Scherlis (2019)`, as {key: citation}, from the text of a BibTeX file."""
     found = {}
     for key, body in ENTRY.findall(text):
         fields = dict(re.findall(r"(\w+)\s*=\s*\{(.*?)\},?\n", body + "\n"))

@@ -1,10 +1,12 @@
-r"""Checks of the paper's sources: which works belong to a run, and which parts of a text do not come from its results.
+r"""Checks of the paper's sources: which works a run's paper shows, and what in the texts does not fit the results.
 
-Results enter the text only through macros: \estimate{case}, \verdict{case}, \agreement{comparison} and \setting{name}.
-Sentences on findings enter through \question{name}, \answer{name} and \mainfindings, and figures through
-\resultfigure{name}. A text is named by its path in paper/. The folder sections/ contains the paper's sections. The
-folder works/<work>/ contains the parts of these sections that are about one reproduced work, one file for each
-question, and the work's parts of the supplement (method.tex, supplement.tex).
+A work is a publication whose results are reproduced. Results enter the text only through macros: \estimate{case},
+\verdict{case}, \agreement{comparison} and \setting{name}. Sentences on findings enter through \question{name},
+\answer{name} and \mainfindings, and figures through \resultfigure{name}.
+
+A text is named by its path in paper/. The folder sections/ contains the paper's sections. The folder works/<work>/
+contains the parts of these sections that are about one work, one file for each question, and the work's parts of the
+supplement (method.tex, supplement.tex).
 """
 
 import re
@@ -59,9 +61,10 @@ def shown(texts: Iterable[str]) -> set[str]:
 def mistakes(sources: dict[str, str], generated: str) -> list[str]:
     """Mistakes in the paper's sources, one sentence each.
 
-    `sources` maps the paths of texts in paper/ to texts; `generated` is the text of generated.tex. Texts of works that
-    are not in `generated` are skipped. Mistakes are literal numbers in sections of results, macros that are used but
-    not defined or defined but not used, and figures to which no text refers.
+    `sources` maps the path of each LaTeX text in paper/ to the text, and `generated` is the text of generated.tex, in
+    which the macros are defined. Texts of works that the run's paper does not show are skipped. Mistakes are literal
+    numbers in sections of results, macros that are used but not defined or defined but not used, and figures to which
+    no text refers.
     """
     included = set(_WORK.findall(generated))
     kept = {

@@ -31,8 +31,8 @@ _PRINTED = frozenset(map(chr, range(0xA0, 0x180))) - set("ĦħĸĿŀŉŦŧſ") |
 def escape(text: str, strict: bool = True) -> str:
     """Escape plain text for LaTeX, including mathematical letters and letters of European languages.
 
-    Raises ValueError for other characters. If not `strict`, for text from outside the project, replaces them by codes
-    such as U+732B.
+    Other characters raise ValueError. If not `strict`, they are replaced by codes such as U+732B, which is meant for
+    text from outside the project.
     """
     text = unicodedata.normalize("NFC", text)
     if (unknown := unprintable(text)) and strict:
@@ -73,7 +73,7 @@ def number(value: float, low: float, high: float) -> str:
 def interval(value: float, low: float, high: float) -> str:
     """Value and interval in LaTeX, such as `0.882 [0.871, 0.893]`, rounded as in `rounding.in_interval`.
 
-    `low` and `high` are the ends of the interval. It is open at an infinite end, which is written as `(-∞` or `∞)`.
+    `low` and `high` are the ends of the interval. At an infinite end the interval is open, as in `(-∞, 0.893]`.
     """
     value, low, high = map(_power_of_ten, rounding.in_interval(value, low, high))
     left = r"(-\infty" if low == "-∞" else f"[{low}"

@@ -1,6 +1,8 @@
 """The LaTeX macros that the paper reads: numbers, verdicts, tables, figures and provenance of a run.
 
-Arguments `rows` and `row` are of claims.csv unless stated otherwise. A primary case is a case on its primary cell.
+`rows` and `row` are of claims.csv unless stated otherwise. A case is one test of a claim. It is judged on cells, which
+are parts of a study with one dataset, one network and so on: on its primary cell, which makes it a primary case, and on
+secondary ones (see `claims.cells`). A reading is one choice of the settings that a published work leaves open.
 """
 
 import csv
@@ -98,9 +100,10 @@ def _read(path: str) -> dict:
 
 
 def paper_figures(settings: PaperRecord) -> dict[str, dict]:
-    """Properties of every registered figure: name, width and picture in LaTeX, caption in plain text, `drawn` or not.
+    """Name, width, picture, caption and state (`drawn` or not) of every registered figure, as {name: dictionary}.
 
-    A figure with several panels, one for each cell of its study, takes the whole width of the text.
+    Width and picture are LaTeX, and the caption is plain text. A figure with several panels, one for each cell of its
+    study, takes the whole width of the text.
     """
     unavailable, found = " ".join(map(without_remedy, settings.left_out)), {}
     for name, registered in settings.registered.items():
@@ -118,7 +121,7 @@ def paper_figures(settings: PaperRecord) -> dict[str, dict]:
 
 
 def claim_macros(rows: list[dict]) -> dict[str, dict[str, str]]:
-    """Macros {kind: {name: LaTeX}}: `verdict` of each claim with cases, `estimate` of each primary case."""
+    """Macros {kind: {name: LaTeX}}, of two kinds: `verdict` for claims with cases, and `estimate` for primary cases."""
     primary = [row for row in rows if row["case"] and " " not in row["case"]]
     tested = {row["id"].split(".")[0] for row in primary}
     return {
@@ -128,20 +131,17 @@ def claim_macros(rows: list[dict]) -> dict[str, dict[str, str]]:
 
 
 def described(row: dict) -> str:
-    """Estimate, interval, number of initialisations and verdict of a case in LaTeX, or a note if there is no estimate.
-
-    The paper's table of all tests gives the reason for a missing estimate.
-    """
+    """LaTeX text on a case: estimate, interval, number n of initialisations and verdict; a note if not estimated."""
     return f"{measured(row)} ($n={row['n']}$, {row['verdict']})" if row["estimate"] else NOT_COMPUTED
 
 
 def agreement_macros(rows: list[dict]) -> dict[str, dict[str, str]]:
-    """Macros {"agreement": {comparison: LaTeX}}: the `distance` of each primary reading in rows of agreement.csv."""
+    """Macros {"agreement": {comparison: LaTeX}}: `distance` of the primary readings; `rows` are of agreement.csv."""
     return {"agreement": {row["comparison"]: distance(row) for row in _whole(rows) if row["reading"] == "primary"}}
 
 
 def distance(row: dict) -> str:
-    """LaTeX text on a row of agreement.csv: differences and share within two deviations, or why there are none."""
+    """LaTeX text on a `row` of agreement.csv: differences, share within two deviations, or why nothing is compared."""
     if not row["points"]:
         return r"\emph{not compared: " + latex.escape(row["reason"], strict=False) + "}"
     mean, size, largest = (hundredths(row[key]) for key in DIFFERENCES)
@@ -150,17 +150,17 @@ def distance(row: dict) -> str:
 
 
 def hundredths(value: str) -> str:
-    """Format a number in LaTeX, with two decimals."""
+    """LaTeX of a number with two decimals; `value` is the number as text."""
     return f"${float(value):.2f}$"
 
 
 def percent(share: str) -> str:
-    """Format a share in LaTeX, in per cent; empty if the share is empty."""
+    """LaTeX of a share in per cent; `share` is the share as text, and empty text stays empty."""
     return rf"${100 * float(share):.0f}\,\%$" if share else ""
 
 
 def comparisons(rows: list[dict]) -> dict[str, list[dict]]:
-    """Rows of agreement.csv that `_whole` selects, one for each reading, as {title of the comparison: rows}."""
+    """Rows of agreement.csv as {title of the comparison: rows}, with one row for each reading (see `_whole`)."""
     found = {}
     for row in _whole(rows):
         found.setdefault(row["title"], []).append(row)
@@ -168,7 +168,7 @@ def comparisons(rows: list[dict]) -> dict[str, list[dict]]:
 
 
 def _whole(rows: list[dict]) -> list[dict]:
-    """One row of agreement.csv for each reading: the row that pools all dimensions, or else its first row."""
+    """Select one of the `rows` of agreement.csv for each reading: the one that pools all d, or else the first one."""
     found = {}
     for row in sorted(rows, key=lambda row: row["d"] != agreement.ALL):
         found.setdefault((row["comparison"], row["reading"]), row)
@@ -177,7 +177,7 @@ def _whole(rows: list[dict]) -> list[dict]:
 
 
 def setting_macros(settings: PaperRecord, studies: Results, results: Results, rows: list[dict]) -> dict[str, str]:
-    """Settings and numbers that the paper quotes, in LaTeX, by name; `results` are the `studies` and any cuts."""
+    """Settings and numbers that the paper quotes, as {name: LaTeX}; `results` are `studies` and, if any, the cuts."""
     counted, cuts = Counter(row["verdict"] for row in rows if not row["case"]), settings.cuts
     flips = synthesis.flips(rows).items()
     return {
@@ -197,7 +197,7 @@ def setting_macros(settings: PaperRecord, studies: Results, results: Results, ro
 
 
 def first_look(rows: list[dict]) -> str:
-    """Sentence on the number of tests whose needs, such as draws, the run does not meet; empty if it meets all."""
+    """Sentence on how many tests need more draws or longer training than the run has; empty if none does."""
     count = sum(row["reason"].startswith("needs ") for row in rows if row["case"] and " " not in row["case"])
     if not count:
         return ""
@@ -208,9 +208,9 @@ def first_look(rows: list[dict]) -> str:
 
 
 def logits_deviation_at_peak(study: xr.Dataset | None) -> str:
-    """Standard deviation σ_z of the logits at a peak, in LaTeX: its mean and deviation over draws.
+    """LaTeX of σ_z, the standard deviation of the logits at a peak: mean ± standard deviation over draws.
 
-    The peak is that of the mean Tr(H)/‖H‖ over radii, in the study's first cell, at the largest d and N examples.
+    The peak is the radius with the largest mean Tr(H)/‖H‖, in the study's first cell, at its largest d and N examples.
     """
     if study is None:
         return NOT_COMPUTED
@@ -224,10 +224,10 @@ def logits_deviation_at_peak(study: xr.Dataset | None) -> str:
 
 
 def sensitivity(study: xr.Dataset | None, rows: list[dict]) -> dict[str, str]:
-    """Sensitivity to the settings that the study varies, in LaTeX, by name of the number.
+    """Sensitivity of the zone's peak to the settings that the study varies, as {name of the number: LaTeX}.
 
-    Ranges over variants of the height and of the place x of the peak of the mean Tr(H)/‖H‖ over the radius, and counts
-    of the verdicts on secondary cells of the study.
+    The peak is that of the mean Tr(H)/‖H‖ over radii. The numbers are the smallest and the largest height of the peak
+    and place x of the peak over all variants, and counts of the verdicts on secondary cells of the study.
     """
     counts = [f"variants-{name.replace(' ', '-')}" for name in VERDICTS]
     names = ("lowest-peak", "highest-peak", "first-peak", "last-peak", "variants", *counts)
@@ -243,7 +243,7 @@ def sensitivity(study: xr.Dataset | None, rows: list[dict]) -> dict[str, str]:
 
 
 def map_numbers(training: xr.Dataset | None, curvature: xr.Dataset | None) -> dict[str, str]:
-    """Numbers of `zone_map.statistics` on two studies in LaTeX, by name; NOT_COMPUTED if the run lacks a study."""
+    """Results of `zone_map.statistics` with intervals, as {name: LaTeX}; NOT_COMPUTED if the run lacks a study."""
     names = ("kappa", "fraction", "sigma", "gain")
     if training is None or curvature is None:
         return {f"map-{name}": NOT_COMPUTED for name in names}
@@ -258,13 +258,13 @@ def attribute_values(results: Results, name: str) -> list[str]:
 
 
 def commits(results: Results) -> str:
-    """Text with all commits at which results were made; unknown commits have the reason."""
+    """Text that lists the commits at which `results` were made, and says why a commit is unknown."""
     known = attribute_values(results, "commit") or ["unknown"]
     return ", ".join("unknown (no git repository of its own)" if each == "unknown" else each for each in known)
 
 
 def provenance(results: Results, rows: list[dict]) -> dict[str, str]:
-    """Provenance of the results in LaTeX: blocks, hours, devices, precision, commits, versions, hash of the claims."""
+    """Provenance of results as {name: LaTeX}: blocks, hours, devices, precision, commits, versions, claims hash."""
     versions = {"Python": "python", **{library: f"{library}_version" for library in ("torch", "numpy", "scipy")}}
     names = ("device", "dtype", *versions.values())
     every = {name: latex.escape(", ".join(attribute_values(results, name)), strict=False) for name in names}
@@ -291,7 +291,7 @@ class Missing(jinja2.StrictUndefined):
 
 
 def environment(folder: Path) -> jinja2.Environment:
-    """Jinja environment of a folder of templates: delimiters that suit LaTeX, and filters for rows and settings."""
+    """Jinja environment for the templates in `folder`: delimiters that suit LaTeX, filters for rows and settings."""
     loader = jinja2.FileSystemLoader(folder)
     delimiters = ("<%", "%>", "<<", ">>", "<#", "#>")
     options = {"trim_blocks": True, "keep_trailing_newline": True, "undefined": Missing}
@@ -323,7 +323,7 @@ def radii(given: list[float] | RadiusRange) -> str:
 
 
 def starts(study: Study) -> str:
-    """Text with the distribution of a study's initialisations, with the trained weights that it uses, or with both."""
+    """Text on where a study starts: the distribution of its initialisations, its trained weights, or both."""
     labels = study.variations.get("weights", [INITIALISATIONS])
     trained = [label for label in labels if label != INITIALISATIONS]
     parts = [study.initialisation] if INITIALISATIONS in labels else []
@@ -331,17 +331,17 @@ def starts(study: Study) -> str:
 
 
 def drawn(study: Study) -> str:
-    """Factor that varies over the draws of a study: `planes` if all weights are trained, else `initialisations`."""
+    """Word for what varies over the draws of a study: `planes` if all weights are trained, else `initialisations`."""
     return "initialisations" if INITIALISATIONS in study.variations.get("weights", [INITIALISATIONS]) else "planes"
 
 
 def dimensions(subspaces: list[str]) -> str:
-    """Text with the dimensions d in the labels of subspaces, in ascending order."""
+    """Text that lists the dimensions d in labels of subspaces, such as 50 in `plane-50-sparse`, in ascending order."""
     return ", ".join(sorted({label.split("-")[1] for label in subspaces}, key=lambda each: (len(each), each)))
 
 
 def random_steps(minima: list[str]) -> str:
-    """Text with the steps on random labels, <steps> in labels adversarial-<steps> of `minima`, ascending, or "none"."""
+    """Text with the steps on random labels, ascending, from labels adversarial-<steps> of `minima`; "none" if none."""
     steps = {int(label.partition("-")[2]) for label in minima if label.startswith("adversarial-")}
     return f"{', '.join(map(str, sorted(steps)))} steps" if steps else "none"
 
@@ -352,10 +352,10 @@ def without_remedy(reason: str) -> str:
 
 
 def judged(rows: list[dict]) -> list[list[dict]]:
-    """Claims of which at least a part was tested, as two lists: empirical claims, and identities.
+    """Claims that were tested at least in part, as two lists: empirical claims, and identities.
 
-    An entry is the row of a claim with two additional keys: `tests`, the rows of its primary cases with a verdict, and
-    `untested`, a sentence on its other primary cases with the reasons.
+    An entry is the row of a claim with two additional keys: `tests`, the rows of its primary cases that were tested,
+    and `untested`, a sentence that names its other primary cases and the reasons why these were not tested.
     """
     tests = {}
     for row in rows:
@@ -383,10 +383,10 @@ def untested(rows: list[dict]) -> str:
 
 
 def disagreements(rows: list[dict], entries: Iterable[dict]) -> list[dict[str, str]]:
-    """Dictionaries with the keys question and answer, one for each disagreement between works.
+    """Disagreements between works as dictionaries with the keys question and answer.
 
-    `rows` are those of claims.csv, `entries` the disagreements. The answer states both sides, each with the verdicts on
-    its claims, and then the conclusion for these verdicts.
+    `entries` are those of disagreements.yaml. An answer states both sides of the disagreement with the verdicts on
+    their claims, and then the conclusion that belongs to these verdicts.
     """
     found, judged = [], {row["id"]: row["verdict"] for row in rows if not row["case"]}
     for entry in entries:

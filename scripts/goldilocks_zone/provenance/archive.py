@@ -1,7 +1,8 @@
 """Archives of a run's results: one file that is verified before anything in it is used.
 
-`manifest.json`, the first member, lists every file with its checksum, and the code and settings of the blocks;
-`ro-crate-metadata.json` repeats this as RO-Crate metadata. Names are relative to results/<run>. Imports nothing heavy.
+`manifest.json`, the first member, lists every file with its checksum, and the code and the settings that the results
+were computed with. `ro-crate-metadata.json` repeats the list of files as RO-Crate metadata. Names are relative to
+results/<run>. Imports nothing heavy.
 """
 
 import gzip
@@ -36,7 +37,7 @@ LICENCE = {
 
 
 def pack(path: str | Path, contents: Mapping[str, Path], about: dict) -> None:
-    """Write an archive of `contents`, which maps names in the archive to files.
+    """Write an archive of `contents`, which maps names in the archive to paths of files, to `path`.
 
     `about` is included in the manifest. Its keys `run`, `commit` and `date` (of the commit, such as 2026-01-31) also
     enter the RO-Crate metadata. The same contents give the same bytes. Raises ValueError if the archive would exceed
@@ -145,10 +146,10 @@ def read(path: str | Path, names: Iterable[str]) -> dict[str, bytes]:
 
 
 def available(path: str | Path) -> dict:
-    """Availability of datasets on the machine where an archive was made, by dataset, as `make data` recorded it.
+    """Availability of datasets on the machine where the archive at `path` was made, as {dataset: record}.
 
-    Each value has the key `available` and, for missing datasets, `reason`. Empty if the archive has no such record.
-    Raises like `read`.
+    `make data` wrote the records. A record has the key `available` and, for missing datasets, `reason`. The result is
+    empty if the archive has no such records. Raises the errors of `read`.
     """
     recorded = AVAILABLE in read_manifest(path)["files"]
     return yaml.safe_load(read(path, [AVAILABLE])[AVAILABLE]) if recorded else {}

@@ -61,9 +61,10 @@ def attributes(code: str, settings: dict, seconds: float, **more: str | int) -> 
 
 
 def write_signed(content: xr.Dataset, code: str, seconds: float, path: str | Path, path_to_card: str | Path) -> None:
-    """Add provenance attributes to a dataset, and write it as a NetCDF file with its card, a YAML file of metadata.
+    """Write a dataset as a NetCDF file with provenance attributes, and its card, a YAML file of metadata.
 
-    `code` is the fingerprint of the code that made the dataset, and `seconds` is the time that this took.
+    `content` is the dataset, to which the attributes are added. `code` is the fingerprint of the code that made it, and
+    `seconds` is the time that this took. The file is written to `path` and the card to `path_to_card`.
     """
     content.attrs |= attributes(code, {"dataset": content.attrs["dataset"]}, seconds)
     netcdf.write_dataset(content, path)
@@ -71,9 +72,10 @@ def write_signed(content: xr.Dataset, code: str, seconds: float, path: str | Pat
 
 
 def refuse_stale(path: str | Path, code: str, settings: dict, network_fingerprint: str = "") -> None:
-    """Raise ValueError unless the block at `path` records this code, these settings and this version of its network.
+    """Raise ValueError if the block at `path`, a file of results, was made with another code, settings or network.
 
-    `code` and `network_fingerprint` are fingerprints; the latter is empty unless the network is a user's own.
+    `code` is the fingerprint of the code, and `settings` are the settings that the block must have been made with.
+    `network_fingerprint` is the fingerprint of the user's own network, or empty for other networks.
     """
     expected = {
         "code_fingerprint": (code, "other code"),

@@ -1,6 +1,7 @@
 """Fingerprints: hashes of code that change only if its results could change.
 
-Comments, docstrings and the version of Python do not enter them; pinned versions of libraries do.
+Comments, docstrings and the version of Python do not enter them; pinned versions of libraries do. A record is a text
+that holds one fingerprint.
 """
 
 import ast
@@ -37,10 +38,11 @@ CACHE_LIMIT = 1000  # Number of newest entries that are kept, about 0.3 MB.
 
 
 def records(codes: Iterable[Sequence[Path | str]]) -> list[str]:
-    """Fingerprints of `codes`, as texts that end in a line break. Each code is a script and the modules that it loads.
+    """Records of the fingerprints of several `codes`, as texts that end in a line break.
 
-    The script is a path. Modules that a script imports at run time, by name, must be listed: by their names relative to
-    the package, or by paths that end in .py.
+    Each code is a sequence of the path of a script and the modules that the script imports by name at run time. These
+    modules must be listed; other imports are found. A module is given by its name relative to the package, or by a path
+    that ends in .py.
     """
     read, lock = functools.cache(_read), "requirements.txt"
     found = [code_fingerprint(script, script.parents[1] / lock, read, more) + "\n" for script, *more in codes]
@@ -49,14 +51,15 @@ def records(codes: Iterable[Sequence[Path | str]]) -> list[str]:
 
 
 def record(script: Path, *modules: str) -> str:
-    """Fingerprint of one script and the `modules` that it imports by name at run time, as in `records`."""
+    """Record of the fingerprint of one script and the `modules` that it imports by name at run time (see `records`)."""
     return records([(script, *modules)])[0]
 
 
 def refuse_changed(script: Path, path_to_record: str | Path, *modules: str) -> None:
-    """Raise ValueError if a script and the `modules` that it loads no longer have the fingerprint in a record.
+    """Raise ValueError if the code of a script has changed since its fingerprint was recorded.
 
-    `path_to_record` is a file that contains the result of `record`. Code that they import counts too.
+    `path_to_record` is a file that contains the result of `record`. The code consists of the script, the `modules` that
+    it imports by name at run time, and all that these import from the package.
     """
     if record(script, *modules) != Path(path_to_record).read_text(encoding="utf-8"):
         name = script.name
@@ -79,15 +82,18 @@ def _content_hash(path: Path) -> str:
 
 
 def tree_fingerprint(tree: ast.Module, *more: object) -> str:
-    """SHA-256 of a syntax tree without what cannot change a result, and of `more` values that JSON can hold."""
+    """SHA-256 of a syntax `tree`, without the statements that cannot change a result, and of `more` values.
+
+    The values must be serialisable as JSON.
+    """
     return sha256(json.dumps([_canonical(tree), *more], sort_keys=True))
 
 
 def code_fingerprint(script: Path, requirements: Path, read: Reader | None = None, modules: Iterable[str] = ()) -> str:
-    """SHA-256 of the script, `modules`, all that they import from the package, and pinned versions of libraries.
+    """SHA-256 of the code of a script and of `modules`, all that they import from the package, and library versions.
 
-    `requirements` is the lock file with these versions. `read` maps a path to the hash of a module's code and the names
-    of its imports, as `_read` does, the default.
+    `requirements` is the lock file, from which the pinned versions are read. `read` is a function from the path of a
+    module to the hash of its code and the names of its imports; by default, it is `_read`.
     """
     read, modules = read or _read, list(modules)
     paths = {path.name: path for path in (script, *map(module_path, filter(_is_path, modules)))}
@@ -97,9 +103,10 @@ def code_fingerprint(script: Path, requirements: Path, read: Reader | None = Non
 
 
 def imported_modules(script: Path, read: Reader | None = None, modules: Iterable[str] = ()) -> set[str]:
-    """Names of the package's modules that `script` and `modules` import, directly or indirectly, and of `modules`.
+    """Names of the package's modules that `script` and `modules` import, directly or indirectly.
 
-    Imports in EXCLUDED, and `modules` that are given by a path, are left out. `read` is as in `code_fingerprint`.
+    The names among `modules` are included, and paths are not. Imports in EXCLUDED are left out. `read` is as in
+    `code_fingerprint`.
     """
     read, waiting = read or _read, [script, *map(module_path, modules)]
     found = {name for name in modules if not _is_path(name)}
@@ -146,11 +153,12 @@ def _summary(text: str) -> Summary:
 
 
 class Cache:
-    """Cache of hashes and module summaries, in the file `path` or, if `path` is None, only in memory.
+    """Cache of hashes of files and of summaries of modules (see Summary).
 
-    The key of an entry is a hash of its origin, such as a module's text. A file that is missing, damaged or not
-    writable is ignored. Without the cache, every call that loads the workflow would spend half a second on parsing a
-    hundred modules, and more on reading files of weights.
+    It is kept in the file `path` or, if `path` is None, only in memory. The key of an entry is a hash of what the entry
+    is computed from, such as a module's text. A file that is missing, damaged or not writable is ignored. Without the
+    cache, every call that loads the workflow would spend half a second on parsing a hundred modules, and more on
+    reading files of weights.
     """
 
     def __init__(self, path: Path | None):
@@ -176,7 +184,11 @@ class Cache:
 
 
 def _cache_of_user() -> Cache:
-    """The cache in the user's cache folder, read once per process; relative folders are ignored, as XDG specifies."""
+    """The cache in the user's cache folder, which is read once per process.
+
+    The folder is that in XDG_CACHE_HOME or, by default, ~/.cache. A relative path in the variable is ignored, as XDG
+    specifies.
+    """
     folder = os.environ.get("XDG_CACHE_HOME", "")
     path = Path(folder if os.path.isabs(folder) else os.path.expanduser("~/.cache"), "goldilocks/fingerprints.json")
     return _opened(path if path.is_absolute() else None)
@@ -186,9 +198,10 @@ _opened = functools.cache(Cache)
 
 
 def _imports(tree: ast.Module) -> tuple[set[str], set[str]]:
-    """Full names of all imported modules and objects, and of the modules in `from … import` statements.
+    """Full names of all that a syntax tree imports, and names of the modules after `from`, as two sets.
 
-    Raises ValueError for relative imports.
+    `from a import b` gives a.b in the first set and a in the second; `import a` gives a in the first. Raises ValueError
+    for relative imports.
     """
     names, origins = set(), set()
     for node in ast.walk(tree):

@@ -1,8 +1,9 @@
-"""Records of the settings and code fingerprints of a run: files that are named by the hash of their content.
+"""Records of the settings and code fingerprints of a run: files whose names contain a hash of their content.
 
 A changed setting gives a file with another name. A dry run therefore knows what a change affects without writing
 anything, and a job reads the settings with which its run was started, even if they have been edited since. The place of
-a record is its path without the hash. Imports nothing heavy.
+a record is its path without the hash: settings/loss.0123456789abcdef.yaml is a record at the place settings/loss.yaml.
+Imports nothing heavy.
 """
 
 import re
@@ -16,7 +17,7 @@ _RECORD = re.compile(rf"(?P<name>.+)\.(?P<hash>{HASH})\.\w+")
 
 
 def path_of(place: str | Path, text: str) -> Path:
-    """Path of the record of `text` at a place, such as settings/loss.0123456789abcdef.yaml for settings/loss.yaml."""
+    """Path of the record with the content `text` at a `place`."""
     place = Path(place)
     return place.with_name(f"{place.stem}.{files.sha256(text)[:16]}{place.suffix}")
 
@@ -49,7 +50,10 @@ def write(place: str | Path, text: str) -> Path:
 
 
 def refuse_changed(paths: Iterable[str | Path]) -> None:
-    """Raise ValueError if a record among `paths` is missing, or its content does not match the hash in its name."""
+    """Raise ValueError if a record among `paths` is missing, or its content does not match the hash in its name.
+
+    Paths of files that are no records are ignored.
+    """
     for path in map(Path, paths):
         match = _RECORD.fullmatch(path.name)
         if match and (not path.exists() or files.sha256(path.read_text(encoding="utf-8"))[:16] != match["hash"]):

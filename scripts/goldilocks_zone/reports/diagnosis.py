@@ -16,7 +16,10 @@ SMALL, LARGE = 0.1, 1.0  # bounds of ‖H′‖/‖G‖ between which G is a rou
 
 @dataclass(frozen=True)
 class Fitting:
-    """Numbers that fit into `memory_mib` MiB at once: `examples` for one direction, `directions` for one example."""
+    """How many examples and directions fit into `memory_mib` MiB at once, in automatic differentiation.
+
+    examples: number of examples for one direction. directions: number of directions for one example.
+    """
 
     memory_mib: float
     examples: int
@@ -28,8 +31,8 @@ class Circumstances:
     """Facts about a measurement, besides its findings, on which the diagnosis depends.
 
     mixes_in_training: the model was in training mode and has batch normalisation, which mixes examples.
-    error_of_single: relative error of a Hessian in single precision. is_single: the model is in single precision.
-    fitting: numbers that fit into memory; None unless automatic differentiation was used.
+    error_of_single: relative error of a Hessian that is computed with single-precision tangents. is_single: the model
+    is in single precision. fitting: sizes that fit into memory; None unless automatic differentiation was used.
     """
 
     mixes_in_training: bool
@@ -39,10 +42,7 @@ class Circumstances:
 
 
 def diagnosed(findings: Findings, seen: Circumstances) -> Findings:
-    """Return the findings with their diagnosis: sentences that depend on the findings and on `seen`.
-
-    `seen` has the circumstances of the measurement.
-    """
+    """Return `findings` with a diagnosis: sentences that depend on the findings and on the circumstances `seen`."""
     sentences = [_excess(findings.planes[-1]), _parts(findings.planes[-1]), *_where(findings.zone)]
     few = findings.effective_examples / findings.examples
     if few < FEW:
@@ -94,8 +94,8 @@ def _parts(planes: OnPlanes) -> str:
 def _where(zone: Zone) -> list[str]:
     """Sentences on where the weights lie relative to the zone, and on the temperature with the largest κ = Tr(H)/‖H‖.
 
-    κ is averaged over planes. The zone is the range of scales, around the one with the largest κ, in which κ exceeds
-    `laws.null_bound`.
+    κ is averaged over planes. Scales are factors on the weights. The zone is the range of scales, around the one with
+    the largest κ, in which κ exceeds `laws.null_bound`.
     """
     inside, scales, bound = zone.inside, zone.scales, laws.null_bound(zone.dimension)
     if not inside.any():

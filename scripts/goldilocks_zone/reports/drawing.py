@@ -14,9 +14,9 @@ POINTS, WIDTHS = 400, 100  # of the density: grid points, and kernel widths that
 
 
 def figure(found: Findings) -> Figure:
-    """Draw findings: κ over the radius, the temperature and d, with 95 % intervals, and the density of eigenvalues.
+    """Draw the findings `found`: κ over the radius, the temperature and d, and the density of eigenvalues.
 
-    κ is Tr(H)/‖H‖ on random planes of d dimensions; intervals are over planes.
+    κ is Tr(H)/‖H‖ on random planes of d dimensions, with 95 % intervals over planes.
     """
     drawn = Figure(figsize=(8, 5.5), layout="constrained")
     (radius, temperature), (dimension, density) = drawn.subplots(2, 2)

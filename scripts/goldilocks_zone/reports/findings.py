@@ -26,7 +26,10 @@ class OnPlanes:
 
     @classmethod
     def of(cls, dimension: int, kappas: np.ndarray, fractions: np.ndarray, ratios: np.ndarray) -> "OnPlanes":
-        """Estimate means from the κ, fractions and ratios, each (p,), of p planes of a `dimension`."""
+        """Estimate the means of κ, of fractions of positive eigenvalues and of residual ratios over p planes.
+
+        `kappas`, `fractions` and `ratios` (p,) are the values on planes of d = `dimension`.
+        """
         means = (estimates.mean(each) for each in (kappas, fractions, ratios))
         return cls(dimension, *means, laws.null_bound(dimension))
 
@@ -35,8 +38,8 @@ class OnPlanes:
 class Zone:
     """κ = Tr(H)/‖H‖ on planes of one dimension, over scales of the weights and over temperatures of the softmax.
 
-    scales (s,), temperatures (t,): where κ is measured. over_scales (p, s), over_temperatures (p, t): κ, with a row for
-    each of p planes. Values are NaN where logits or the Hessian overflow.
+    scales (s,): factors on the weights. temperatures (t,): temperatures of the softmax. over_scales (p, s) and
+    over_temperatures (p, t): κ at these, with a row for each of p planes; NaN where logits or the Hessian overflow.
     """
 
     dimension: int
@@ -47,7 +50,7 @@ class Zone:
 
     @property
     def inside(self) -> np.ndarray:
-        """Mask (s,) of the scales at which the mean κ over planes is above that of symmetric random matrices."""
+        """Mask (s,) of the scales at which the mean κ over planes exceeds the `null_bound` of random matrices."""
         return self.over_scales.mean(0) > laws.null_bound(self.dimension)
 
     @property
@@ -70,11 +73,11 @@ class Checkpoint:
 class Findings:
     """The curvature of a model's mean loss at its weights.
 
-    path: name of the algorithm. plane_kind: "dense" or "sparse", the kind of directions. planes: curvature for each
-    dimension. effective_examples: effective number of examples that carry the trace of the Gauss–Newton part, NaN if
-    the loss couples examples. eigenvalues: the largest of the Hessian, descending. density: density of all eigenvalues,
-    normalised to one. sentences: diagnosis. Losses are in nats for a cross-entropy, eigenvalues in units of the loss
-    per squared parameter.
+    path: name of the algorithm that computed the curvature (see `dispatch.path_of`). plane_kind: "dense" or "sparse",
+    the kind of directions. planes: curvature for each dimension. effective_examples: effective number of examples that
+    carry the trace of the Gauss–Newton part, NaN if the loss couples examples. eigenvalues: the largest ones of the
+    Hessian, descending. density: density of all its eigenvalues, normalised to one. sentences: diagnosis. Losses are in
+    nats for a cross-entropy, eigenvalues in units of the loss per squared parameter.
     """
 
     model: str

@@ -137,9 +137,10 @@ def _weights(model: nn.Module) -> Tensor:
 
 
 def _rows(theta: Tensor, options: Options) -> tuple[list, str]:
-    """Directions (d, D) of each plane, with the largest d of the `options`, and their kind, "dense" or "sparse".
+    """Directions of all planes, as a list of arrays (d, D), and their kind, "dense" or "sparse".
 
-    They are dense if they fit into DENSE_SHARE of the memory. Their data type is that of the parameters `theta` (D,).
+    d is the largest dimension that the `options` name. Directions are dense if those of all planes together fit into
+    the share DENSE_SHARE of `options.memory_mib`. Their data type is that of the parameters `theta` (D,).
     """
     d = max(*options.dimensions, options.zone_dimension)
     entries = options.planes * d * theta.numel() * theta.element_size()
@@ -191,9 +192,10 @@ def _kappa(matrix: np.ndarray) -> float:
 
 
 def _error_of_single(problem: Problem, theta: Tensor, rows: object) -> float:
-    """Relative difference between Hessians from single- and double-precision tangents, on EXAMPLES_COMPARED examples.
+    """Relative difference between two Hessians, one with tangents in single precision and one in double precision.
 
-    `theta` (D,) are the parameters, and `rows` (d, D) the directions of the plane, which are the tangents.
+    Both are on EXAMPLES_COMPARED examples. `theta` (D,) are the parameters, and `rows` (d, D) the directions of the
+    plane, which are the tangents.
     """
     inputs, labels = next(iter(problem.batches()))
     some = Problem(
@@ -225,7 +227,7 @@ def _trajectory(
 
 
 def loaded(model: nn.Module, state: State, name: str) -> nn.Module:
-    """Copy of a model with the tensors of `state`, a state dictionary or a torch or safetensors file of one.
+    """Copy of a model with the tensors of `state`: a state dictionary, or the path of a torch or safetensors file.
 
     Files are read without executing code in them. Raises ValueError if a file cannot be read, or if a tensor is
     missing, unexpected or does not fit the model. `name` identifies the checkpoint in messages.
@@ -243,9 +245,9 @@ def _normalises(model: nn.Module) -> bool:
 
 
 def _memory(problem: Problem, theta: Tensor, options: Options) -> diagnosis.Fitting:
-    """Numbers of examples and directions that fit into the memory during automatic differentiation.
+    """How many examples, and how many directions, automatic differentiation can process at once.
 
-    `theta` (D,) are the parameters; the memory is that of the `options`.
+    `theta` (D,) are the parameters. The limit is `options.memory_mib`.
     """
     inputs, _ = next(iter(problem.batches()))
     logits = networks.logits_function(problem.network)

@@ -15,15 +15,16 @@ CLOSE = 0.05  # a descent counts as converged if its A² is less than this below
 
 
 def captured(alignments: np.ndarray) -> np.ndarray:
-    """Captured shares (m,) of b unit vectors, from their `alignments` (b, m) with m eigenvectors.
+    """Shares (m,) of b unit vectors that lie in the span of the leading eigenvectors, from `alignments` (b, m).
 
-    Entry i is the mean over vectors of the share of the squared norm that lies in the span of the first i eigenvectors.
+    The i-th entry, from 1, is the share of a vector's squared norm that lies in the span of the first i eigenvectors,
+    averaged over vectors.
     """
     return np.cumsum(np.square(alignments).mean(0))
 
 
 def dimension(gram: np.ndarray, share: float = 0.9) -> int:
-    """Smallest number of principal directions that hold a `share` of the total squared norm of b vectors.
+    """Smallest number of principal directions of b vectors that hold a `share` of the sum of their squared norms.
 
     `gram` (b, b) is the Gram matrix of the vectors. They are not centred, because their signs are arbitrary.
     """
@@ -61,8 +62,8 @@ def specificity_index(alignments: np.ndarray, random: np.random.Generator) -> fl
     """Specificity index (s − r)/(v − r): compares the eigenvectors with rotated bases of the space that they span.
 
     s is the specificity of the eigenvectors, computed from `alignments` (b, m). r is the mean specificity of ROTATIONS
-    rotations of the eigenvectors, which the generator `random` draws, and v the specificity of their varimax rotation.
-    NaN for fewer than two eigenvectors, and if varimax does no better than random rotations.
+    random rotations of the eigenvectors, drawn by the generator `random`. v is the specificity of their varimax
+    rotation. NaN for fewer than two eigenvectors, and if varimax does no better than random rotations.
     """
     count = alignments.shape[1]
     if count < 2:
@@ -98,12 +99,15 @@ def _rotation(count: int, random: np.random.Generator) -> np.ndarray:
 
 
 def converged(reached: xr.DataArray, maps: xr.DataArray) -> xr.DataArray:
-    """Mask (…) of the descents of the margin estimate that converged.
+    """Mask (…) of the descents that converged, in the margin estimate of Sabanayagam et al. (2023).
 
-    A is the alignment with the first eigenvector, and `reached` (…) is A² at the end of each descent. `maps` holds A on
-    a grid of inputs, over the axes map_x and map_y, for each network; of the axes rank and softmax, if present, rank 1
-    and temperature 1 are used. A descent converged if its A² is less than CLOSE below the maximum of A² over the map of
-    its network. This maximum is the reference because there may be no point with A² = 1.
+    Each descent moves an input so as to minimise (A² − 1)², where A is the alignment of the first eigenvector with the
+    gradient at this input (see `curvature.margin_estimate`). `reached` (…) is A² at the ends of the descents. `maps`
+    holds A on a grid of inputs, over the axes map_x and map_y, for each network; of its axes rank and softmax, if it
+    has them, rank 1 and temperature 1 are used.
+
+    A descent converged if its A² is less than CLOSE below the maximum of A² over the map of its network. This maximum
+    is the reference because there may be no point with A² = 1.
     """
     here = {name: place for name, place in {"rank": 1, "softmax": "temperature-1"}.items() if name in maps.dims}
     return reached > np.square(maps.sel(here, drop=True)).max(("map_x", "map_y")) - CLOSE

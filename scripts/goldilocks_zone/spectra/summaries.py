@@ -46,9 +46,9 @@ def summarise(eigenvalues: np.ndarray) -> SpectrumSummary:
 
 
 def effective_examples(total: np.ndarray, squares: np.ndarray) -> np.ndarray:
-    """Effective number (Σt)²/Σt² of examples with weights t ≥ 0, from arrays of sums `total` Σt and `squares` Σt².
+    """Effective number (Σt)²/Σt² of examples that have weights t ≥ 0; 0 where all weights vanish.
 
-    The result has the shape of these arrays; it is 0 where all weights vanish.
+    `total` holds the sums Σt and `squares` the sums Σt². The result has the shape of these arrays.
     """
     return np.divide(total**2, squares, out=0 * squares, where=squares > 0)
 

@@ -1,8 +1,11 @@
-"""Estimates, bands and regression lines, with their uncertainty over random initialisations θ, the units of claims.
+"""Estimates, bands and regression lines, with their uncertainty over random initialisations θ.
 
-A reading is a number read off a grid, as an array (low, value, high): the range in which the number may lie, and its
-best value. All three are equal if the number is known exactly. The ends are half a grid step from a grid point. An end
-is infinite if the number is censored there: it may lie beyond the grid.
+Initialisations are the independent units of all claims; they are also called draws.
+
+A reading is a number that is read off a grid, such as the radius at which a curve peaks. It is an array (low, value,
+high) of the best value and of the ends of the range in which the number may lie. All three are equal if the number is
+known exactly. The ends are half a grid step from a grid point. An end is infinite if the number is censored there, that
+is, if it may lie beyond the grid.
 """
 
 from collections.abc import Callable
@@ -96,19 +99,21 @@ def mean(samples: np.ndarray, resolution: float = 0.0) -> Estimate:
 def point_of_grid(places: np.ndarray, first: int, last: int) -> np.ndarray:
     """Reading (3,) of a place that lies between two points of the ascending grid `places` (g,).
 
-    `first` and `last` are the indices of these points, usually the same point. The reading extends half-way to the
-    neighbouring points. At an end of the grid it is infinite, because the place may lie beyond.
+    `first` and `last` are the indices of these points; they are usually equal. The value is midway between both points.
+    The lower end is half-way from the first point to the next one below, and the upper end half-way from the last point
+    to the next one above. At an end of the grid, the end of the reading is infinite, because the place may lie beyond.
     """
     ends = np.array([-np.inf, *(places[1:] + places[:-1]) / 2, np.inf])
     return np.array([ends[first], (places[first] + places[last]) / 2, ends[last + 1]])
 
 
 def read_off(estimate: Estimate, reading: np.ndarray, reason: str = "") -> Estimate:
-    """Add the uncertainty of a reading (3,) to an estimate; `reason` says why the reading is censored, if it is.
+    """Combine an estimate over draws with a reading (3,) of the same number, whose uncertainty is added.
 
     A number that lies uniformly within half a step h of its reading has the variance h²/3 = step²/12, which is added to
-    the squared standard error. An infinite end of the reading makes this end of the interval infinite. The resulting
-    value is the reading's own: the jackknife's bias correction would amplify the error of the reading.
+    the squared standard error. An infinite end of the reading makes this end of the interval infinite, and `reason`
+    says why the reading is censored there. The result has the value of the reading: that of `estimate` may have been
+    corrected for bias by the jackknife, which would amplify the error of the reading.
     """
     below, above = reading[1] - reading[0], reading[2] - reading[1]
     if not below and not above:
@@ -130,10 +135,11 @@ def read_off(estimate: Estimate, reading: np.ndarray, reason: str = "") -> Estim
 
 
 def of_ranks(estimate: Estimate, n: int) -> Estimate:
-    """Add to an estimate of Spearman's correlation of n pairs the uncertainty due to its discrete values.
+    """Widen an estimate of Spearman's correlation of `n` pairs, because this correlation has only discrete values.
 
-    With differences d of ranks, the correlation is 1 − 6 Σd²/(n(n² − 1)). Without ties Σd² is even, so that the
-    correlation is a multiple of 12/(n(n² − 1)) away from 1.
+    With differences d of ranks, the correlation is 1 − 6 Σd²/(n(n² − 1)). Without ties Σd² is even, so that
+    neighbouring values are 12/(n(n² − 1)) apart. The estimate is widened like a number that is read off a grid of these
+    values.
     """
     half_step = 6 / (n * (n**2 - 1))
     return read_off(estimate, estimate.value + half_step * np.array([-1, 0, 1]))
@@ -153,9 +159,9 @@ def difference(first: np.ndarray, second: np.ndarray, resolution: float = 0.0, r
 
 
 def unless_alike(estimate: Estimate, first: np.ndarray, second: np.ndarray) -> Estimate:
-    """Return the `estimate` of a comparison, with an infinite interval if both samples are equal in every draw.
+    """Return the `estimate` of a comparison; its interval is made infinite if there was nothing to compare.
 
-    `first` and `second` are the samples that are compared.
+    That is so if the compared samples, `first` and `second`, are equal in every draw.
     """
     if np.allclose(first, second, rtol=EQUAL, atol=0):
         return read_off(estimate, np.array([-np.inf, estimate.value, np.inf]), ALIKE)
@@ -163,17 +169,17 @@ def unless_alike(estimate: Estimate, first: np.ndarray, second: np.ndarray) -> E
 
 
 def largest(samples: np.ndarray) -> Estimate:
-    """Largest of `samples` (n,) as an estimate with an interval of zero width, for example of rounding errors."""
+    """Largest of `samples` (n,), such as rounding errors, as an estimate whose interval has zero width."""
     value = float(np.max(samples))
     return Estimate(value, 0.0, len(samples), lambda level: (value, value))
 
 
 def bootstrapped(statistic: Callable[[np.ndarray], float], samples: np.ndarray, *name: str) -> Estimate:
-    """Bootstrap estimate of a statistic of samples (…, n), which resamples whole units along the last axis.
+    """Bootstrap estimate of `statistic`, a function of `samples` (…, n) for n independent units.
 
-    The interval is the percentile interval of RESAMPLES resamples, drawn from the random stream `name`. With fewer than
-    LEAST_RESAMPLED units, it is Student's interval of the jackknife pseudo-values. Raises TooFewDraws for fewer than
-    two units.
+    Whole units, entries along the last axis, are resampled. The interval is the percentile interval of RESAMPLES
+    resamples, drawn from the random stream `name`. With fewer than LEAST_RESAMPLED units, the result is instead the
+    mean of the jackknife's pseudo-values with Student's interval. Raises TooFewDraws for fewer than two units.
     """
     n = samples.shape[-1]
     if n < LEAST_RESAMPLED:
@@ -189,12 +195,15 @@ def bootstrapped(statistic: Callable[[np.ndarray], float], samples: np.ndarray, 
 
 
 def coefficients_of_variation(means: np.ndarray, variances: np.ndarray, planes: int) -> dict[str, Estimate]:
-    """Coefficients of variation of a quantity measured on single planes: `total`, and `theta`, the part due to θ.
+    """Coefficients of variation of a quantity that is measured on single random planes, by name: `total` and `theta`.
 
-    `means` and `variances` (n,) are over the m = `planes` ≥ 2 planes of each of n initialisations θ. This is a
-    random-effects analysis of variance. With B the variance of the means over θ and W the mean of the variances, the
-    total variance is B + W (1 − 1/m), and the part due to θ is B − W/m. Intervals are chi-squared: for the total with
-    Satterthwaite's degrees of freedom, for θ with those of B, n − 1. Raises TooFewDraws below two initialisations.
+    `total` is the variation over initialisations θ and planes, and `theta` the part that is due to θ. For each of n
+    initialisations, `means` and `variances` (n,) are the mean and variance of the quantity over m = `planes` ≥ 2
+    planes.
+
+    This is a random-effects analysis of variance. Let B be the variance of the means, and W the mean of the variances.
+    The total variance is B + W (1 − 1/m), and the part due to θ is B − W/m. Intervals are chi-squared: for the total
+    with Satterthwaite's degrees of freedom, for θ with those of B, n − 1. Raises TooFewDraws below two initialisations.
     """
     between, within, n = _variance(means), float(np.mean(variances)), len(means)
     over_planes, centre = within * (1 - 1 / planes), abs(float(np.mean(means)))
@@ -205,9 +214,9 @@ def coefficients_of_variation(means: np.ndarray, variances: np.ndarray, planes: 
 
 
 def deviation(samples: np.ndarray, taken_off: float = 0.0) -> Estimate:
-    """Standard deviation of independent samples (n,), after the known variance `taken_off` has been subtracted.
+    """Standard deviation of independent `samples` (n,), without the known part `taken_off` of their variance.
 
-    The interval is chi-squared. Raises TooFewDraws below two samples.
+    This part is subtracted from the variance. The interval is chi-squared. Raises TooFewDraws below two samples.
     """
     return _root(_variance(samples), len(samples) - 1, len(samples), taken_off)
 
@@ -237,12 +246,14 @@ def _root(variance: float, freedom: float, n: int, taken_off: float = 0.0, centr
 
 
 def simultaneous_band(samples: np.ndarray, level: float, *name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Band (low, high), each (r,), that covers the whole mean curve of samples (r, n) with probability `level`.
+    """Band (low, high), each (r,), that covers the whole curve of the true means with probability `level`.
 
-    This is the max-t method: the distribution of the largest |t| over radii is simulated for n Gaussian draws that have
-    the samples' correlation over radii; `name` names the random stream. For a single radius, or perfectly correlated
-    radii, the band is Student's interval. It is NaN for a single draw, and at radii where a draw is missing (because
-    its logits overflow); these radii do not affect the band elsewhere.
+    `samples` (r, n) are curves over r radii from n draws. The method is max-t: the distribution of the largest |t| over
+    radii is simulated for n Gaussian draws that are correlated over radii as the samples are. The random stream is
+    `name`. For a single radius, or perfectly correlated radii, the band is Student's interval.
+
+    The band is NaN if there is only one draw. It is also NaN at radii where a sample is not finite, because logits
+    overflowed; these radii do not affect the band elsewhere.
     """
     whole, n = np.isfinite(samples).all(axis=-1), samples.shape[-1]
     if n < 2 or not whole.all():

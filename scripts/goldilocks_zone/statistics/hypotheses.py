@@ -17,10 +17,10 @@ IDENTITY = "identity"
 class Test:
     """A test of a claim about an estimated value.
 
-    kind: superiority claims that the value lies above `reference` + `margin` or, with the `direction` "below", below
-    `reference` − `margin`. Equivalence and location claim that it lies within `margin` of `reference`; they differ in
-    their levels. An identity claims that the largest error over draws is at most the tolerance `margin`; its estimate
-    has no interval.
+    kind: superiority, equivalence, location or identity. Superiority claims that the value is above `reference` +
+    `margin` or, if the `direction` is "below", that it is below `reference` − `margin`. Equivalence and location both
+    claim that the value is within `margin` of `reference`; they differ in their confidence levels (see `level`). An
+    identity claims that the largest error over draws is at most the tolerance `margin`; its estimate has no interval.
     """
 
     kind: str
@@ -30,14 +30,15 @@ class Test:
 
     @property
     def level(self) -> float:
-        """Confidence level of the interval that decides the test."""
+        """Confidence level of the interval that decides the test: 0.90 for equivalence, else 0.95."""
         return 0.90 if self.kind == "equivalence" else 0.95
 
     @property
     def threshold(self) -> float:
-        """Value beyond which a superiority claim holds; for other kinds, the margin.
+        """Bound that the estimate is compared with.
 
-        The margin is the half-width of the claimed region for equivalence and location, the tolerance for an identity.
+        For superiority it is the value beyond which the claim holds. For equivalence and location it is the margin, the
+        half-width of the claimed region, and for an identity the margin, its tolerance.
         """
         if self.kind == "superiority":
             return self.reference + (self.margin if self.direction == "above" else -self.margin)
@@ -46,8 +47,8 @@ class Test:
     def p_values(self, estimate: Estimate) -> tuple[float, float]:
         """One-sided p-values (p_holds, p_fails) of an `estimate`.
 
-        A small p_holds shows that the claim holds, a small p_fails that it fails. For an identity, one is 0 and the
-        other is 1.
+        p_holds is of the null hypothesis that the claim is false, so that a small p_holds shows that the claim holds.
+        p_fails is of the null hypothesis that the claim is true. For an identity, one is 0 and the other is 1.
         """
         if self.kind == IDENTITY:
             return (0.0, 1.0) if estimate.value <= self.margin else (1.0, 0.0)
@@ -70,7 +71,8 @@ class Test:
     def undecidable(self, estimate: Estimate) -> str:
         """Reason why an estimate cannot decide the test; empty if it can.
 
-        Reasons are a grid that is too coarse for the margin, and an infinite end of the interval.
+        For equivalence and location, one reason is that the number was read off a grid that is too coarse for the
+        margin. The other is that an end of the interval is infinite and the verdict therefore inconclusive.
         """
         if self.kind in ("equivalence", "location") and estimate.half_step > self.margin:
             steps = f"the quantity is read off a grid in steps of {2 * estimate.half_step:.3g}"
@@ -80,9 +82,10 @@ class Test:
         return ""
 
     def room(self, estimate: Estimate) -> float:
-        """Signed distance of an estimate's interval from the boundary of the claimed region.
+        """Distance by which an estimate's interval lies inside the claimed region; negative unless all of it does.
 
-        It is negative unless the interval lies inside. For an identity, it is the tolerance minus the value.
+        It is measured at the end of the interval where it is smallest. For an identity, the result is the tolerance
+        minus the value.
         """
         if self.kind == IDENTITY:
             return self.margin - estimate.value
@@ -108,8 +111,8 @@ class Test:
 def adjusted_verdicts(measured: Sequence[tuple[Test, Estimate]]) -> list[str]:
     """Verdicts of several tests, with p-values adjusted by Holm's procedure.
 
-    `measured` has a pair (test, estimate) for each. The p_holds of all tests are adjusted together, and so are the
-    p_fails.
+    `measured` has a pair (test, estimate) for each test. One adjustment is over the p_holds of all tests, and another
+    over the p_fails of all tests.
     """
     p_values = np.array([test.p_values(estimate) for test, estimate in measured]).reshape(-1, 2)
     adjusted = zip(*map(holm, p_values.T))
@@ -117,7 +120,7 @@ def adjusted_verdicts(measured: Sequence[tuple[Test, Estimate]]) -> list[str]:
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
-    """P-values (m,) of m tests, adjusted by Holm's step-down procedure."""
+    """Adjust the `p_values` (m,) of m tests by Holm's step-down procedure, and return them in the same order."""
     order, m = np.argsort(p_values), len(p_values)
     adjusted = np.maximum.accumulate(np.asarray(p_values)[order] * (m - np.arange(m)))
     return np.minimum(adjusted, 1.0)[np.argsort(order)]

@@ -1,5 +1,9 @@
 """Measures of representations: probes, energies of pairs, labels, and dimensions in use.
 
+A probe is a ridge regression that predicts targets from embeddings. The energy of a pair is a squared distance, which
+is meant to be low for compatible pairs. A dimension is in use if the variance of the embeddings along it exceeds
+IN_USE.
+
 Arrays may have any leading dimensions …, which are treated as a batch. Letters: n examples, e embedding dimensions, t
 targets. The result is NaN where a measure is undefined, for example for a constant target or non-finite embeddings.
 tests/unit/statistics/test_representations.py shows why these measures are preferred to alternatives (effective rank,
@@ -15,13 +19,13 @@ IN_USE = 0.25  # smallest covariance eigenvalue of a dimension in use
 
 
 def probed(embeddings: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Predictions of a ridge probe and the targets, both (…, n − n//2, t), for the last n − n//2 examples.
+    """Fit a ridge probe on the first n//2 examples, and return its predictions and the targets for the other examples.
 
-    `targets` is (…, n, t). The probe is fitted on the first n//2 examples, where it minimises ⟨|zW + b − target|²⟩ +
-    PENALTY |W|². Embeddings z (…, n, e) are centred and divided by one global scale, the root mean square after
-    centring, both from the first n//2 examples. The probe is therefore invariant to shifts, rotations and the scale of
-    embeddings, and dimensions of little variance are penalised more than others. A probe of constant embeddings
-    predicts the mean of the targets.
+    `embeddings` z are (…, n, e) and `targets` (…, n, t); both results are (…, n − n//2, t). The probe minimises ⟨|zW +
+    b − target|²⟩ + PENALTY |W|². Before the fit, embeddings are centred and divided by one global scale, the root mean
+    square after centring. Centre and scale are those of the first n//2 examples. The probe is therefore invariant to
+    shifts, rotations and the scale of embeddings, and dimensions of little variance are penalised more than others. A
+    probe of constant embeddings predicts the mean of the targets.
     """
     z, targets = _finite(embeddings), targets.astype(float)
     half = z.shape[-2] // 2
@@ -36,7 +40,7 @@ def probed(embeddings: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def unexplained(predicted: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Fraction of variance unexplained (…,): squared error of predictions over the variance of targets.
+    """Fraction of variance unexplained (…,): squared error of predictions, divided by the variance of the targets.
 
     `predicted` and `targets` are (…, n, t); errors and variance are summed over examples and targets.
     """
@@ -60,9 +64,10 @@ def r_squared(embeddings: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 def accuracy(embeddings: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    """Accuracy (…,) of probes (see `probed`) of embeddings (…, n, e) that predict one-hot `labels` (…, n).
+    """Accuracy (…,) of probes (see `probed`) that classify examples by their embeddings (…, n, e).
 
-    The largest of the `classes` outputs is the predicted class.
+    `labels` (…, n) are class numbers. The probe predicts them as one-hot vectors over the `classes`, and the class with
+    the largest output is the predicted one.
     """
     predicted, targets = probed(embeddings, np.eye(classes)[labels])
     share = np.mean(predicted.argmax(-1) == targets.argmax(-1), -1)
@@ -82,10 +87,10 @@ def auc(compatible: np.ndarray, incompatible: np.ndarray) -> np.ndarray:
 
 
 def gap(compatible: np.ndarray, incompatible: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Difference (…,) of the mean energies of incompatible and compatible pairs, over the variance of the targets.
+    """Mean energy (…,) of incompatible pairs minus that of compatible pairs, divided by the variance of the targets.
 
-    The first arguments are the energies, squared distances, of each kind of pair (…, n). Energies and variance are sums
-    over the e embedding dimensions of the targets (…, n, e).
+    `compatible` and `incompatible` (…, n) are the energies, squared distances in the space of embeddings. `targets` are
+    embeddings (…, n, e). Energies and variance are sums over the e dimensions.
     """
     variance = total_variance(targets)
     difference = incompatible.mean(-1, dtype=float) - compatible.mean(-1, dtype=float)
@@ -93,11 +98,11 @@ def gap(compatible: np.ndarray, incompatible: np.ndarray, targets: np.ndarray) -
 
 
 def information(told: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Plug-in estimate (…,) of the mutual information of two labellings (…, n), divided by the entropy of `labels`.
+    """Mutual information (…,) of `told` and `labels`, divided by the entropy of `labels`.
 
-    The labellings are `told` and `labels`. The result is 1 if `told` determines `labels`. The estimate is biased
-    upwards, the more so the more distinct values there are; `information_by_chance` gives the value that chance alone
-    would give.
+    Both arguments are discrete labels (…, n) of the same examples. The result is 1 if `told` determines `labels`. It is
+    a plug-in estimate, which is biased upwards, the more so the more distinct values there are. `information_by_chance`
+    gives the value that is expected by chance.
     """
     shape = labels.shape[:-1]
     pairs = zip(told.reshape(-1, told.shape[-1]), labels.reshape(-1, labels.shape[-1]))
@@ -107,9 +112,9 @@ def information(told: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def information_by_chance(
     told: np.ndarray, labels: np.ndarray, random: np.random.Generator, repeats: int = 20
 ) -> np.ndarray:
-    """Mean (…,) of `information` of `told` and `labels` (…, n) over random permutations of the labels among examples.
+    """Mean (…,) of `information` of `told` and randomly permuted `labels` (…, n), over `repeats` permutations.
 
-    There are `repeats` permutations.
+    The generator `random` draws the permutations, which exchange labels among examples.
     """
     return np.mean([information(told, random.permuted(labels, axis=-1)) for _ in range(repeats)], 0)
 

@@ -6,8 +6,9 @@ import math
 def rounded(value: float, low: float, high: float) -> str:
     """Text of `value`, rounded to two significant digits of the half-width of its interval.
 
-    The form is 1.2e-07 if `value`, `low` and `high` are all below 1e-4 in magnitude. Without a finite half-width, three
-    significant digits are given.
+    `low` and `high` are the ends of the interval. A half-width below |value|/1000 counts as |value|/1000. If `value`,
+    `low` and `high` are all below 1e-4 in magnitude, the text has the form 1.2e-07. Without a finite half-width, it has
+    three significant digits.
     """
     if 0 < max(abs(value), abs(low), abs(high)) < 1e-4:
         return f"{value:.1e}"

@@ -23,9 +23,10 @@ _TEMPORARY = re.compile(r"\..*\.(?P<host>[^.]*)-(?P<process>\d+)-[0-9a-f]{32}(\.
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[None]:
-    """Create the folder of `path`, and raise OSError with one sentence if the with statement fails to write there.
+    """Create the folder of `path`; explain by an OSError of one sentence why the with statement fails to write there.
 
-    Exceptions pass unchanged if neither a full or read-only disk nor missing rights explain them.
+    The explanations are a full disk, a read-only disk and missing rights. If none applies, the exception passes
+    unchanged.
     """
     path = Path(path)
     try:
@@ -69,7 +70,7 @@ def write_if_changed(text: str, path: str | Path) -> None:
 
 
 def link(source: str | Path, path: str | Path) -> None:
-    """Make `path` a hard link to the file `source`, or a copy where links are impossible; atomically."""
+    """Make `path` a hard link to the file `source` or, where links are impossible, a copy of it; this is atomic."""
     source = Path(source).resolve()
     with whole_file(path) as temporary:
         try:

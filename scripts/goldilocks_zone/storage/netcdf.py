@@ -18,7 +18,7 @@ os.environ["HDF5_USE_FILE_LOCKING"] = "FALSE"
 
 
 def write_dataset(dataset: xr.Dataset, path: str | Path) -> None:
-    """Write a NetCDF file with lossless compression and checksums."""
+    """Write an xarray dataset to a NetCDF file, atomically, with lossless compression and checksums."""
     protected = {"zlib": True, "complevel": 1, "fletcher32": True}
     encoding = {name: protected for name, array in dataset.data_vars.items() if array.ndim}
     with whole_file(path) as temporary:
@@ -48,7 +48,10 @@ def read_dataset(path: str | Path) -> xr.Dataset:
 
 
 def write_card(dataset: xr.Dataset, path: str | Path) -> None:
-    """Write the card of a dataset: a YAML file of metadata, which the workflow reads instead of the dataset."""
+    """Write the card of a dataset of images: a YAML file of metadata, which the workflow reads instead of the dataset.
+
+    It has the shape of an image, the numbers of examples, and some of the dataset's attributes, such as its licence.
+    """
     training = int((dataset["split"] == 0).sum())
     card = {
         "image": list(dataset["images"].shape[1:]),

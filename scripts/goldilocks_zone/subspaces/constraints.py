@@ -1,8 +1,9 @@
 """Subsets of parameter space that training is restricted to: planes, spheres, and the whole space.
 
-A subset maps coordinates w (m, d) of the m members of an ensemble to parameters x = offset + M w, an array (m, *shape)
-for each parameter tensor, and maps gradients back. On a sphere |w| is fixed. On planes and spheres, |w| is a length in
-parameter space, so that a learning rate means the same step length in every subset.
+A subset maps coordinates w (m, d) of the m members of an ensemble to their parameters x = offset + M w, and maps
+gradients back. Parameters and gradients are lists with an array (m, *shape) for each parameter tensor. On a sphere |w|
+is fixed. On planes and spheres, |w| is a length in parameter space: columns of M have unit length and are orthogonal,
+at least nearly. A learning rate therefore means the same step length in every subset.
 """
 
 import copy
@@ -22,8 +23,8 @@ LONG = 2**12  # vectors of at least this many entries are multiplied one member 
 class Subset:
     """A subset of parameter space: parameters x = offsets + M w at coordinates w, or x = w without a `projection`.
 
-    start: initial w (m, d). shapes: shape of each parameter tensor. projection: M. offsets: arrays (m, *shape). norms:
-    |w| (m,) on a sphere, else None.
+    start: initial w (m, d). shapes: shape of each parameter tensor. projection: M. offsets: an array (m, *shape) for
+    each parameter tensor; None if there are no offsets. norms: |w| (m,) on a sphere; None if |w| is not fixed.
     """
 
     start: Tensor
@@ -39,16 +40,17 @@ class Subset:
         return self.projection.forward(coordinates, self.offsets)
 
     def parts(self, coordinates: Tensor) -> list[Tensor]:
-        """Split `coordinates` (m, d) into views (m, *shape), one for each parameter tensor, if they are unconstrained.
+        """List of the parts of `coordinates` (m, d); gradients and steps are split in the same way.
 
-        Else, return a list of `coordinates` alone. Gradients and steps are split in the same way.
+        If parameters are unconstrained, the parts are views (m, *shape), one for each parameter tensor. In any other
+        subset, `coordinates` are the only part.
         """
         return split(coordinates, self.shapes) if self.is_free else [coordinates]
 
     def transposed(self, gradients: Sequence[Tensor]) -> list[Tensor]:
         """Gradients with respect to the coordinates, split as in `parts`.
 
-        `gradients` are with respect to the parameters, an array (m, *shape) for each tensor.
+        `gradients` are those with respect to the parameters, an array (m, *shape) for each parameter tensor.
         """
         if self.is_free:
             return list(gradients)
@@ -57,9 +59,10 @@ class Subset:
         return [self.projection.transposed(gradients)]
 
     def tangential(self, gradients: list[Tensor], coordinates: Tensor) -> list[Tensor]:
-        """Remove in place the radial component of `gradients` on a sphere; elsewhere, return them unchanged.
+        """Remove the radial component of `gradients` on a sphere, in place; in other subsets, return them unchanged.
 
-        `gradients` are split as in `parts`, and belong to `coordinates` (m, d).
+        `gradients` with respect to the coordinates are split as in `parts`, and belong to the point
+        `coordinates` (m, d).
         """
         if self.norms is None:
             return gradients
@@ -68,19 +71,19 @@ class Subset:
         return [gradient.addcmul_(shares[:, None], coordinates, value=-1)]
 
     def select(self, members: Tensor) -> "Subset":
-        """The subset for some of the members, given by their indices (m',)."""
+        """The same subset for some members only, given by their indices `members` (m',)."""
         offsets = None if self.offsets is None else [each[members] for each in self.offsets]
         radii = None if self.norms is None else self.norms[members]
         return replace(self, start=self.start[members], offsets=offsets, norms=radii)
 
     @property
     def is_free(self) -> bool:
-        """True if coordinates are the parameters, without any constraint."""
+        """True if the subset is the whole space without any constraint, in which coordinates are the parameters."""
         return self.projection is None and self.norms is None
 
 
 def products(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
-    """Scalar product of two vectors for each member, shape (m,); each vector is a list of parts (m, …)."""
+    """Scalar products (m,) of two vectors for each of m members; a vector is a list of parts (m, …)."""
     return sum(_products(a.flatten(1), b.flatten(1)) for a, b in zip(first, second))
 
 
@@ -92,7 +95,7 @@ def _products(first: Tensor, second: Tensor) -> Tensor:
 
 
 def norms(parts: Sequence[Tensor]) -> Tensor:
-    """Norm of each member's vector, shape (m,), given as a list of parts (m, …), in one pass over memory."""
+    """Norms (m,) of the vectors of m members, in one pass over memory; a vector is a list of `parts` (m, …)."""
     return torch.stack([torch.linalg.vector_norm(part.flatten(1), dim=1) for part in parts]).norm(dim=0)
 
 
@@ -102,15 +105,15 @@ def by_member(values: Tensor, like: Tensor) -> Tensor:
 
 
 def split(flat: Tensor, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
-    """Views of flat parameters (m, D): an array (m, *shape) for each parameter tensor, with its shape from `shapes`."""
+    """Split flat parameters (m, D) into views (m, *shape), one for each parameter tensor, with the given `shapes`."""
     sizes = [math.prod(shape) for shape in shapes]
     return [each.view(-1, *shape) for each, shape in zip(flat.split(sizes, 1), shapes)]
 
 
 def plane(projection: Projection, points: Tensor) -> Subset:
-    """Planes x = P + M w through the `points` P (m, D), one for each member, with M = `projection`.
+    """Planes x = P + M w through the `points` P (m, D), one plane for each member, with M = `projection`.
 
-    Training starts at P, where w = 0.
+    Training starts at the points, where w = 0.
     """
     start = points.new_zeros(len(points), projection.dimension)
     offsets = [each.contiguous() for each in split(points, projection.shapes)]
@@ -118,16 +121,16 @@ def plane(projection: Projection, points: Tensor) -> Subset:
 
 
 def sphere(projection: Projection, radii: Tensor, start: Tensor) -> Subset:
-    """Spheres x = M w, |w| = r, for `radii` r (m,), with M = `projection` (Chang 2019).
+    """Spheres x = M w, |w| = r, one for each of the `radii` r (m,), with M = `projection` (Chang 2019).
 
-    Training starts at coordinates w in the direction of `start` (d,).
+    Training starts at the point w of each sphere that lies in the direction of `start` (d,).
     """
     points = radii[:, None] * (start / start.norm()).to(radii)
     return Subset(points, projection.shapes, projection, norms=radii)
 
 
 def sphere_through(projection: Projection, point: Tensor, radii: Tensor) -> Subset:
-    """Spheres x = Q w, |w| = r, for `radii` r (m,), on which training starts at r `point` / |point|.
+    """Spheres x = Q w, |w| = r, one for each of the `radii` r (m,), on which training starts at r `point` / |point|.
 
     Q is an orthonormal basis of the span of `point` (D,) and the columns of M = `projection`. This is one reading of
     Fort & Scherlis (2019). Raises ValueError if `point` and the columns are linearly dependent.
@@ -139,7 +142,10 @@ def sphere_through(projection: Projection, point: Tensor, radii: Tensor) -> Subs
 
 
 def full(points: Tensor, shapes: Sequence[tuple[int, ...]], fixed: bool) -> Subset:
-    """The whole space, with initialisations `points` (m, D); if `fixed`, each member stays at its initial radius."""
+    """The whole space, in which training starts at the `points` (m, D).
+
+    If `fixed`, each member stays on the sphere whose radius is the norm of its point.
+    """
     return Subset(points.clone(), list(shapes), norms=points.norm(dim=1) if fixed else None)
 
 
@@ -172,7 +178,8 @@ class Spanned(Projection):
     def forward(self, coordinates: Tensor, offsets: Sequence[Tensor] | None = None) -> list[Tensor]:
         """Q w for coordinates w (m, d + 1), plus `offsets` if given: an array (m, *shape) for each parameter tensor.
 
-        Q w is M applied to linear combinations of the coordinates, plus a component along the point.
+        Q is not formed. Q w is computed as M v plus a multiple of the unit vector along the point; v and the factor are
+        linear in w.
         """
         mixed = coordinates @ self._inverse
         arrays = self.inner.forward(mixed[:, 1:], offsets)
@@ -181,15 +188,18 @@ class Spanned(Projection):
         return arrays
 
     def transposed(self, gradients: Sequence[Tensor]) -> Tensor:
-        """Qᵀ g, of shape (m, d + 1), from the component of the gradients g along the point and from Mᵀ g."""
+        """Qᵀ g, of shape (m, d + 1), for gradients g: an array (m, *shape) for each parameter tensor.
+
+        It is computed from the component of g along the point and from Mᵀ g.
+        """
         outward = sum((each * b).flatten(1).sum(1) for each, b in zip(gradients, self.direction))
         return torch.cat([outward[:, None], self.inner.transposed(gradients)], 1) @ self._inverse.T
 
     def seen_as(self, inner: Projection, direction: Sequence[Tensor]) -> "Spanned":
-        """Compose this projection with a linear map of the parameters, for example to the outputs of a layer.
+        """Projection A Q to the image of the parameters under a linear map A, for example to the outputs of a layer.
 
-        `inner` is the projection M, already composed with the map. `direction`, a list of arrays (*shape), is the
-        map's image of the unit vector along the point. Coordinates keep their meaning.
+        `inner` is A M, a projection with the same coordinates as M. `direction` is A p for the unit vector p along the
+        point, a list of arrays (*shape). The result has the same coordinates as this projection.
         """
         result = copy.copy(self)
         result.inner, result.direction = inner, [each[None] for each in direction]

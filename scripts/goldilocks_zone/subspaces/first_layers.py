@@ -1,10 +1,10 @@
 """Projections to the outputs of a network's first dense layer instead of its weights, on one sparse plane or sphere.
 
-The outputs W Xᵀ (o, n) are linear in the weights W (o, i). One sparse product maps the plane's directions to outputs,
-for all members. Two matrix products with d rows then give the members' outputs, and the gradients with respect to their
-coordinates. Weights (m, o, i) and gradients with respect to weights are not formed, which saves most of the work if the
-first layer has most of the parameters. Letters: m members, d coordinates, n examples, i inputs and o outputs of the
-layer.
+For inputs X (n, i), the outputs W Xᵀ (o, n) are linear in the weights W (o, i). One sparse product maps the directions
+of the plane to outputs, for all members. Two matrix products with d rows then give the members' outputs, and the
+gradients with respect to their coordinates. Weights (m, o, i) and gradients with respect to weights are not formed,
+which saves most of the work if the first layer has most of the parameters. Letters: m members, d coordinates, n
+examples, i inputs and o outputs of the layer.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,17 +23,17 @@ WORTH = 4
 
 
 class FirstLayer:
-    """The first dense layer of a network whose members lie in a `subset` of parameter space.
+    """The first dense layer of a network, for members whose parameters lie in a `subset` of parameter space.
 
-    Its weight and its bias, if any, are the first parameter tensors of the network.
+    The first parameter tensors of the network are the layer's weight and, if it has one, its bias.
     """
 
     def __init__(self, subset: Subset, inner: Sparse, points: list[Tensor] | None, scales: Tensor | None):
-        """Prepare the layer in a `subset` that the sparse projection `inner` spans.
+        """Prepare the layer in a `subset` whose projection is `inner`, or is a `Spanned` one that contains `inner`.
 
-        points: an array (*shape) for each parameter tensor. On planes, `points` times `scales` (m,) are the offsets of
-        the members. With a `Spanned` projection, `points` are its unit vector along the point, and `scales` is None. On
-        other spheres both are None.
+        `points` are an array (*shape) for each parameter tensor. On planes, the offsets of the members are `points`
+        times `scales` (m,). With a `Spanned` projection, `points` are the unit vector along its point, and `scales` is
+        None. On other spheres both are None.
         """
         self._subset, self._points, self._scales = subset, points, scales
         self._outputs, self._inputs = subset.shapes[0]
@@ -42,9 +42,10 @@ class FirstLayer:
         self._directions = _directions(inner.part(slice(0, self._count)), self._inputs + self._count - 1)
 
     def behind(self, inputs: Tensor) -> Subset | None:
-        """Return the subset in which the layer's outputs (m, o, n) for `inputs` (n, …) replace its weight and bias.
+        """Return the subset in which the outputs of the layer for `inputs` (n, …) replace its weight and bias.
 
-        The outputs are then the first parameter tensor. Returns None if forming the weights is cheaper.
+        The coordinates are the same. The first parameter tensor is the layer's output (m, o, n), and the parameters of
+        later layers follow. Returns None if forming the weights is cheaper.
         """
         members, dimension, n = len(self._subset.start), self._later.dimension, len(inputs)
         if dimension * n > WORTH * members * self._inputs:
@@ -70,20 +71,23 @@ class FirstLayer:
 
 
 class Stacked(Projection):
-    """Several projections of the same coordinates as one, whose parameter tensors are listed one after another."""
+    """One projection made of several with the same coordinates; its list of parameter tensors joins their lists."""
 
     def __init__(self, parts: list[Projection]):
         super().__init__(parts[0].dimension, [shape for part in parts for shape in part.shapes])
         self._parts = parts
 
     def forward(self, coordinates: Tensor, offsets: Sequence[Tensor] | None = None) -> list[Tensor]:
-        """M w of all parts for coordinates (m, d), plus `offsets` if given, as one list of arrays (m, *shape)."""
+        """M w for coordinates w (m, d), plus `offsets` if given: arrays (m, *shape) for the tensors of all parts."""
         if offsets is None:
             return [each for part in self._parts for each in part.forward(coordinates)]
         return [each for part, own in self._with_their(offsets) for each in part.forward(coordinates, own)]
 
     def transposed(self, gradients: Sequence[Tensor]) -> Tensor:
-        """Mᵀ g, of shape (m, d): the sum of the parts' contributions for gradients g, arrays (m, *shape)."""
+        """Mᵀ g, of shape (m, d), for gradients g: a sum over the parts.
+
+        `gradients` are arrays (m, *shape) for the tensors of all parts.
+        """
         return sum(part.transposed(own) for part, own in self._with_their(gradients))
 
     def _with_their(self, arrays: Sequence[Tensor]) -> Iterator[tuple[Projection, Sequence[Tensor]]]:
@@ -94,10 +98,11 @@ class Stacked(Projection):
 
 
 def of(network: nn.Module, subset: Subset) -> FirstLayer | None:
-    """First layer of an nn.Sequential that begins with Flatten and Linear; None where the method does not apply.
+    """First layer of a `network` for members in a `subset`; None where the method of this module does not apply.
 
-    The method of this module does not apply to other networks, to a single linear layer, to subsets without a sparse
-    projection, to planes through points that are not multiples of one another, or on a GPU, where it was not measured.
+    It applies to an nn.Sequential that begins with Flatten and Linear and goes on after them. It does not apply to
+    subsets without a sparse projection, or to planes through points that are not multiples of one another. It is not
+    used on a GPU, where it was not measured.
     """
     projection, points, scales = subset.projection, None, None
     inner = projection.inner if isinstance(projection, Spanned) else projection
@@ -128,10 +133,10 @@ def _scales(points: Tensor) -> Tensor | None:
 
 
 def _directions(layer: Sparse, width: int) -> scipy.sparse.csr_array:
-    """Sparse matrix (d · o, `width`) that stacks the directions of a layer, each a matrix (o, `width`).
+    """Sparse matrix (d · o, `width`) that stacks the directions of the first layer, each a matrix (o, `width`).
 
-    `layer` is the projection into the layer's weight (o, i) and bias. The width is i or, with a bias, i + 1, and the
-    last column then belongs to the bias.
+    `layer` is the projection into the layer's weight (o, i) and bias. Without a bias, `width` is i. With a bias, it is
+    i + 1, and the last column belongs to the bias.
     """
     (outputs, inputs), entries = layer.shapes[0], layer.unit.tocoo()
     direction, place = entries.coords

@@ -10,7 +10,7 @@ _SUBSPACE = re.compile(r"(?P<shape>plane|sphere)-(?P<dimension>\d+)-(?P<kind>[a-
 
 @dataclass(frozen=True)
 class Plane:
-    """A random plane in parameter space: its number of directions d, and their kind, such as sparse."""
+    """A random plane in parameter space: its number d of directions, and the kind of these, such as sparse."""
 
     dimension: int
     kind: str
@@ -18,7 +18,10 @@ class Plane:
 
 @dataclass(frozen=True)
 class Sphere:
-    """The sphere of one radius in a random subspace: the subspace's number of directions d, and their kind."""
+    """A sphere in a random subspace: the number d of directions that span the subspace, and their kind.
+
+    Its radius is not part of the label.
+    """
 
     dimension: int
     kind: str
@@ -26,7 +29,7 @@ class Sphere:
 
 @dataclass(frozen=True)
 class FullSpace:
-    """The whole parameter space or, if `fixed`, the sphere of one radius in it."""
+    """The whole parameter space or, if `fixed`, a sphere around zero in it."""
 
     fixed: bool
 

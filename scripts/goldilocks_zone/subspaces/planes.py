@@ -25,11 +25,11 @@ def metric(
 ) -> np.ndarray:
     """Diagonal metric η (D,) that multiplies the raw directions of a plane (Fort & Scherlis 2019).
 
-    The first three arguments describe each parameter tensor: its number of entries, whether it is a bias, and the
-    standard deviation σ of its initial entries. `kind` gives η in layer l: `identity` 1; `shell` ∝ σ_l √size_l, the
-    norm of weights with standard deviation σ_l; `inverse_shell` ∝ the inverse of this norm; `sigma` ∝ σ_l. η is scaled
-    to mean square 1 over the weights. Biases get 1 with `bias_directions`, else 0, so that the plane has no bias
-    coordinates. Raises ValueError for any other `kind`.
+    The first three arguments list properties of each parameter tensor: its number of entries, whether it is a bias, and
+    the standard deviation σ of its initial entries. `kind` gives η for the weights of layer l. `identity`: η = 1.
+    `shell`: η ∝ σ_l √size_l, the norm of weights with standard deviation σ_l. `inverse_shell`: η ∝ the inverse of this
+    norm. `sigma`: η ∝ σ_l. η is scaled to mean square 1 over all weights. For biases, η is 1 with `bias_directions`.
+    Without, it is 0, so that biases do not vary on the plane. Raises ValueError for any other `kind`.
     """
     if kind not in METRICS:
         raise ValueError(f"metric {kind!r} is unknown: use one of {', '.join(METRICS)}")
@@ -49,9 +49,10 @@ def metric(
 def directions(plane: Plane, eta: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """Raw directions (d, D) of a plane, float64: the columns of a random matrix M, multiplied by η.
 
-    From the same random stream, a plane gets the first directions of any larger plane. Only the D′ rows of M where η
-    is non-zero are drawn; the others are zero. `dense`: Gaussian entries of variance 1/D′. `sparse`: each entry is
-    non-zero with probability 1/√D′; in a column with n non-zero entries, these are ±1/√n with equal probability.
+    The directions of a smaller plane from the same random stream are the first ones of a larger plane. Only the D′ rows
+    of M where η is non-zero are drawn; the others are zero. In a `dense` M, entries are Gaussian with variance 1/D′. In
+    a `sparse` M, each entry is non-zero with probability 1/√D′. If a column has n non-zero entries, these are ±1/√n
+    with equal probability.
     """
     rows = directions_as_drawn(plane, eta, random)
     return rows.toarray() if plane.kind == "sparse" else rows
@@ -73,7 +74,7 @@ def random_sparse_plane(dimension: int, size: int, seed: int = 0) -> scipy.spars
 
 
 def directions_as_drawn(plane: Plane, eta: np.ndarray, random: np.random.Generator) -> Rows:
-    """Raw directions (d, D) of a plane, as from `directions`, but as a sparse matrix if its kind is `sparse`."""
+    """Raw directions (d, D) of a plane, as from `directions`, but as a sparse matrix if the plane is `sparse`."""
     if plane.kind == "sparse":
         return sparse_directions(plane.dimension, eta, random)
     coordinates = np.flatnonzero(eta)
@@ -84,7 +85,10 @@ def directions_as_drawn(plane: Plane, eta: np.ndarray, random: np.random.Generat
 
 
 def sparse_directions(dimension: int, eta: np.ndarray, random: np.random.Generator) -> scipy.sparse.csr_array:
-    """Raw `sparse` directions as from `directions`, multiplied by η (D,), as a sparse matrix (d, D)."""
+    """Raw directions (d, D) of a `sparse` plane, as returned by `directions`, but as a sparse matrix.
+
+    `eta` is the metric η (D,), by which they are multiplied.
+    """
     coordinates = np.flatnonzero(eta)
     places, values = [], []
     for _ in range(dimension):
@@ -96,10 +100,10 @@ def sparse_directions(dimension: int, eta: np.ndarray, random: np.random.Generat
 
 
 def cholesky(raw_directions: Rows) -> np.ndarray:
-    """Lower-triangular L (d, d), in double precision: L Lᵀ is the Gram matrix of `raw_directions` (d, D).
+    """Cholesky factor L (d, d) of the Gram matrix L Lᵀ of `raw_directions` (d, D): lower-triangular, float64.
 
-    The Gram matrix of a tensor is computed on its device. Raises ValueError if a direction is not finite or zero, or if
-    the directions are linearly dependent.
+    The Gram matrix of a tensor is computed on its device. Raises ValueError if a direction is zero or has an entry that
+    is not finite, or if the directions are linearly dependent.
     """
     gram = _gram(raw_directions)
     for what, bad in (("not finite", ~np.isfinite(np.diag(gram))), ("zero", np.diag(gram) == 0)):
@@ -139,9 +143,9 @@ def _gram(rows: Rows) -> np.ndarray:
 
 
 def orthonormalised(matrix: np.ndarray, factor: np.ndarray) -> np.ndarray:
-    """L⁻¹ A L⁻ᵀ: a symmetric `matrix` A (d, d) over raw directions, expressed over orthonormal directions.
+    """Transform a symmetric `matrix` A (d, d) from raw to orthonormal directions: L⁻¹ A L⁻ᵀ.
 
-    `factor` is L as returned by `cholesky`.
+    A may be a Hessian over raw directions. `factor` is L as returned by `cholesky`.
     """
     factor = torch.as_tensor(factor)
     half = torch.linalg.solve_triangular(factor, torch.as_tensor(matrix), upper=False)

@@ -26,7 +26,7 @@ ENTRIES_AT_ONCE = 2**18  # on the CPU, products of few rows with many columns ar
 
 
 class Projection(ABC):
-    """A projection M with d columns of unit length; `shapes` are the shapes of the network's parameter tensors."""
+    """A projection M (D, d) with columns of unit length; `shapes` are the shapes of the network's parameter tensors."""
 
     def __init__(self, dimension: int, shapes: Shapes):
         self.dimension, self.shapes = dimension, [tuple(shape) for shape in shapes]
@@ -45,11 +45,11 @@ class Projection(ABC):
 def make(
     where: Plane | Sphere, shapes: Shapes, eta: np.ndarray, random: np.random.Generator, like: Tensor | None = None
 ) -> Projection:
-    """Draw a random projection with the dimension and kind of `where`, a plane or sphere.
+    """Draw a random projection with the number of directions and the kind of `where`, a plane or sphere.
 
-    Columns are multiplied by the metric η (D,), then scaled to unit length. Precision and device are those of `like`,
-    by default single precision and the CPU. Raises ValueError if the kind is unknown, or if the dimension is not
-    between 1 and the number of non-zero entries of η.
+    `eta` is the metric η (D,). Columns are multiplied by η, then scaled to unit length. Precision and device are those
+    of `like`, by default single precision and the CPU. Raises ValueError if the kind is unknown, or if the number of
+    directions is not between 1 and the number of non-zero entries of η.
     """
     kind, dimension, like = where.kind, where.dimension, torch.empty(0) if like is None else like
     if kind not in PROJECTION_KINDS:
@@ -75,7 +75,7 @@ def make(
 
 
 class Dense(Projection):
-    """M stored densely, as the rows (d, D) of Mᵀ."""
+    """Projection M stored as a dense matrix; `rows` (d, D) is Mᵀ."""
 
     def __init__(self, rows: Tensor, shapes: Shapes):
         super().__init__(len(rows), shapes)
@@ -103,9 +103,9 @@ class Dense(Projection):
 
 
 class Sparse(Projection):
-    """M stored by its few non-zero entries.
+    """Projection M stored by its few non-zero entries.
 
-    `unit` and `rows` are Mᵀ (d, D) as a CSR matrix of scipy and of torch.
+    `unit` is Mᵀ (d, D) as a CSR matrix of scipy, and `rows` is the same as a CSR matrix of torch.
     """
 
     def __init__(self, unit: scipy.sparse.csr_array, shapes: Shapes, like: Tensor):
@@ -119,9 +119,10 @@ class Sparse(Projection):
             self._parts.append((places, sparse_tensor(columns[place][reached], like)))
 
     def forward(self, coordinates: Tensor, offsets: Sequence[Tensor] | None = None) -> list[Tensor]:
-        """M w for coordinates w (m, d), plus `offsets` if given, computed only where some column of M is non-zero.
+        """M w for coordinates w (m, d), plus `offsets` if given: an array (m, *shape) for each parameter tensor.
 
-        The other parameters are zero, or equal to the offsets.
+        Only parameters at which some column of M is non-zero are computed. The others are zero, or equal to the
+        offsets.
         """
         found, columns = [], coordinates.T.contiguous()
         for number, (shape, (reached, matrix)) in enumerate(zip(self.shapes, self._parts)):
@@ -138,7 +139,7 @@ class Sparse(Projection):
         return torch.stack([self.rows @ each for each in flat])
 
     def part(self, some: slice) -> "Sparse":
-        """The projection into some of the parameter tensors, chosen by a slice of their list."""
+        """The projection into some of the parameter tensors only, selected by the slice `some` of their list."""
         places = self.places[some]
         columns = slice(places[0].start, places[-1].stop) if places else slice(0, 0)
         return Sparse(self.unit[:, columns], self.shapes[some], self.rows.values())
@@ -155,11 +156,12 @@ def sparse_tensor(matrix: scipy.sparse.csr_array, like: Tensor) -> Tensor:
 
 
 class Fastfood(Projection):
-    """M = η ⊙ H G Π H B in blocks of L rows, with L the smallest power of two ≥ d (Le et al. 2013, Li et al. 2018).
+    """Random projection M without a matrix in memory, at a cost of O(D log d) operations and O(D) memory.
 
-    `eta` is the metric η (D,), with an entry for each parameter. B are random signs, Π is a random permutation, G a
-    Gaussian diagonal and H a Hadamard matrix. No matrix is formed: M costs O(D log d) operations and O(D) memory.
-    Columns have unit length up to fluctuations of order 1/√D.
+    M consists of blocks of L rows, with L the smallest power of two ≥ d (Le et al. 2013, Li et al. 2018). Each block is
+    η ⊙ H G Π H B, where B are random signs, Π is a random permutation, G a Gaussian diagonal and H a Hadamard matrix.
+    `eta` is the metric η (D,), with an entry for each parameter. Columns have unit length up to fluctuations of order
+    1/√D.
     """
 
     def __init__(self, dimension: int, shapes: Shapes, eta: np.ndarray, random: np.random.Generator, like: Tensor):

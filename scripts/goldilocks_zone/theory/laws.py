@@ -7,8 +7,8 @@ from scipy import special
 def finite_dimension_law(kappa: np.ndarray | float, dimension: np.ndarray | float) -> np.ndarray | float:
     """κ_d = √d κ/√(κ² + d + 1): the ratio Tr/‖·‖_F on a random plane of d = `dimension` with isotropic columns.
 
-    κ = `kappa` is the ratio in full space. The law is a ratio of expectations for d ≪ D, from E[vᵀHv] = Tr(H)/D and
-    Var[vᵀHv] = 2‖H‖²/D² of a random unit v.
+    κ = `kappa` is the ratio in full space. The law is a ratio of expected values, for d ≪ D. It follows from E[vᵀHv] =
+    Tr(H)/D and Var[vᵀHv] = 2‖H‖²/D² for a random unit vector v.
     """
     return np.sqrt(dimension) * kappa / np.sqrt(kappa**2 + dimension + 1)
 
@@ -26,11 +26,13 @@ def kappa_of_random_gradients(
 ) -> np.ndarray:
     """κ of the expected Gauss–Newton matrix on a plane, for random logit gradients (Vysogorets et al. 2024, result 5).
 
-    The plane has d = `dimension` dimensions. The gradient of each logit is J = C + E, a mean C over examples plus the
-    deviation E of an example. The entries of C and E have the standard deviations σ_C = `class_gradient` and
-    σ_E = `example_gradient`. `softmax_ratio` is Γ = Tr(M)/‖M‖_F for the mean M of diag p − ppᵀ over examples, with the
-    softmax outputs p. Then κ = Tr/‖·‖_F is √d (σ_E² + σ_C²)/√(σ_E⁴ + 2σ_E²σ_C² + x), where `form` is "large" for
-    x = dσ_C⁴/Γ², valid for large d, or "finite" for x = σ_C⁴ (1 + (d + 1)/Γ²), valid for any d.
+    The plane has d = `dimension` dimensions. The gradient of each logit is J = C + E: C is its mean over examples, and
+    E the deviation of an example from it. Entries of C and E have the standard deviations σ_C = `class_gradient` and
+    σ_E = `example_gradient`. `softmax_ratio` is Γ = Tr(M)/‖M‖_F, where M is the mean over examples of diag p − ppᵀ,
+    with the softmax outputs p.
+
+    Then κ = Tr/‖·‖_F is √d (σ_E² + σ_C²)/√(σ_E⁴ + 2σ_E²σ_C² + x). If `form` is "large", x is dσ_C⁴/Γ², which is valid
+    for large d. If it is "finite", x is σ_C⁴ (1 + (d + 1)/Γ²), which is valid for any d.
     """
     shared, own = np.square(class_gradient), np.square(example_gradient)
     last = dimension / softmax_ratio**2 if form == "large" else 1 + (dimension + 1) / softmax_ratio**2

@@ -53,10 +53,11 @@ class Limit(NamedTuple):
 def limit(outputs: np.ndarray, weights: int, cluster: np.ndarray, noise: np.ndarray) -> Limit:
     """Bulk edge and outliers of G for given probabilities `outputs` (…, n, k), in the limit of large sizes.
 
-    `weights` is D. G has the spectrum of a Wishart matrix with D degrees of freedom and covariance
-    Σ = S^{1/2}(σ_E² I + σ_c² 11ᵀ⊗I)S^{1/2}/N. Let τ_j be the eigenvalues of all σ_E² S_μ/N, and
-    λ(ℓ) = ℓ(D + Σ_j τ_j/(ℓ − τ_j)) for ℓ above all τ_j. The edge of the bulk is the minimum of λ. The outliers are the
-    values λ(ℓ) at those ℓ at which an eigenvalue of (σ_c²/N) Σ_μ S_μ(ℓ − σ_E² S_μ/N)⁻¹ equals 1.
+    `weights` is D. Apart from zero eigenvalues, G has the spectrum of a Wishart matrix with D degrees of freedom and
+    covariance Σ = S^{1/2}(σ_E² I + σ_c² 11ᵀ⊗I)S^{1/2}/N, where S is block-diagonal with the blocks S_μ, and 1 is the
+    vector of N ones. Let τ_j be the eigenvalues of all σ_E² S_μ/N, and λ(ℓ) = ℓ(D + Σ_j τ_j/(ℓ − τ_j)) for ℓ above all
+    τ_j. The edge of the bulk is the minimum of λ. The outliers are the values λ(ℓ) at those ℓ at which an eigenvalue of
+    (σ_c²/N) Σ_μ S_μ(ℓ − σ_E² S_μ/N)⁻¹ equals 1.
     """
     n, classes = outputs.shape[-2:]
     shape = np.broadcast_shapes(np.shape(cluster), np.shape(noise), outputs.shape[:-2])
@@ -81,9 +82,10 @@ def limit(outputs: np.ndarray, weights: int, cluster: np.ndarray, noise: np.ndar
         return place * (weights + (spectrum[..., None, :] / np.where(rest > 0, rest, np.inf)).sum(-1))
 
     def strengths(place: np.ndarray) -> np.ndarray:
-        """The k-th largest eigenvalue, minus one, of (σ_c²/N) Σ_μ S_μ(ℓ − σ_E² S_μ/N)⁻¹ at ℓ = `place[…, k]`.
+        """Eigenvalues, minus one, of (σ_c²/N) Σ_μ S_μ(ℓ − σ_E² S_μ/N)⁻¹, whose zeros give the outliers.
 
-        `place` and the result have the shape (…, C − 1).
+        Entry k of the result, from 0, is the (k + 1)-th largest eigenvalue at ℓ = `place[…, k]`, minus one. `place` and
+        the result have the shape (…, C − 1).
         """
         rest = place[..., None, None] - (own * parts)[..., None, :, :]
         factors = (parts[..., None, :, :] / rest).reshape(*place.shape, n * classes)
@@ -115,8 +117,8 @@ def _bisected(function, low: np.ndarray, high: np.ndarray) -> np.ndarray:
 def power(cluster: float, noise: float, residuals: np.ndarray) -> float:
     """Share σ_c²/(σ_c² + σ_E²) of the gradient's power |g|² that lies in the span of the cluster centres c_k.
 
-    The powers are expected over labels and J. The labels y of the `residuals` p − y (…, n, k) must be drawn
-    independently of p, or from p itself.
+    It is a ratio of powers that are averaged over labels and J. The labels y of the `residuals` p − y (…, n, k) must be
+    drawn independently of p, or from p itself.
     """
     own = np.square(residuals).sum(-1).mean(-1)
     return cluster**2 * own / (cluster**2 * own + noise**2 * own)
@@ -125,8 +127,8 @@ def power(cluster: float, noise: float, residuals: np.ndarray) -> float:
 def power_given(residuals: np.ndarray, cluster: float, noise: float) -> float:
     """Share of the gradient's power |g|² in the span of the cluster centres, at given `residuals` r (n, k).
 
-    With powers expected over J alone, it is σ_c²|r̄|²/(σ_c²|r̄|² + σ_E² E|r|²/N), where r̄ is the mean residual and E
-    the mean over examples. In `power`, they are expected over labels, too.
+    It is σ_c²|r̄|²/(σ_c²|r̄|² + σ_E² E|r|²/N), where r̄ is the mean residual and E the mean over examples. Powers are
+    averaged over J alone; in `power`, they are averaged over labels, too.
     """
     shared = np.square(residuals.mean(-2)).sum(-1)
     own = np.square(residuals).sum(-1).mean(-1) / residuals.shape[-2]
@@ -173,5 +175,5 @@ def matching_spread(mixing: float, classes: int, random: np.random.Generator, dr
 
 
 def entropy(outputs: np.ndarray) -> np.ndarray:
-    """Mean entropy in nats of outputs (…, n, k) over examples."""
+    """Entropy (…) in nats of the probabilities `outputs` (…, n, k), averaged over examples."""
     return -(outputs * np.log(np.where(outputs > 0, outputs, 1))).sum(-1).mean(-1)

@@ -1,8 +1,12 @@
 """Wide ReLU networks without biases under joint-embedding losses: layer kernels, the edge of the zone, and collapse.
 
-A joint-embedding loss is λ I + μ V + ν C, of invariance, variance and covariance (see `models.embedding_losses`), with
-s = √(v + ε) for variances v. Networks have n layers of weights, with the standard deviation σ_l in layer l; x and x′
-are the two views of an example. Axes: p pairs, i inputs, e embedding. All results hold in the limit of wide layers.
+A joint-embedding loss is λ I + μ V + ν C, with the invariance term I, variance term V and covariance term C of VICReg
+(see `models.embedding_losses`). V depends on s = √(v + ε) for the variances v of the entries of embeddings. The edge is
+the radius at which the trace of the Hessian on a random plane changes sign. Collapse means that the embeddings of all
+inputs become equal.
+
+Networks have n layers of weights; σ_l is the standard deviation of the weights in layer l. x and x′ are the two views
+of an example. Axes: p pairs, i inputs, e embedding. All results hold in the limit of wide layers.
 """
 
 from collections.abc import Sequence
@@ -29,10 +33,11 @@ class Criteria:
         return self.invariance, self.variance, self.covariance
 
     def gauged(self, scale: float, depth: int) -> "Criteria":
-        """Criteria under which training from αθ is equivalent to training from θ under `self`; α is `scale`, n `depth`.
+        """Criteria under which training from αθ is equivalent to training from θ under `self`.
 
-        With the returned criteria, the loss at outputs αⁿZ is α^{2n} times the loss at Z with `self`. For training to
-        be equivalent, also scale the learning rate of Adam by α, and Adam's ε by α^{2n−1}.
+        α is `scale`, and n is `depth`. With the returned criteria, the loss at outputs αⁿZ is α^{2n} times the loss at
+        outputs Z with `self`. For training to be equivalent, also multiply the learning rate of Adam by α, and Adam's ε
+        by α^{2n−1}.
         """
         power = scale**depth
         weights = self.invariance, self.variance * power, self.covariance / power**2
@@ -56,8 +61,8 @@ def kappa_1(cosine: np.ndarray) -> np.ndarray:
 def layer_kernels(first: np.ndarray, second: np.ndarray, depth: int) -> np.ndarray:
     """Layer kernels Θ_l(x, x′), shape (n, …), of inputs (…, i), up to a factor common to all layers l = 1 … n.
 
-    Θ_l is σ_l² times the expected scalar product of an output's gradients with respect to the weights of layer l, at x
-    and at x′. With x and x′ the arguments `first` and `second`, and n = `depth`,
+    x is `first`, x′ is `second`, and n is `depth`. Θ_l is σ_l² times the expected value of the scalar product of two
+    gradients of an output with respect to the weights of layer l, one at x and one at x′. In the limit of wide layers,
     Θ_l = ‖x‖‖x′‖ u_{l−1} Π_{m=l−1}^{n−2} κ₀(u_m), with u_0 = cos(x, x′) and u_m = κ₁(u_{m−1}).
     """
     products = (first * second).sum(-1)
@@ -82,18 +87,20 @@ def apart(first: np.ndarray, second: np.ndarray, depth: int) -> np.ndarray:
 
 
 def ratios_of_invariance(first: np.ndarray, second: np.ndarray, depth: int) -> np.ndarray:
-    """Layer ratios R_l (n,) of I: σ_l² E Tr H_ll of each layer l, divided by its value in the last layer.
+    """Layer ratios R_l (n,) of the invariance term I, for a network of n = `depth` layers.
 
-    `first` and `second` (p, i) are the two views of p examples. H_ll is the block of layer l in the Hessian of I.
+    R_l is σ_l² E Tr H_ll, divided by the same number for the last layer. H_ll is the block of layer l in the Hessian of
+    I, and E the expected value over random weights. `first` and `second` (p, i) are the two views of p examples.
     """
     found = apart(first, second, depth)
     return found / found[-1]
 
 
 def ratios_of_variance(branches: Sequence[np.ndarray], depth: int) -> np.ndarray:
-    """Layer ratios R_l (n,) of V, defined as those of I in `ratios_of_invariance`.
+    """Layer ratios R_l (n,) of the variance term V, defined as for I in `ratios_of_invariance`.
 
-    They are computed from all pairs of examples within a branch; `branches` holds the examples (p, i) of each branch.
+    `branches` holds the examples (p, i) of each branch. The ratios are computed from all pairs of examples within a
+    branch. n is `depth`.
     """
     found = 0.0
     for inputs in branches:
@@ -113,9 +120,9 @@ class Moments:
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """Averages W = Σ w_l R_l/Σ w_l of the layer ratios R_l of I, V and C over layers l.
+    """Averages W = Σ w_l R_l/Σ w_l over layers l of the layer ratios R_l, for each of the terms I, V and C.
 
-    The weights are w_l = η_l²/σ_l², with the metric η of the plane.
+    The weights are w_l = η_l²/σ_l². η_l is the factor by which the plane's metric multiplies directions in layer l.
     """
 
     invariance: float = 1.0
@@ -124,11 +131,11 @@ class LayerWeights:
 
 
 def balance(criteria: Criteria, moments: Moments, weights: LayerWeights, growth: np.ndarray) -> np.ndarray:
-    """Balance (…) of the criteria when the parameters are scaled by α, from `moments` at α = 1.
+    """Balance (…) of the terms of the loss, which has the sign of the Hessian's trace on a random plane.
 
-    `growth` (…) holds t = α^{2n}, by which I and v grow; C grows by t². The balance is
-    (2λ W_I I + 4ν W_C C − μ W_V mean_j(v_j 1[s_j < hinge]/s_j))/t, at the grown I, C and v. Averaged over
-    initialisations, it has the sign of the trace on a random plane. It increases with t.
+    This holds on average over initialisations. `moments` are those of parameters θ; the balance is that at αθ. `growth`
+    (…) holds t = α^{2n}: I and v are multiplied by t, and C by t². The balance is (2λ W_I I + 4ν W_C C − μ W_V
+    mean_j(v_j 1[s_j < hinge]/s_j))/t, with I, C and v after this growth. It increases with t.
     """
     growth = np.asarray(growth, dtype=float)
     v = moments.variances
@@ -142,8 +149,8 @@ def balance(criteria: Criteria, moments: Moments, weights: LayerWeights, growth:
 def edge(criteria: Criteria, moments: Moments, weights: LayerWeights, depth: int) -> float:
     """Factor α on the parameters at which the trace on a random plane changes from negative to positive.
 
-    α is found as the zero of `balance`, from `moments` at α = 1. It is NaN if the trace is positive at every radius,
-    which is the case below a threshold of μ/λ, or if all variances are zero. `depth` is n.
+    It is the zero of `balance`; `moments` are those at α = 1, and `depth` is n. The result is NaN if the trace is
+    positive at every radius, as it is below a threshold of μ/λ, and if all variances are zero.
     """
     if not moments.variances.any():
         return np.nan
@@ -182,8 +189,9 @@ def final_deviation(ratio: np.ndarray, correlation: np.ndarray, epsilon: float, 
 def collapse_hessian(criteria: Criteria, first: np.ndarray, second: np.ndarray, size: int) -> np.ndarray:
     """Hessian (i, i) of the loss with respect to one row of the last layer's weights W_n, at W_n = 0.
 
-    It is (2λ/e)⟨ΔΔᵀ⟩ − μ(Σ + Σ′)/(2e√ε), with e = `size`. The inputs of the last layer are h = `first` and h′ =
-    `second` (p, i) for the two views; Δ = h − h′, and Σ and Σ′ are the unbiased covariances of h and of h′.
+    The inputs of the last layer are h = `first` and h′ = `second` (p, i) for the two views, and its outputs have e =
+    `size` entries. The Hessian is (2λ/e)⟨ΔΔᵀ⟩ − μ(Σ + Σ′)/(2e√ε). Here Δ = h − h′, ⟨·⟩ is the mean over the p examples,
+    and Σ and Σ′ are the unbiased covariances of h and of h′.
     """
     between = first - second
     spread = np.cov(first, rowvar=False) + np.cov(second, rowvar=False)
@@ -192,9 +200,9 @@ def collapse_hessian(criteria: Criteria, first: np.ndarray, second: np.ndarray, 
 
 
 def collapse_hessian_of_products(first: np.ndarray, second: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """Hessian (i, i) of `collapse_hessian` for InfoNCE with dot products: −(X + Xᵀ)/τ, with τ = `temperature`.
+    """Hessian (i, i) as in `collapse_hessian`, but for InfoNCE with dot products: −(X + Xᵀ)/τ, with τ = `temperature`.
 
-    X is the covariance Cov(h, h′) of the last layer's inputs h = `first` and h′ = `second` over all p examples.
+    X is the covariance Cov(h, h′), over p examples, of the last layer's inputs h = `first` and h′ = `second` (p, i).
     """
     crossed = (first - first.mean(0)).T @ (second - second.mean(0)) / len(first)
     return -(crossed + crossed.T) / temperature

@@ -22,9 +22,9 @@ def batch(shuffles: Sequence[tuple], step: int, size: int, n: int, keep_last: bo
 
 
 def _order(name: tuple, epoch: int, n: int) -> np.ndarray:
-    """Random order (n,) of the n examples in an epoch, from the stream `name`.
+    """Random permutation (n,) of the n examples for an `epoch`, drawn from the random stream `name`.
 
-    The latest order of each stream is cached, because every step of an epoch needs it.
+    The latest permutation of each stream is cached, because every step of an epoch needs it.
     """
     if _ORDERS.get(name, (None,))[0] != (epoch, n):
         _ORDERS[name] = (epoch, n), stream(*name, epoch).permutation(n)

@@ -1,8 +1,9 @@
 """Ensembles of networks trained in random subspaces: several radii, rates, temperatures and seeds in one computation.
 
-Members on planes or spheres share one basis, so that one matrix product gives the parameters of all members.
-In the whole space there is no basis to share, and members may have different seeds. Letters: m members, d coordinates,
-n examples, k classes.
+The d coordinates of a member give its parameters, by the map of a `Subset` (see `subspaces.constraints`). Members on
+planes or spheres share one basis, so that one matrix product gives the parameters of all members. In the whole space
+there is no basis to share, and members may have different seeds. Letters: m members, d coordinates, n examples, k
+classes.
 """
 
 import copy
@@ -70,9 +71,10 @@ class Options:
 class Ensemble:
     """An ensemble of m members in training: their coordinates (m, d) and the state of the optimiser.
 
-    The examples of the `problem` must be one batch of tensors. `shuffles` names the random streams that draw batches:
-    either one that all members share, or one for each member. Raises ValueError for any other number of streams, for
-    several batches, for an unknown optimiser, and for `stop_at` in a constrained subset.
+    The examples of the `problem` must be one batch of tensors. Members are trained in `subset`, which has their start.
+    `shuffles` names the random streams that draw batches: either one that all members share, or one for each member.
+    Raises ValueError for any other number of streams, for several batches, for an unknown optimiser, and for `stop_at`
+    in a constrained subset.
     """
 
     def __init__(self, problem: Problem, subset: Subset, options: Options, shuffles: Sequence[tuple]):
@@ -173,14 +175,15 @@ class Ensemble:
         return self.inputs[members, chosen], self.labels[members, chosen]
 
     def gradients(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        """Gradients (m, d) of the members' mean losses with respect to their coordinates; tangential on a sphere.
+        """Gradients (m, d) of the members' mean losses with respect to their coordinates.
 
-        `inputs` and `labels` are one batch (n, …) for all members, or one for each member, (m, n, …).
+        On a sphere they are projected onto its tangent space. `inputs` and `labels` are one batch (n, …) for all
+        members, or one for each member, (m, n, …).
         """
         return torch.cat([part.flatten(1) for part in self._gradients(inputs, labels)[0]], 1)
 
     def rates_at(self, step: int) -> Tensor:
-        """Learning rates (m,) of a step."""
+        """Learning rates (m,) of the members at a `step`, with the factor `Options.rate_at`."""
         return self.rates if self.options.rate_at is None else self.rates * self.options.rate_at(step)
 
     def _gradients(self, inputs: Tensor, labels: Tensor, loss: Loss | None = None) -> tuple[list[Tensor], Tensor]:
@@ -244,9 +247,10 @@ class Ensemble:
     def at_rest(self, made: list[Tensor]) -> Tensor:
         """Mask (m,) of the members that no further step would change; `made` are the latest steps, from `step`.
 
-        Members are at rest if they have diverged or stopped. They also are if their step was zero and steps depend only
-        on the coordinates. In a constrained subset no member counts as at rest: members share matrix products there,
-        and leaving some out would change the rounding of the others.
+        A member is at rest if it has diverged, or if it was stopped (see `Options.stop_at`). It is also at rest if its
+        step was zero and all steps depend on the coordinates alone, as in SGD without momentum on all examples. In a
+        constrained subset no member counts as at rest: members share matrix products there, and leaving some out would
+        change the rounding of the others.
         """
         if not self.subset.is_free:
             return torch.zeros_like(self.rates, dtype=torch.bool)

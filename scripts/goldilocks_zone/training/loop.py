@@ -21,8 +21,8 @@ SHARE_OF_CHECKPOINTS = 0.05  # upper bound on the share of time spent writing ch
 class Checkpoint:
     """A file from which training with the same `key` resumes.
 
-    It is written every `seconds`, or less often if writing is slow, and at the end. It is also written when `asked`
-    returns True, which stops training.
+    It is written every `seconds`, or less often if writing is slow, and at the end. After each step, the function
+    `asked` is called; if it returns True, the file is written and training stops.
     """
 
     path: Path
@@ -38,14 +38,15 @@ class Stopped(Exception):
 def train(
     ensemble: ensembles.Ensemble, log_at: Sequence[int], observe: Observe, checkpoint: Checkpoint | None = None
 ) -> dict[str, np.ndarray]:
-    """Train an ensemble, and return its observations after each step of `log_at`.
+    """Train an ensemble, and return its observations after each step of `log_at`, as arrays (t, m, …) by name.
 
-    Step 0 is the start. `observe`(step, ensemble) returns arrays by name, with one row for each member of the ensemble
-    that it is given. The results have a row for each of the m members, and are stacked to (t, m, …) over the t logged
-    steps. Two summaries (t, m) of all steps so far are added: path_square, the sum of the squared step lengths, and
-    step_cosine, the mean cosine of the angle between successive steps. Members that are at rest at a logged step (see
-    `Ensemble.at_rest`) are left out of later steps and keep their last observations. With a `checkpoint`, a killed run
-    resumes from it, and a finished run is not repeated.
+    Step 0 is the start. The function `observe`(step, ensemble) returns the observations of one step: arrays by name,
+    with one row for each member of the ensemble that it is given. They are stacked over the t logged steps, with a row
+    for each of all m members. Two summaries (t, m) of all steps so far are added: path_square, the sum of the squared
+    step lengths, and step_cosine, the mean cosine of the angle between successive steps.
+
+    Members that are at rest at a logged step (see `Ensemble.at_rest`) are left out of later steps and keep their last
+    observations. With a `checkpoint`, a killed run resumes from it, and a finished run is not repeated.
 
     Raises ValueError if the batch is larger than the data or the checkpoint is damaged. Raises Stopped, after writing
     the checkpoint, if asked to stop.
@@ -78,7 +79,10 @@ class _Saving:
         self._due = time.monotonic() + (checkpoint.seconds if checkpoint else 0)
 
     def resumed(self, device: torch.device) -> int:
-        """Restore the run on `device` from a checkpoint with its key, if any; return the number of completed steps."""
+        """Restore the run on `device` from its checkpoint, and return the number of completed steps.
+
+        Without a checkpoint that has the right key, nothing is restored and the result is 0.
+        """
         if self._checkpoint is None or not self._checkpoint.path.exists():
             return 0
         saved = _saved(self._checkpoint.path, device)
@@ -89,9 +93,10 @@ class _Saving:
         return saved["step"]
 
     def after(self, step: int, steps: int) -> None:
-        """Write a checkpoint after `step` of `steps` if one is due, on a request to stop, and after the last step.
+        """Write a checkpoint after `step` of `steps`, if it is time for one.
 
-        Raises Stopped if the process is asked to stop.
+        That is so if the interval since the last one is over, if training was asked to stop, and after the last step.
+        Raises Stopped if training was asked to stop.
         """
         if self._checkpoint is None:
             return

@@ -10,15 +10,16 @@ from goldilocks_zone.training import ensembles
 
 
 def snapshot(ensemble: ensembles.Ensemble, **evaluated: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-    """Measurements (m,) of each member, by name.
+    """Measurements of each member by name, of shape (m,) unless stated otherwise.
 
-    Each set of examples in `evaluated`, (inputs, labels) by name, gives <name>_loss and <name>_accuracy. With a
-    member's parameters x, and x_0 at the start: norm, |x|; tensor_norm (m, t), the norm of each of the t parameter
-    tensors; distance, |x − x_0|; start_cosine, the cosine of the angle between x and x_0.
+    `evaluated` maps names to sets of examples (inputs, labels). Each set gives <name>_loss and <name>_accuracy.
 
-    The first set in `evaluated` also gives: zero_logits, the share of logits that are exactly zero; gradient_norm, the
-    norm of the gradient of the loss within the subset; gradient_cosine, the cosine of the angle between this gradient
-    and the coordinates (x itself in the whole space), NaN if either is zero.
+    With a member's parameters x, and x_0 at the start: norm, |x|; tensor_norm (m, t), the norm of each of the t
+    parameter tensors; distance, |x − x_0|; start_cosine, the cosine of the angle between x and x_0.
+
+    The first set also gives zero_logits, the share of logits that are exactly zero; gradient_norm, the norm of the
+    gradient of the loss with respect to the coordinates (see `Ensemble.gradients`); and gradient_cosine, the cosine of
+    the angle between this gradient and the coordinates (x itself in the whole space), NaN if either is zero.
     """
     found = {}
     for name, (inputs, labels) in reversed(evaluated.items()):
@@ -50,9 +51,10 @@ class Progress:
         self._last, self._norm, self._count = None, None, 0
 
     def add(self, made: list[Tensor], rates: Tensor) -> None:
-        """Add one step of each member, given by its parts `made` (m, …), divided by the learning `rates` (m,).
+        """Add one step of each member.
 
-        Keeps a reference to `made`, which must stay unchanged until the next call has returned.
+        `made` are arrays (m, …), the parts of the steps divided by the learning `rates` (m,), as `Ensemble.step`
+        returns them. Keeps a reference to `made`, which must stay unchanged until the next call has returned.
         """
         norm = norms(made)
         self._square += (norm * rates).square().double().cpu()

@@ -1,9 +1,10 @@
 """Estimators for the band of radii in which the Hessian's top eigenvectors span the normals of the decision boundary.
 
-E is the mean share of the normals' squared norms in the span of the first C − 1 eigenvectors of the Hessian or of its
-Gauss–Newton part G, for C classes, as a curve over x = log10(r²/r_X²). H′ is the residual part of the Hessian. The
-inner and outer edges of the band are the points nearest to the maximum of E, towards smaller and larger x, at which E
-falls to half its maximum. Where G vanishes, E is missing, and an edge there is only known to lie between two radii.
+E is the share of a normal's squared norm that lies in the span of the first C − 1 eigenvectors, as a mean over normals
+of the boundary; C is the number of classes. The eigenvectors are those of the Hessian or of its Gauss–Newton part G. H′
+is the residual part of the Hessian. E is a curve over x = log10(r²/r_X²). On both sides of the maximum of E, the band
+ends where E first falls to half the maximum: its inner edge is at smaller x, its outer edge at larger x. E is missing
+where G vanishes. If E is missing before it falls to half the maximum, the edge is only known to lie between two radii.
 Arguments: `cell`, the results of a study; `minimum`, the label of a network's state, such as untrained; `window`
 (first, last) in x.
 """
@@ -25,7 +26,7 @@ INNER = "an edge of a draw lies beyond this run's radii"
 
 
 def _at_minimum(cell: Cell, minimum: str) -> Cell:
-    """The part of a cell at the `minimum` with this label, after the last epoch and with the first scaling.
+    """Results of a cell at the `minimum` with this label, after the last epoch and with the first scaling.
 
     Raises NotTested if the radii are not in units of r_X or if the cell lacks the minimum.
     """
@@ -36,7 +37,7 @@ def _at_minimum(cell: Cell, minimum: str) -> Cell:
 
 
 def shares(cell: Cell, variable: str) -> np.ndarray:
-    """The curves E (draw, radius): the captured shares in `variable` of a cell at rank C − 1; NaN where missing.
+    """Curves E (draw, radius): the shares in the `variable` of a cell at rank C − 1, for C classes; NaN where missing.
 
     Raises NotTested if the run has no such variable or too few eigenvectors.
     """
@@ -48,9 +49,9 @@ def shares(cell: Cell, variable: str) -> np.ndarray:
 
 
 def _known(*values: np.ndarray) -> np.ndarray:
-    """Mask (n,) of the draws in which each of the arrays of curves `values`, (n, r), has a finite value.
+    """Mask (n,) of the draws in which each of the arrays in `values`, curves (n, r), is finite at some radius.
 
-    Raises NotTested if these are fewer than two or than LEAST_SHARE of the draws.
+    Raises NotTested if these are fewer than two draws or less than the share LEAST_SHARE of all draws.
     """
     found = np.all([np.isfinite(each).any(1) for each in values], axis=0)
     what = f"of {len(found)} draws with eigenvectors and a boundary"
@@ -61,9 +62,10 @@ def _known(*values: np.ndarray) -> np.ndarray:
 def edge_of_band(x: np.ndarray, curve: np.ndarray, outer: bool) -> np.ndarray:
     """Reading (3,) of the x of the outer edge of the band or, unless `outer`, of its inner edge.
 
-    The edge is read from a curve E (r,) over x (r,), where E is the captured share. If E does not fall to half its
-    maximum, the edge lies between the last radius with a known E and the next one, where E is missing, and the reading
-    spans these two. If there is no next one, the edge is censored beyond the grid.
+    `curve` (r,) is E, the captured share, over the ascending `x` (r,). If E does not fall to half its maximum, but is
+    missing at a radius on this side of the maximum, the reading spans the interval between the first such radius and
+    the radius before it. If E is known up to the end of the grid, the reading is censored: the edge lies beyond this
+    end.
     """
     top, step = int(np.nanargmax(curve)), 1 if outer else -1
     place = curves.crossing_from(top, x, curve, curve[top] / 2, outer)
@@ -79,10 +81,11 @@ def edge_of_band(x: np.ndarray, curve: np.ndarray, outer: bool) -> np.ndarray:
 
 
 def _balance(x: np.ndarray, ratios: np.ndarray, top: int) -> np.ndarray:
-    """Reading (3,) of the x at which log ‖G‖₂/‖H′‖₂ crosses 0, on the way from the grid point `top` to smaller x.
+    """Reading (3,) of the x at which log ‖G‖₂/‖H′‖₂ crosses 0, on the way from a grid point to smaller x.
 
-    `ratios` (r,) are these logarithms at `x` (r,). The reading is the grid point `top` itself if the logarithm there is
-    not positive, and censored below the grid if there is no crossing.
+    `ratios` (r,) are these logarithms at the ascending `x` (r,), and `top` is the index of the grid point. If the
+    logarithm is not positive there, the result is the reading of this grid point. If there is no crossing, the reading
+    is censored below the grid.
     """
     if not ratios[top] > 0:
         return np.clip(estimates.point_of_grid(x, top, top), x[0], x[-1])
@@ -93,7 +96,8 @@ def _balance(x: np.ndarray, ratios: np.ndarray, top: int) -> np.ndarray:
 def inner_edge_gap(cell: Cell, minimum: str) -> list[Estimate]:
     """Mean over draws of the x at which ‖G‖₂/‖H′‖₂ crosses 1, minus the x of the inner edge of the Hessian's band.
 
-    The crossing is the first one from the maximum of E towards smaller x, at the `minimum` with this label.
+    The crossing is the first one on the way from the maximum of E, for the Hessian's eigenvectors, to smaller x.
+    `minimum` is the label of a network's state.
     """
     here = _at_minimum(cell, minimum)
     x, share = here["x"].values, shares(here, "captured_by_hessian")
@@ -106,9 +110,9 @@ def inner_edge_gap(cell: Cell, minimum: str) -> list[Estimate]:
 
 
 def height_inside(cell: Cell, minimum: str, window: Window) -> list[Estimate]:
-    """Mean over draws of E of G relative to its maximum over all radii, at each radius of the window.
+    """Mean over draws of E relative to its maximum, for the eigenvectors of G, at each radius of the window.
 
-    E is divided by its maximum in the same draw. `minimum` is the label of a network's state.
+    E is divided by its maximum over all radii of the same draw. `minimum` is the label of a network's state.
     """
     here = _at_minimum(cell, minimum)
     share = shares(here, "captured_by_gauss_newton")
@@ -121,8 +125,8 @@ def height_inside(cell: Cell, minimum: str, window: Window) -> list[Estimate]:
 def outer_half_height_shift(cell: Cell, minimum: str) -> list[Estimate]:
     """Mean over draws of the x of the outer edge of the Hessian's band, minus the x of this edge in another study.
 
-    `minimum` is the label of a network's state. The E of the other study, which the case names under `beside`, is the
-    variable other_captured.
+    The case names the other study under `beside`, which adds its E to the cell as the variable other_captured.
+    `minimum` is the label of a network's state.
     """
     here = _at_minimum(cell, minimum)
     pair = [shares(here, variable) for variable in ("captured_by_hessian", "other_captured")]

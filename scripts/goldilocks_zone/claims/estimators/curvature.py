@@ -1,9 +1,10 @@
 """Estimators for claims about the curvature on random planes, over radii, dimensions and numbers of examples.
 
-A claim about every radius of a window has one estimate per radius. x stands for log10(r²/r_X²), σ_z for the standard
-deviation of the logits, N for the number of examples, κ_d for Tr(H)/‖H‖ on planes of dimension d. Names such as by1 are
-ids of claims. A draw is one random initialisation. Arguments: `cell`, the results of a study; `variable`, the name of
-one of its variables; `dimension` d of the planes; `window` (first, last) in x; `name` of the bootstrap's random stream.
+If a claim is about every radius of a window, there is one estimate for each radius. x stands for log10(r²/r_X²), σ_z
+for the standard deviation of the logits, N for the number of examples, κ_d for Tr(H)/‖H‖ on planes of dimension d.
+Names such as by1 are ids of claims. A draw is one random initialisation. Arguments: `cell`, the results of a study;
+`variable`, the name of one of its variables; `dimension` d of the planes; `window` (first, last) in x; `name` of the
+bootstrap's random stream.
 """
 
 from collections.abc import Sequence
@@ -25,9 +26,10 @@ def _selected(cell: Cell, dimension: int, window: Window, least: int = 1) -> Cel
 
 
 def _resolution(cell: Cell, variable: str, dimension: int) -> float:
-    """Step 1/(d · planes) between possible values if `variable` is the fraction of positive eigenvalues; else 0.
+    """Step between possible values of a `variable` in one draw if it is the fraction of positive eigenvalues; else 0.
 
-    The fraction is over the eigenvalues on all planes of an initialisation, each of d = `dimension`.
+    The step is 1/(d · planes), because the fraction is over the d = `dimension` eigenvalues on each of the draw's
+    planes.
     """
     return 1 / (dimension * int(cell.attrs["planes"])) if variable == "fraction_positive" else 0.0
 
@@ -41,7 +43,7 @@ def at_every_radius(cell: Cell, variable: str, dimension: int, window: Window) -
 def mean_over_radii(cell: Cell, variable: str, window: Window, dimension: int | None = None) -> list[Estimate]:
     """Mean over draws of a `variable` averaged over the radii of the window.
 
-    `dimension`, of the planes, is needed if the variable has this axis.
+    `dimension`, of the planes, must be given if the variable has the axis dimension.
     """
     selected = curves.in_x(cell, window)[variable]
     if "dimension" in selected.dims:
@@ -52,17 +54,18 @@ def mean_over_radii(cell: Cell, variable: str, window: Window, dimension: int | 
 def difference_over_dimensions(cell: Cell, variable: str, dimensions: Sequence[int], window: Window) -> list[Estimate]:
     """Mean over draws of a `variable` at the first of two `dimensions` minus its value at the second.
 
-    Dimensions are of the planes. There is one estimate for each radius of the window.
+    These are dimensions of the planes. There is one estimate for each radius of the window.
     """
     pairs = zip(*(curves.by_radius(_selected(cell, d, window)[variable]) for d in dimensions))
     return [estimates.difference(*pair, _resolution(cell, variable, min(dimensions))) for pair in pairs]
 
 
 def finite_dimension_error(cell: Cell, dimension: int, window: Window) -> list[Estimate]:
-    """Relative error of `finite_dimension_law`: measured over predicted κ_d, minus 1, averaged over the window's radii.
+    """Relative error of `finite_dimension_law`: measured κ_d over predicted κ_d, minus 1; mean over radii and draws.
 
-    κ_d is Tr(H)/‖H‖ on planes of d = `dimension`. The prediction for each initialisation θ is made from Tr(H)/‖H‖ in
-    full space at this θ. Raises NotTested without full-space probes.
+    κ_d is Tr(H)/‖H‖ on planes of d = `dimension`, at the radii of the window. The prediction for each initialisation θ
+    is made from Tr(H)/‖H‖ in full space at this θ, which is estimated with random probes. Raises NotTested if the study
+    has no such probes.
     """
     here = _selected(cell, dimension, window)
     if "full_trace" not in here:
@@ -74,7 +77,8 @@ def finite_dimension_error(cell: Cell, dimension: int, window: Window) -> list[E
 def peak_location(cell: Cell, variable: str, dimension: int, window: Window, name: str) -> list[Estimate]:
     """The x at which the mean over draws of a `variable`, on planes of a `dimension`, is largest in the window.
 
-    It is the vertex of a parabola through the radii around the maximum. `name` names the bootstrap's random stream.
+    It is the vertex of a parabola, fitted to the radii around the largest mean (see `curves.vertex_within_reach`).
+    `name` names the bootstrap's random stream.
     """
     here = _selected(cell, dimension, window, least=3)
     return [curves.place_of_top(here["x"].values, curves.by_radius(here[variable]), curves.vertex_within_reach, name)]
@@ -83,9 +87,9 @@ def peak_location(cell: Cell, variable: str, dimension: int, window: Window, nam
 def coefficient_of_variation(cell: Cell, variable: str, dimension: int, window: Window, part: str) -> list[Estimate]:
     """Coefficient of variation of a `variable` over draws, at each radius of the window.
 
-    The variable is measured on planes of a `dimension`. `part` is "total" for the variation of values on single planes,
-    or "theta" for the part of it that is due to the initialisation θ. Raises NotTested if the study has one plane per
-    initialisation, because the parts cannot be separated then.
+    The variable is measured on planes of a `dimension`. With the `part` "total", values on single planes vary, over
+    planes and initialisations. With "theta", only the part of this variation counts that is due to the initialisation
+    θ. Raises NotTested if the study has one plane per initialisation, because the parts cannot be separated then.
     """
     here = _selected(cell, dimension, window)
     planes = int(here.attrs["planes"])
@@ -116,8 +120,8 @@ def _loss_slopes(cell: Cell, window: Window) -> np.ndarray:
 def relative_trace_slope(cell: Cell, dimension: int, window: Window, least_effective_examples: int) -> list[Estimate]:
     """Slope of Tr(H)/r over ln r, divided by the mean of Tr(H)/r over radii; mean over draws.
 
-    The result is 0 if Tr(H) ∝ r, and about 1 if Tr(H) ∝ r². H is the Hessian on planes of a `dimension`. Uses only
-    radii r of the window at which the mean number of effective examples over draws is at least
+    The result is 0 if Tr(H) ∝ r, and about 1 if Tr(H) ∝ r². H is the Hessian on planes of a `dimension`. A radius r of
+    the window is used only if its number of effective examples, averaged over draws, is at least
     `least_effective_examples`. Raises NotTested with fewer than 3 such radii.
     """
     here = _selected(cell, dimension, window)
@@ -135,8 +139,8 @@ def outer_edge_shift(
 ) -> list[Estimate]:
     """Mean over draws of the x of the outer edge for the second of two numbers of `examples`, minus that for the first.
 
-    The outer edge is the last x in the window at which the variable, on planes of a `dimension`, falls through
-    `threshold`. Raises NotTested if a draw has none.
+    The outer edge is the last x in the window at which the `variable`, on planes of a `dimension`, falls through
+    `threshold`. Raises NotTested if a draw has no outer edge.
     """
     require(cell, "examples", *examples)
     here = _selected(cell, dimension, window)[variable]
@@ -159,10 +163,11 @@ def edge_exponent(
 ) -> list[Estimate]:
     """Slope of the x of an edge over log10 N, where the number N of examples takes the values `examples`.
 
-    An edge is the x at which the mean over draws of a `variable` crosses a `threshold`; `edge` is "outer" or "inner" as
-    in `edge_place`. The mean is used because the curve of a single draw is jagged far out, and the bootstrap, whose
-    random stream is called `name`, resamples initialisations. With `relative_to_depth`, the result is the slope divided
-    by 2/n, minus 1, for n weight layers (by1). Raises NotTested if some resample has no edge.
+    The edge is the x in the window at which the mean over draws of a `variable`, on planes of a `dimension`, crosses a
+    `threshold`. `edge` is "outer" or "inner", as in `edge_place`. The mean is used because curves of single draws are
+    jagged far out. The bootstrap resamples initialisations; `name` names its random stream. With `relative_to_depth`,
+    the result is the slope divided by 2/n, minus 1, for n weight layers (by1). Raises NotTested if some resample has no
+    edge.
     """
     require(cell, "examples", *examples)
     here = _selected(cell, dimension, window)[variable].sel(examples=examples)
@@ -182,9 +187,9 @@ def edge_place(
 ) -> list[Estimate]:
     """The x at which the mean over draws of a `variable` crosses a `threshold` in the window.
 
-    The variable is measured on planes of a `dimension`. `edge` is "outer" for the last fall through the threshold,
-    "inner" for the first rise. `name` names the random stream of the bootstrap. Raises NotTested if the mean curve of
-    some resample has no such crossing.
+    The variable is measured on planes of a `dimension`. With the `edge` "outer", the crossing is the last fall through
+    the threshold; with "inner", it is the first rise. `name` names the random stream of the bootstrap. Raises NotTested
+    if the mean curve of some resample has no such crossing.
     """
     here = _selected(cell, dimension, window)[variable]
 
@@ -208,10 +213,10 @@ def peak_ratio(cell: Cell, variable: str, dimension: int, window: Window, networ
 def correlation(
     cell: Cell, variables: Sequence[str], dimension: int, window: Window, name: str, given: Sequence[str] = ()
 ) -> list[Estimate]:
-    """Pearson correlation of two `variables` over initialisations at one radius; partial, if others are `given`.
+    """Pearson correlation of two `variables` over initialisations, at the first radius of the window.
 
-    The radius is the first in the window. Variables are measured on planes of a `dimension`; `name` names the
-    bootstrap's random stream.
+    It is a partial correlation if further variables are `given`. All are measured on planes of a `dimension`. `name`
+    names the bootstrap's random stream.
     """
     here = _selected(cell, dimension, window).isel(radius=0)
     values = curves.for_correlation(*(here[variable].values for variable in (*variables, *given)))
@@ -221,10 +226,10 @@ def correlation(
 def collapse_gain(cell: Cell, variable: str, dimension: int, window: Window, over: Sequence[str]) -> list[Estimate]:
     """Error of predicting a `variable` from the radius minus the error of predicting it from σ_z; mean over draws.
 
-    There is one curve of the variable for each value along the axis `over`, such as each network. Each curve is
-    predicted by the mean of the others, as a function of x or of log10 σ_z, in the range that all others cover. Errors
-    are mean absolute errors over all curves and the window's radii. The variable is measured on planes of a
-    `dimension`.
+    The variable, on planes of a `dimension`, has one curve over the radii of the window for each value along the axis
+    `over`, such as each network. Each curve is predicted by the mean of the other curves, in the range that all of
+    these cover. The curves are functions of x for one error, and of log10 σ_z for the other. An error is the mean
+    absolute error over all curves and radii.
     """
     (axis,) = over
     here = _selected(cell, dimension, window, least=3)
@@ -236,7 +241,7 @@ def collapse_gain(cell: Cell, variable: str, dimension: int, window: Window, ove
 
 
 def _left_out_error(places: np.ndarray, values: np.ndarray) -> float:
-    """Mean absolute error of predicting each curve by the mean of the others, in the range that all others cover.
+    """Mean absolute error of predicting each curve by the mean of the other curves, in the range that all these cover.
 
     `places` and `values`, both (curves, r), have one curve in each row: values over ascending places.
     """
@@ -254,11 +259,12 @@ def explained_share(
     by: Sequence[str],
     less: Sequence[str],
 ) -> list[Estimate]:
-    """Share of the variance of a `variable` that predictors `by` explain, minus the share that `less` explain.
+    """Share of the variance of a `variable` that the predictors `by` explain, minus the share that `less` explain.
 
-    The result is the mean over draws. The variance is over the values along the axis `over`, such as networks, and the
-    window's radii, on planes of a `dimension`. `by` and `less` list predictors: "radius", which is x, and "logits",
-    which is log10 σ_z. A share is the R² of a sum of cubic polynomials, one in each predictor.
+    Both shares are computed in each draw; the result is the mean over draws. The variance is over the window's radii
+    and over the values along the axis `over`, such as networks, on planes of a `dimension`. `by` and `less` list
+    predictors: "radius", which is x, and "logits", which is log10 σ_z. A share is the R² of a least-squares fit by a
+    sum of cubic polynomials, one in each predictor.
     """
     (axis,) = over
     here = _selected(cell, dimension, window, least=3)
@@ -282,7 +288,7 @@ def _share(values: np.ndarray, places: Sequence[np.ndarray]) -> float:
 
 
 def plateau_error(cell: Cell, dimension: int, window: Window) -> list[Estimate]:
-    """Mean κ_d over the window divided by its prediction, minus 1; mean over draws (by5).
+    """Mean of κ_d over the window's radii, divided by its prediction, minus 1; mean over draws (by5).
 
     κ_d is Tr(H)/‖H‖ on planes of d = `dimension`. The prediction is `finite_dimension_law` at κ = √(C − 1) for C
     classes.
@@ -295,10 +301,10 @@ def plateau_error(cell: Cell, dimension: int, window: Window) -> list[Estimate]:
 def layer_trace_error(cell: Cell, window: Window, name: str) -> list[Estimate]:
     """Ratio of σ_l² E Tr H_ll to E[Σ_k p_k z_k − z_y], minus 1, for each layer l and radius of the window (by6).
 
-    H_ll is the block of layer l in the Hessian, σ_l the standard deviation of the layer's initial weights, z the
-    logits, p their softmax, and y the label. The denominator is measured as ⟨∇L, θ⟩/n for n weight layers. Means E over
-    draws are taken before the ratio; `name` names the bootstrap's random stream. Raises NotTested without layer-wise
-    probes.
+    E is the mean over draws, taken before the ratio. H_ll is the block of layer l in the Hessian, σ_l the standard
+    deviation of the layer's initial weights, z the logits, p their softmax, and y the label. The denominator is
+    measured as E⟨∇L, θ⟩/n for n weight layers. `name` names the bootstrap's random stream. Raises NotTested if the
+    study has no random probes of single layers.
     """
     here = curves.in_x(cell, window)
     if "layer_trace" not in here:
@@ -313,10 +319,10 @@ def layer_trace_error(cell: Cell, window: Window, name: str) -> list[Estimate]:
 def ratio_along(
     cell: Cell, variable: str, dimension: int, window: Window, over: Sequence[str], values: Sequence, name: str
 ) -> list[Estimate]:
-    """Ratio of the mean over draws of a `variable` at the first of two `values` to that at the second, minus 1.
+    """Mean over draws of a `variable` at the first of two `values`, divided by its mean at the second, minus 1.
 
-    `over` names the axis of the two values. There is one estimate for each radius of the window, on planes of a
-    `dimension`. `name` names the bootstrap's random stream.
+    The two values are along the axis that `over` names. There is one estimate for each radius of the window, on planes
+    of a `dimension`. `name` names the bootstrap's random stream.
     """
     (axis,) = over
     here = _selected(cell, dimension, window)[variable]

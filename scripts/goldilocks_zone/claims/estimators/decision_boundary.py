@@ -2,9 +2,10 @@
 
 Cells, the results of one study, have the axes minimum, epoch, scaling, softmax, radius and draw. A minimum is a trained
 network, labelled by the way of its training, such as normal, or the untrained one. The unit is a draw, with its own
-data, weights and batches; comparisons are paired over draws, and draws with missing values are left out. A Reading
-specifies which values of a cell are used. Case keys hold its fields as mappings: `of` those that differ from the
-defaults, and other keys, such as `less`, those that differ from `of`.
+data, weights and batches. Comparisons are paired over draws, and draws with missing values are left out. A reading
+specifies which values of a cell are used: a variable and the place where it is read. Cases write readings as mappings
+from fields of `Reading` to values. The key `of` has the fields that differ from the defaults. Other keys, such as
+`less`, change fields of this reading.
 """
 
 import json
@@ -42,10 +43,11 @@ Given = dict[str, object]
 class Reading:
     """A variable at one place of a cell, for each draw.
 
-    softmax, scaling, precision, dataset: values along these axes, if the variable has them. minimum: the label of a
-    minimum, or a kind of minima, such as adversarial, over whose strengths the variable is averaged. epoch: the last by
-    default. rank: the number of an eigenvector, or "C" for the number of classes; by default, all. log: take the
-    natural logarithm of positive values; others are missing. times: a factor.
+    softmax, scaling, precision, dataset: labels along these axes; ignored for axes that the variable lacks. minimum:
+    the label of a minimum, or a kind of minima, such as adversarial; the variable is then averaged over the strengths
+    of this kind. "every" stands for all trained minima. epoch: the last by default. rank: the number of an eigenvector,
+    or "C" for the number of classes; all eigenvectors by default. log: whether to take the natural logarithm of
+    positive values; others are then missing. times: a factor.
     """
 
     variable: str
@@ -60,7 +62,7 @@ class Reading:
     times: float = 1.0
 
     def of(self, cell: Cell) -> xr.DataArray:
-        """Values (draw, …) of the reading in a cell, with an axis of all trained minima if `minimum` is "every".
+        """Values (draw, …) of the reading in a cell. If `minimum` is "every", one axis has all trained minima.
 
         Raises NotTested if the run lacks the variable or the place, or has several radii.
         """
@@ -97,11 +99,11 @@ def settings(cell: Cell) -> dict:
 
 
 def _variable(cell: Cell, name: str) -> xr.DataArray:
-    """The variable `name` of a cell, NaN where training did not reach its stopping loss.
+    """The variable `name` of a cell, NaN where training did not reach its stopping loss, if the study has one.
 
-    test_error is 1 − test_accuracy. margin_estimate is the mean over the starts of its descent, NaN where a descent has
-    not converged. Raises NotTested if the run has not measured the variable, or if the convergence of the descents
-    cannot be judged.
+    test_error is 1 − test_accuracy. margin_estimate is measured by descents from several starts. It is averaged over
+    the descents that converged, and NaN where none did. Raises NotTested if the run has not measured the variable, or
+    if the convergence of the descents cannot be judged.
     """
     if name == "test_error":
         values = 1 - cell["test_accuracy"]
@@ -121,7 +123,7 @@ def _variable(cell: Cell, name: str) -> xr.DataArray:
 def _whole(cell: Cell, *readings: Given) -> list[np.ndarray]:
     """Values (…, draw) of each of the `readings`, restricted to the draws in which all of them are finite.
 
-    Raises NotTested if too few draws remain.
+    Raises NotTested if fewer than two draws, or less than the share LEAST_SHARE of all draws, remain.
     """
     found = [Reading(**each).of(cell).transpose(..., "draw").values for each in readings]
     known = np.all([np.isfinite(each).reshape(-1, each.shape[-1]).all(0) for each in found], axis=0)
@@ -134,9 +136,9 @@ def _whole(cell: Cell, *readings: Given) -> list[np.ndarray]:
 
 
 def _each(cell: Cell, of: Given) -> Iterator[Given]:
-    """Yield the reading `of` or, if its scaling or minimum is "each", one reading for each label of this axis.
+    """Yield the readings that `of` stands for: one for each scaling or minimum if this field is "each", else only `of`.
 
-    The labels "none" and "untrained" are left out. Raises NotTested if the `cell` has no other label.
+    The scaling "none" and the minimum "untrained" are left out. Raises NotTested if the `cell` has no other label.
     """
     axis = next((name for name in ("scaling", "minimum") if of.get(name) == EACH), None)
     if axis is None:
@@ -149,9 +151,9 @@ def _each(cell: Cell, of: Given) -> Iterator[Given]:
 
 
 def _resolution(cell: Cell, of: Given) -> float:
-    """Step between possible values of a count after averaging over the minima of a kind; 0 for other variables.
+    """Step between possible values of the reading `of` in one draw if its variable is one of COUNTS; else 0.
 
-    `of` is a reading, which names the variable and the minimum, or kind of minima.
+    The step is 1, divided by the number of minima over which the reading is averaged if it names a kind of minima.
     """
     if of["variable"] not in COUNTS:
         return 0.0
@@ -162,7 +164,7 @@ def _resolution(cell: Cell, of: Given) -> float:
 def boundary_value(cell: Cell, of: Given) -> list[Estimate]:
     """Mean over draws of the reading `of`, which names a variable and its place in the cell (see `Reading`).
 
-    There is one estimate, or one for each scaling or minimum if the reading asks for "each".
+    There is a single estimate, or one for each scaling or minimum if this field of the reading is "each".
     """
     return [estimates.mean(_whole(cell, each)[0], _resolution(cell, of)) for each in _each(cell, of)]
 
@@ -172,7 +174,7 @@ def boundary_contrast(cell: Cell, of: Given, less: Given, against: Given | None 
 
     A reading names a variable and its place in the cell (see `Reading`); `less` and `against` are changes of `of`. With
     `against`, a second difference is subtracted from this one: the reading {**of, **against} minus the reading {**of,
-    **less, **against}.
+    **less, **against}. There is one estimate for each scaling or minimum if this field of `of` is "each".
     """
     found = []
     for each in _each(cell, of):
@@ -185,7 +187,7 @@ def boundary_contrast(cell: Cell, of: Given, less: Given, against: Given | None 
 
 
 def largest_error(cell: Cell, of: Given) -> list[Estimate]:
-    """Largest value of the reading `of`, the error of an identity, over draws and all remaining axes."""
+    """Largest value, over draws and all remaining axes, of the reading `of`, which is the error of an identity."""
     found = (_whole(cell, each)[0] for each in _each(cell, of))
     return [estimates.largest(each.reshape(-1, each.shape[-1]).max(0)) for each in found]
 
@@ -209,11 +211,12 @@ CORRELATIONS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {"kendall":
 def minima_order(
     cell: Cell, of: Given, with_: Given, rival: Given | None = None, absolute: bool = True, by: str = "kendall"
 ) -> list[Estimate]:
-    """Correlation, over the trained minima of each draw, of the readings `of` and {**of, **with_}; mean over draws.
+    """Correlation of two readings over the trained minima of each draw; mean over draws.
 
-    A reading names a variable and its place in the cell. `by` is the coefficient, "kendall" or "spearman". With
-    `rival`, the correlation of the readings {**of, **rival} and {**of, **with_} is subtracted, or its absolute value if
-    `absolute` is True. Raises NotTested with fewer than LEAST_MINIMA minima, or if too few draws have varying values.
+    The two readings are `of` and {**of, **with_}; a reading names a variable and its place in the cell. `by` is the
+    coefficient, "kendall" or "spearman". With `rival`, the correlation of {**of, **rival} and {**of, **with_} is
+    subtracted. If `absolute` is True, its absolute value is subtracted instead. Raises NotTested with fewer than
+    LEAST_MINIMA minima, or if too few draws have varying values.
     """
     readings = [{**of, **each, "minimum": EVERY} for each in ({}, with_, *([rival] if rival else []))]
     values = _whole(cell, *readings)
@@ -230,7 +233,7 @@ def minima_order(
 
 
 def pooled_correlation(cell: Cell, of: Given, with_: Given, name: str) -> list[Estimate]:
-    """Spearman correlation of the readings `of` and {**of, **with_}, pooled over all trained minima of all draws.
+    """Spearman correlation of the readings `of` and {**of, **with_} over all trained minima of all draws together.
 
     A reading names a variable and its place in the cell. The bootstrap resamples draws; `name` names its random stream.
     """
@@ -240,14 +243,16 @@ def pooled_correlation(cell: Cell, of: Given, with_: Given, name: str) -> list[E
 
 
 def share_of_effect(cell: Cell, of: Given, less: Given, effect: Given) -> list[Estimate]:
-    """Ratio of a contrast to an effect: the ratio of their means over draws, with Fieller's interval.
+    """Mean over draws of a contrast, divided by the mean of an effect, with Fieller's interval for this ratio.
 
-    The contrast is the reading `of` minus the reading {**of, **less}. The effect is the reading {**of, **effect}, with
-    the scaling "none" unless `effect` has another, minus this reading at the minimum "normal". A reading names a
-    variable and its place in the cell. Raises NotTested if the effect is not significantly different from 0.
+    The contrast is the reading `of` minus the reading {**of, **less}. The effect is also a difference of two readings.
+    The first is {**of, **effect}, with the scaling "none" unless `effect` has another. The second differs from it only
+    in the minimum, which is "normal". A reading names a variable and its place in the cell. Raises NotTested if the
+    effect is not significantly different from 0.
 
-    If the effect is positive, the interval of level 1 − 2p lies within ±s if and only if two one-sided tests of level p
-    over draws both succeed: that contrast − s · effect is below 0, and that contrast + s · effect is above 0.
+    Suppose that the effect is positive. Then the interval of level 1 − 2p lies within ±s if and only if two one-sided
+    tests of level p over draws succeed: that contrast − s · effect is below 0, and that contrast + s · effect is above
+    0.
     """
     found = []
     for each in _each(cell, of):
@@ -282,9 +287,9 @@ def _fieller(changes: np.ndarray, effects: np.ndarray) -> Estimate:
 def rank_bound(cell: Cell) -> float:
     """Upper bound (2(p₁ + p₃) + n(C − 1))/p on rank(H)/p of the Hessian H, for ReLU networks of three weight layers.
 
-    p_l is the number of parameters of layer l of the cell's network, p that of all layers, n the number of examples,
-    and C that of classes. Raises NotTested for networks of another kind or without biases, and for datasets whose
-    inputs are not in the plane.
+    p_l is the number of parameters of layer l of the cell's network, p the number of all parameters, n the number of
+    examples, and C the number of classes. Raises NotTested for networks of another kind or without biases, and for
+    datasets whose inputs are not points in the plane.
     """
     network, dataset = parse_network(cell["network"].item()), planar_shapes.of(cell["dataset"].item())
     if dataset is None or network.activation != "relu" or network.depth != 3 or not network.biases:
@@ -297,21 +302,23 @@ def rank_bound(cell: Cell) -> float:
 
 
 def above_rank_bound(cell: Cell, of: Given) -> list[Estimate]:
-    """A share of eigenvectors, the reading `of`, minus `rank_bound`; mean over draws."""
+    """The reading `of`, a share of eigenvectors, minus `rank_bound`; mean over draws."""
     return [estimates.mean(_whole(cell, of)[0] - rank_bound(cell))]
 
 
 def rank_bound_excess(cell: Cell, of: Given) -> list[Estimate]:
-    """Largest amount, over draws, by which a share of eigenvectors exceeds `rank_bound`; 0 if none exceeds it."""
+    """Largest excess, over draws, of the reading `of`, a share of eigenvectors, above `rank_bound`; at least 0."""
     return [estimates.largest(np.maximum(_whole(cell, of)[0] - rank_bound(cell), 0.0))]
 
 
 def section_slope(cell: Cell, of: Given, designs: str, coefficients: tuple[float, float]) -> list[Estimate]:
-    """Weighted sum of two slopes of a count: over the number of sections m and over C − 1, for C classes.
+    """Weighted sum of two slopes of a count over datasets of one design; mean over draws.
 
-    The weights are the two `coefficients`. The count is the reading `of`. Both slopes are fitted together by least
-    squares in each draw, over those datasets of the design `designs`, "pie" or "stripes", whose count is finite in this
-    draw. The sum is averaged over draws. Raises NotTested if there are too few such datasets or draws.
+    The count is the reading `of`. In each draw, it is fitted by least squares as a linear function of the number of
+    sections of a dataset and of C − 1, for C classes. Sections are the sectors of a pie, or the borders between
+    stripes. The two `coefficients` are the weights of the two slopes. The fit uses the datasets of the kind `designs`,
+    "pie" or "stripes", whose count is finite in this draw. Raises NotTested if there are too few such datasets or
+    draws.
     """
     known = {name: planar_shapes.of(name) for name in cell["dataset"].values.tolist()}
     labels = [name for name, design in known.items() if design is not None and design.kind == designs]
@@ -331,10 +338,10 @@ def section_slope(cell: Cell, of: Given, designs: str, coefficients: tuple[float
 
 
 def border_order(cell: Cell, of: Given) -> list[Estimate]:
-    """Kendall's τ, over the designed borders of a draw, between the reading `of` and the widths of the borders' gaps.
+    """Kendall's τ, over the designed borders of a dataset, between the reading `of` and the gaps; mean over draws.
 
-    τ is averaged over draws. For a design with equal gaps, a control, the gaps are those of the same draw in the design
-    with unequal gaps.
+    The gap of a border is the width of the region around it that has no points. For the control, a dataset with equal
+    gaps, the gaps are taken from the dataset with unequal gaps at the same draw.
     """
     name, seed = cell["dataset"].item().removeprefix("equal_"), settings(cell)["seed"]
     gaps = {draw: planar.borders(name, seed, draw).gaps for draw in cell["draw"].values.tolist()}

@@ -3,8 +3,9 @@
 In these studies the radius is the scale factor α of the initialisation; windows and places are in log10 α. G and H′ are
 the Gauss–Newton and residual parts of the Hessian H, and κ = Tr(H)/‖H‖. A point is in the zone if κ exceeds ZONE. It is
 outside of the zone if κ is below `null_bound`, a quantile of κ for random matrices without excess positive curvature
-(Vysogorets et al. 2024). A draw is one initialisation. Arguments: `cell`, the results of a study; `dimension` d of the
-random planes to which H, G and H′ are restricted; `window` (first, last); `name` of the bootstrap's random stream.
+(Vysogorets et al. 2024). A draw is one initialisation. A reading is censored if the number may lie beyond the grid of
+radii. Arguments: `cell`, the results of a study; `dimension` d of the random planes to which H, G and H′ are
+restricted; `window` (first, last); `name` of the bootstrap's random stream.
 """
 
 from collections.abc import Sequence
@@ -25,10 +26,11 @@ LAZY, MOSTLY_ZERO = 0.99, 0.5
 
 
 def rescaling_error(cell: Cell, dimension: int, values: Sequence) -> list[Estimate]:
-    """Largest relative difference of κ over radii and draws, between the two `values` of the axis `rescaled`.
+    """Largest relative difference, over radii and draws, between κ at two `values` of the axis `rescaled`.
 
-    With one value, κ at each radius is compared with κ at the first radius instead. A difference is divided by max(1,
-    |κ|), with the κ of the first value. κ is Tr(H)/‖H‖ on planes of a `dimension`.
+    The axis says what α rescales: the parameters, the temperature of the softmax, or both. With one value, κ at each
+    radius is compared with κ at the first radius instead. A difference is divided by max(1, |κ|), with the κ of the
+    first value. κ is Tr(H)/‖H‖ on planes of a `dimension`.
     """
     kappa = cell["trace_over_norm"].sel(dimension=dimension)
     require(kappa, "rescaled", *values)
@@ -41,10 +43,11 @@ def rescaling_error(cell: Cell, dimension: int, values: Sequence) -> list[Estima
 def edges(kappa: xr.DataArray, ratio: xr.DataArray, outer: bool) -> tuple[np.ndarray, np.ndarray]:
     """Readings (3, draw) of two places in log10 α: where κ crosses ZONE, and where `ratio` = log10 ‖G‖/‖H′‖ crosses 0.
 
-    `kappa` and `ratio` have the axes radius and draw. Both places are first crossings on the way from the peak of κ to
-    larger α (`outer`) or to smaller α. The first place is NaN if κ does not cross ZONE. The second is censored beyond
-    the end of the grid if `ratio` does not cross 0. If κ exceeds ZONE at no radius of a draw, the first place is the
-    grid point of the peak, and so is the second if `ratio` is not positive there.
+    `kappa` and `ratio` have the axes radius and draw. In each draw, both places are the first crossings on the way from
+    the peak of κ to larger α (`outer`) or to smaller α. If κ does not cross ZONE there, the first reading is NaN. If
+    `ratio` does not cross 0 there, the second is censored beyond the end of the grid. A draw whose κ nowhere exceeds
+    ZONE is an exception: its first place is the grid point of the peak, and so is its second if `ratio` is not positive
+    there.
     """
     places = np.log10(kappa["radius"].values)
     beyond, found = ([places[-1], places[-1], np.inf] if outer else [-np.inf, places[0], places[0]]), []
@@ -70,8 +73,8 @@ def log_ratio(cell: Cell, norm: str) -> xr.DataArray:
 def crossing_gap(cell: Cell, dimension: int, edge: str, norm: str = "spectral_norm") -> list[Estimate]:
     """Mean over draws of log10 of the α where ‖G‖/‖H′‖ crosses 1, minus log10 of the α where κ crosses ZONE.
 
-    Both crossings are those of `edges`; `edge` is "inner" or "outer", and `norm` is as in `log_ratio`. κ is Tr(H)/‖H‖
-    on planes of a `dimension`. Raises NotTested if κ of a draw does not cross ZONE.
+    Both crossings are found by `edges`: beyond the peak of κ with the `edge` "outer", before it with "inner". `norm` is
+    as in `log_ratio`. κ is Tr(H)/‖H‖ on planes of a `dimension`. Raises NotTested if κ of a draw does not cross ZONE.
     """
     here = cell.sel(dimension=dimension)
     kappa, crossing = edges(here["trace_over_norm"], log_ratio(here, norm), edge == "outer")
@@ -99,7 +102,8 @@ def scale_exponent(
 def layer_block(cell: Cell) -> list[Estimate]:
     """Largest |vᵀH′v|/‖PH′v‖ over layers, radii and draws, for random v that are zero outside of one layer.
 
-    P projects on the span of the v of all layers. Raises NotTested without layer-wise probes v.
+    There are such v for each layer, and P projects on the span of all of them. Raises NotTested if the study has no
+    such v.
     """
     if "layer_residual" not in cell:
         raise NotTested("the study has no random probes of single layers (its key layer_probes is 0)")
@@ -118,7 +122,7 @@ def at_scales(cell: Cell, variable: str, dimension: int, window: Window) -> list
 def model_and_measure(cell: Cell, dimension: int, form: str) -> tuple[xr.DataArray, xr.DataArray]:
     """κ(G) = Tr G/‖G‖ as predicted and as measured on planes of a `dimension`, each with the axes radius and draw.
 
-    The prediction is `laws.kappa_of_random_gradients` with its argument `form`.
+    The prediction, for random logit gradients, is `laws.kappa_of_random_gradients` with its argument `form`.
     """
     here = cell.sel(dimension=dimension)
     given = (here[variable] for variable in ("class_gradient", "example_gradient", "softmax_ratio"))
@@ -129,7 +133,8 @@ def model_and_measure(cell: Cell, dimension: int, form: str) -> tuple[xr.DataArr
 def model_slope(cell: Cell, dimension: int, window: Window, form: str) -> list[Estimate]:
     """Mean over draws of the slope of the least-squares line of measured over modelled κ(G) = Tr G/‖G‖.
 
-    The line is fitted to the radii of the window. The model, with its `form`, is as in `model_and_measure`.
+    The line is fitted to the radii of the window. The model, on planes of a `dimension` and with its `form`, is as in
+    `model_and_measure`.
     """
     pair = model_and_measure(curves.in_scale(cell, window, 3), dimension, form)
     model, measured = (each.transpose("draw", "radius").values for each in pair)
@@ -148,9 +153,10 @@ def model_error(cell: Cell, dimension: int, window: Window, form: str) -> list[E
 def rank_correlation(
     cell: Cell, variables: Sequence[str], dimension: int, name: str, given: Sequence[str] = ()
 ) -> list[Estimate]:
-    """Spearman correlation of two `variables` over initialisations at the first radius; partial, if others are `given`.
+    """Spearman correlation of two `variables` over initialisations, at the first radius.
 
-    The variables are measured on planes of a `dimension`. `name` names the bootstrap's random stream.
+    It is a partial correlation if further variables are `given`. All are measured on planes of a `dimension`. `name`
+    names the bootstrap's random stream.
     """
     here = cell.sel(dimension=dimension).isel(radius=0)
     rows = curves.for_correlation(*(here[variable].values for variable in (*variables, *given)))
@@ -159,11 +165,11 @@ def rank_correlation(
 
 
 def mismatch_slope(cell: Cell, name: str) -> list[Estimate]:
-    """Relative deviation of the slope of ‖∇L‖ over the prior mismatch from its prediction, the mean of √D σ_C.
+    """Slope of ‖∇L‖ over the prior mismatch, divided by its prediction, the mean of √D σ_C, minus 1.
 
-    The slope and the mean are over initialisations; `name` names the bootstrap's random stream. The prior mismatch is
-    the distance between the class frequencies and the mean softmax output. √D σ_C is the root mean square over classes
-    of the norm of the mean logit gradient.
+    The slope is fitted over initialisations, and the mean is taken over them, at the first radius. The prior mismatch
+    is the Euclidean distance between the class frequencies and the mean softmax output. √D σ_C is the norm of the mean
+    logit gradient over examples, as a root mean square over classes. `name` names the bootstrap's random stream.
     """
     here = cell.isel(radius=0)
     names = ("prior_mismatch", "gradient_norm", "class_gradient_norm")
@@ -176,9 +182,9 @@ def mismatch_slope(cell: Cell, name: str) -> list[Estimate]:
 
 
 def forced_share(cell: Cell) -> list[Estimate]:
-    """Mean over draws of the ratio of ‖∇L‖ with forced outputs to ‖∇L‖ with the network's own outputs.
+    """Mean over draws of ‖∇L‖ with forced outputs divided by ‖∇L‖ with the network's own outputs, at the first radius.
 
-    Forced outputs have constants added to the logits, so that the mean softmax output equals the class frequencies.
+    Outputs are forced by adding constants to the logits, so that the mean softmax output equals the class frequencies.
     """
     here = cell.isel(radius=0)
     return [estimates.mean((here["forced_gradient_norm"] / here["gradient_norm"]).values)]
@@ -187,9 +193,9 @@ def forced_share(cell: Cell) -> list[Estimate]:
 def outside_gap(cell: Cell, dimension: int) -> list[Estimate]:
     """Accuracy at the best radius inside the zone minus accuracy at the best radius outside, paired over draws.
 
-    A radius is inside if the mean κ over draws exceeds ZONE, and outside if it is below `null_bound`; κ is Tr(H)/‖H‖ on
-    planes of a `dimension`, from the study that the case names as `beside`. The best radius has the highest mean
-    accuracy. Raises NotTested without radii inside or outside.
+    A radius is inside if the mean κ over draws exceeds ZONE, and outside if this mean is below `null_bound`. κ is
+    Tr(H)/‖H‖ on planes of a `dimension`; it is read from the study that the case names under `beside`. The best radius
+    has the highest mean accuracy over draws. Raises NotTested if no radius is inside, or none outside.
     """
     values, kappa = curves.by_radius(accuracy(cell)), cell["kappa"].mean("draw").values
     zone, outside = kappa > ZONE, kappa < null_bound(dimension)
@@ -200,10 +206,10 @@ def outside_gap(cell: Cell, dimension: int) -> list[Estimate]:
 
 
 def regime_outside(cell: Cell, dimension: int, regime: str) -> list[Estimate]:
-    """Share of the draws in which training ends in a `regime` (see `regimes`) at any radius outside the zone.
+    """Share of the draws in which training ends in a `regime` (see `regimes`) at some radius outside the zone.
 
     A radius is outside if the mean over draws of κ = Tr(H)/‖H‖, on planes of a `dimension`, is below `null_bound`. κ is
-    from the study that the case names as `beside`. Raises NotTested if no radius is outside.
+    read from the study that the case names under `beside`. Raises NotTested if no radius is outside.
     """
     outside = cell["kappa"].mean("draw").values < null_bound(dimension)
     if not outside.any():
@@ -213,11 +219,11 @@ def regime_outside(cell: Cell, dimension: int, regime: str) -> list[Estimate]:
 
 
 def regimes(cell: Cell) -> dict[str, xr.DataArray]:
-    """Masks (radius, draw) of the runs in which training ends in each regime: zero, divergent, lazy or healthy.
+    """Masks (radius, draw) of the training runs that end in each regime: zero, divergent, lazy or healthy.
 
-    zero: training stayed finite, and more than a share MOSTLY_ZERO of the final logits is exactly zero. divergent: not
-    zero, and training diverged or the final loss is not finite or above the initial one. lazy: neither, and the cosine
-    between final and initial parameters is above LAZY. healthy: none of these.
+    Each run is in the first of these regimes that applies. zero: training stayed finite, and more than a share
+    MOSTLY_ZERO of the final logits is exactly zero. divergent: training diverged, or the final loss is not finite or
+    above the initial one. lazy: the cosine between final and initial parameters is above LAZY. healthy: all other runs.
     """
     start, end = (cell[["training_loss", "zero_logits", "start_cosine"]].isel(step=i) for i in (0, -1))
     losses = end["training_loss"], start["training_loss"]

@@ -23,9 +23,9 @@ SUCCESS = "success"
 def horizon_contrast(cell: Cell, of: Given, less: Given) -> list[Estimate]:
     """Mean over draws of R² in the reading `of` minus R² in the reading {**of, **less}; R² below 0 counts as 0.
 
-    Readings name the variable, the R² of targets decoded from predictions, and its place, such as level and horizon. R²
-    is clipped because a decoder can always predict the mean, which has R² = 0. Otherwise divergent predictions would
-    dominate the mean over draws.
+    R² measures how well targets are decoded from predictions. A reading names the variable that holds R², and its
+    place, such as level and horizon. R² is clipped because a decoder can always predict the mean, which has R² = 0.
+    Otherwise divergent predictions would dominate the mean over draws.
     """
     name = of["variable"]
     if name not in cell:
@@ -36,9 +36,9 @@ def horizon_contrast(cell: Cell, of: Given, less: Given) -> list[Estimate]:
 def planner_advantage(cell: Cell, of: Given, rivals: list[str]) -> list[Estimate]:
     """Success rate of a planner minus the success rate of the best of its rivals, paired over draws.
 
-    `of` names the planner, and the place of both success rates along other axes. `rivals` are patterns of planner
-    labels. For each draw, the best rival is the one with the highest mean success over all other draws. Raises
-    NotTested with fewer than two rivals.
+    `of` names the planner, and the values along other axes at which both success rates are read. `rivals` are patterns
+    of planner labels. For each draw, the best rival is the one with the highest mean success over all other draws.
+    Raises NotTested with fewer than two rivals.
     """
     if SUCCESS not in cell:
         raise NotTested(f"this run has measured no {SUCCESS}")
@@ -52,7 +52,7 @@ def planner_advantage(cell: Cell, of: Given, rivals: list[str]) -> list[Estimate
 
 
 def planner_contrast(cell: Cell, of: Given, less: Given) -> list[Estimate]:
-    """Success rate in the reading `of` minus the success rate in {**of, **less}, paired over draws.
+    """Success rate in the reading `of` minus the success rate in the reading {**of, **less}, paired over draws.
 
     A reading names a planner, and values along other axes of the study.
     """
@@ -71,13 +71,13 @@ def planner_success(cell: Cell, of: Given) -> list[Estimate]:
 def _difference(cell: xr.Dataset, first: np.ndarray, second: np.ndarray) -> Estimate:
     """Mean of the paired differences `first` − `second` of success rates (draw,), over draws in which both are finite.
 
-    Success rates are shares of the cell's number of starts.
+    The resolution of a success rate is 1 over the cell's number of starts.
     """
     return estimates.difference(*_known(first, second), 1 / _starts(cell))
 
 
 def _known(*samples: np.ndarray) -> list[np.ndarray]:
-    """Samples (n,), restricted to the draws in which all of them are finite.
+    """Restrict `samples`, arrays (n,) over draws, to the draws in which all of them are finite.
 
     Raises NotTested if too few draws remain.
     """

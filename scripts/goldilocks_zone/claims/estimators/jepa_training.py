@@ -30,9 +30,10 @@ Given = dict[str, object]
 class Reading:
     """A variable at one place of a cell, for each draw.
 
-    at: values along axes. x: the radius as log10(r²/r_X²). best: axes along which each draw takes the values that are
-    best for the other draws, those with the largest mean over all other draws of the variable `by`. by: by default the
-    variable itself. log: take the natural logarithm of positive values; others are missing. times: a factor.
+    at: values along axes. x: the radius as log10(r²/r_X²). best: axes whose values are chosen anew for each draw, by
+    the other draws: those at which the variable `by` has its largest mean over all other draws. by: a variable; by
+    default, the variable of the reading. log: whether to take the natural logarithm of positive values; others are then
+    missing. times: a factor.
     """
 
     variable: str
@@ -52,7 +53,8 @@ class Reading:
     def values(self, cell: Cell) -> np.ndarray:
         """Values (draw,) of the reading in a cell; NaN where missing.
 
-        Raises NotTested if the study lacks the variable or place, or leaves several values of an axis.
+        Raises NotTested if the study lacks the variable or place, or has several values along an axis for which the
+        reading names none.
         """
         found = self._at_place(cell, self.variable)
         if self.best:
@@ -87,11 +89,11 @@ OWN = {each.name for each in fields(Reading)} - {"at"}
 
 
 def _of_best(values: xr.DataArray, judged: xr.DataArray, axes: list[str]) -> np.ndarray:
-    """Values (draw,), each at the place along `axes` where the mean of `judged` over all other draws is largest.
+    """Values (draw,): for each draw, its entry of `values` at the place along `axes` that the other draws find best.
 
-    `values` and `judged` have the axes draw and `axes`. A place counts as the worst if any of the other draws failed
-    there (NaN). Raises NotTested if one of `axes` is missing, if another axis has several values, or with fewer than
-    two draws.
+    This is the place at which the mean of `judged` over all other draws is largest. `values` and `judged` have the axes
+    draw and `axes`. A place counts as the worst if any of the other draws failed there (NaN). Raises NotTested if one
+    of `axes` is missing, if another axis has several values, or with fewer than two draws.
     """
     if missing := [axis for axis in axes if axis not in judged.dims]:
         raise NotTested(f"the study does not vary {missing[0]}")
@@ -110,7 +112,7 @@ def _of_best(values: xr.DataArray, judged: xr.DataArray, axes: list[str]) -> np.
 def _whole(cell: Cell, *readings: Given) -> list[np.ndarray]:
     """Values (draw,) of each of the `readings`, restricted to the draws in which all of them are finite.
 
-    Raises NotTested if too few draws remain.
+    Raises NotTested if fewer than two draws, or less than the share LEAST_SHARE of all draws, remain.
     """
     found = [Reading.of(each).values(cell) for each in readings]
     known = np.isfinite(found).all(0)
@@ -151,9 +153,9 @@ def embedding_slope(
 ) -> list[Estimate]:
     """Mean over draws of the slope of the reading `of` over log2 of values along one axis, by least squares.
 
-    `along` is {axis: values}; a name stands for the number at its end, for example rings_8 for 8. With `less`, and
-    possibly `against`, it is the slope of a contrast as in `embedding_contrast`. Raises NotTested with fewer than
-    LEAST_PLACES values.
+    `along` is {axis: values}. A value that is a name stands for the number at its end, for example rings_8 for 8. With
+    `less`, and possibly `against`, the slope is that of a contrast, which is defined as in `embedding_contrast`. Raises
+    NotTested with fewer than LEAST_PLACES values.
     """
     ((axis, values),) = along.items()
     need(LEAST_PLACES, len(values), f"values of {axis}")
@@ -193,7 +195,7 @@ def embedding_correlation(cell: Cell, of: Given, with_: Given, name: str) -> lis
 
 
 def embedding_error(cell: Cell, of: Given, less: Given | None = None) -> list[Estimate]:
-    """The largest absolute error of an identity over draws.
+    """Largest absolute value, over draws, of the error of an identity.
 
     The error is the reading `of` or, with `less`, the reading `of` minus the reading {**of, **less}.
     """
@@ -202,11 +204,11 @@ def embedding_error(cell: Cell, of: Given, less: Given | None = None) -> list[Es
 
 
 def _sides(cell: Cell, places: list[Given], less: Given, against: Given | None) -> tuple[np.ndarray, np.ndarray]:
-    """Both sides of a contrast, each (place, draw), for each reading `of` in `places`; callers subtract the second.
+    """Two sides of a contrast, each (place, draw), for the readings in `places`; callers subtract the second side.
 
-    Without `against`, the sides are the reading `of` and the reading {**of, **less}. With `against`, the first side is
-    the difference of these two, and the second side is {**of, **against} minus {**of, **less, **against}. Draws of
-    `cell` in which a reading is missing are left out.
+    For a reading `of`, the sides are `of` and {**of, **less} if `against` is None. Otherwise the first side is the
+    difference of these two, and the second is {**of, **against} minus {**of, **less, **against}. Draws of `cell` in
+    which a reading is missing are left out.
     """
     changes = [{}] if against is None else [{}, against]
     readings = [{**of, **each, **change} for of in places for change in changes for each in ({}, less)]

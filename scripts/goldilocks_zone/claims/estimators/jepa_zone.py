@@ -16,10 +16,10 @@ from goldilocks_zone.statistics.estimates import Estimate
 
 
 def zone_at_every_radius(cell: Cell, of: Given, window: Window) -> list[Estimate]:
-    """Mean of the reading `of` at each radius of the window, over the draws in which it is finite there.
+    """Mean of the reading `of` at each radius of the window, over the draws in which it is finite at this radius.
 
-    `of` names a variable and its place; `window` is a range of log10(r²/r_X²). Raises NotTested if too few draws
-    remain.
+    `of` names a variable and its place; `window` is a range of log10(r²/r_X²). Raises NotTested if too few draws remain
+    at a radius.
     """
     found = []
     for row in _by_radius(cell, of, window):
@@ -32,23 +32,25 @@ def zone_at_every_radius(cell: Cell, of: Given, window: Window) -> list[Estimate
 def zone_error(cell: Cell, of: Given, window: Window) -> list[Estimate]:
     """Largest absolute value of the reading `of`, the error of an identity, over draws and the radii of the window.
 
-    Missing values are left out. Raises NotTested if there are no others.
+    Missing values are left out. Raises NotTested if all are missing.
     """
     return [estimates.largest(np.abs(_known(cell, of, window)))]
 
 
 def zone_sign_error(cell: Cell, of: Given, window: Window, sign: int) -> list[Estimate]:
-    """Largest |value| of the reading `of` where it lacks the `sign` (±1), over draws and the radii of the window.
+    """Largest |value| of the reading `of` among values of the wrong sign, over draws and the radii of the window.
 
-    0 if all values have the sign. Missing values are left out.
+    `sign`, 1 or −1, is the right sign. The result is 0 if no value has the wrong one. Missing values are left out.
+    Raises NotTested if all are missing.
     """
     return [estimates.largest(np.maximum(0, -sign * _known(cell, of, window)))]
 
 
 def zone_change(cell: Cell, of: Given, window: Window) -> list[Estimate]:
-    """Largest range over draws, where the range of a draw is the maximum minus the minimum over the window's radii.
+    """Largest change of the reading `of` over the radii of the window, in any draw.
 
-    The values are those of the reading `of`. Raises NotTested with fewer than two radii, or if a value is missing.
+    The change in a draw is the maximum minus the minimum over these radii. Raises NotTested with fewer than two radii,
+    or if a value is missing.
     """
     values = _by_radius(cell, of, window)
     need(2, len(values), "radii whose values can be compared")
@@ -64,8 +66,9 @@ def zone_layer_ratio(
 
     There is one estimate for each layer but the last, and each radius. The mean weighted trace of layer l is E σ_l² Tr
     H_ll. Here E is the mean over draws, H_ll the block of layer l in the Hessian of `criterion`, and σ_l the standard
-    deviation of the layer's initial weights. If `expected` is given, the ratio is divided by the mean of this variable
-    for the layer before 1 is subtracted. `name` names the random stream of the bootstrap.
+    deviation of the layer's initial weights. `expected` names a variable that holds the expected ratio of each layer.
+    If it is given, the ratio is divided by this variable's mean for the layer before 1 is subtracted. `name` names the
+    random stream of the bootstrap.
     """
     traces = _variable(curves.in_x(cell, window), {"variable": "layer_trace", "criterion": criterion})
     traces = traces.dropna("layer", how="all")
@@ -89,7 +92,7 @@ def _by_radius(cell: Cell, of: Given, window: Window) -> np.ndarray:
 
 
 def _known(cell: Cell, of: Given, window: Window) -> np.ndarray:
-    """All finite values of the reading `of` at the radii of the window, flattened to one axis.
+    """All finite values of the reading `of` at the radii of the window, as an array with one axis.
 
     Raises NotTested if there are none.
     """
@@ -100,7 +103,7 @@ def _known(cell: Cell, of: Given, window: Window) -> np.ndarray:
 
 
 def _variable(cell: Cell, of: Given):
-    """The variable of the reading `of` at its values along axes, with the axes radius, draw and layer if present.
+    """Values of the reading `of`, with those of the axes radius, draw and layer that the reading does not fix.
 
     Raises NotTested if the variable, an axis or a value is missing, or if another axis has several values.
     """

@@ -29,9 +29,9 @@ MODEL_EXAMPLES = 20_000
 
 
 def _run(cell: Cell) -> Cell:
-    """The cell (draw, step, …) at its only radius.
+    """Results (draw, step, …) of a cell at its only radius, without the axis radius.
 
-    Raises NotTested if it has several.
+    Raises NotTested if the cell has several radii.
     """
     if cell.sizes.get("radius", 1) != 1:
         raise NotTested(f"the claim is about one radius, and this run has {cell.sizes['radius']}")
@@ -55,11 +55,12 @@ def measured(values: xr.DataArray) -> xr.DataArray:
 
 
 def _stage(cell: Cell, stage: str, variable: str | xr.DataArray) -> xr.DataArray:
-    """A variable (draw, …) at a `stage` of training: "start", "middle", "end" or "learnt".
+    """Values (draw, …) of a `variable`, a name or an array, at a `stage` of training.
 
-    The stages are steps at which the variable was measured in every draw: the first, the middle one, the last, and the
-    first of each draw with a training loss below LEARNT ln C. `variable` is a name or an array. Raises NotTested if the
-    variable is missing, or if at the stage "learnt" a draw does not reach this loss.
+    Only the steps count at which the variable was measured in every draw. "start", "middle" and "end" are the first,
+    the middle and the last of these. "learnt" is the first of them, in each draw, with a training loss below LEARNT ln
+    C, for C classes. Raises NotTested if the variable is missing, or if at the stage "learnt" a draw does not reach
+    this loss.
     """
     values = measured(_variable(_run(cell), variable) if isinstance(variable, str) else variable)
     count = values.sizes["step"]
@@ -77,10 +78,10 @@ def _stage(cell: Cell, stage: str, variable: str | xr.DataArray) -> xr.DataArray
 def outlier_count(cell: Cell, rule: str, stage: str) -> xr.DataArray:
     """Number (draw,) of outliers among the eigenvalues of G, the Gauss–Newton part of the Hessian, at a `stage`.
 
-    With the `rule` "edge", outliers are the eigenvalues above the largest eigenvalue of G from logit gradients that are
-    centred over examples. With the rule "gap", they are those above the largest of the first 2C gaps between logarithms
-    of successive eigenvalues, for C classes. Raises NotTested with too few effective examples or eigenvalues, or if all
-    eigenvalues are outliers.
+    With the `rule` "edge", outliers are the eigenvalues of G above an edge. The edge is the largest eigenvalue of the G
+    that results from centring the logit gradients over examples. With the rule "gap", outliers are the eigenvalues
+    above the largest gap between the logarithms of successive eigenvalues, among the first 2C gaps for C classes.
+    Raises NotTested with too few effective examples or eigenvalues, or if all eigenvalues are above the edge.
     """
     values, classes = _stage(cell, stage, "gauss_newton_eigenvalue"), _classes(cell)
     effective, needed = _stage(cell, stage, "trace_examples"), EXAMPLES_PER_CLASS * classes
@@ -109,8 +110,8 @@ def outliers(cell: Cell, rule: str, stage: str) -> list[Estimate]:
 def outlier_slope(cell: Cell, rule: str, stage: str) -> list[Estimate]:
     """Mean over draws of the slope of the number of outliers over the number of classes, at a `stage` of training.
 
-    `rule` is as in `outlier_count`. Only those numbers of classes are used for which outliers can be counted. Raises
-    NotTested if there are fewer than LEAST_CLASSES of them.
+    `rule` is as in `outlier_count`. The study varies the number of classes; the fit uses those numbers for which
+    outliers can be counted. Raises NotTested if there are fewer than LEAST_CLASSES of them.
     """
     counted = {}
     for count in cell["class_count"].values.tolist():
@@ -127,10 +128,10 @@ def outlier_slope(cell: Cell, rule: str, stage: str) -> list[Estimate]:
 def confined_power(cell: Cell, source: str, offset: int, above_null: bool = False) -> list[Estimate]:
     """Share of a gradient's squared norm in the span of the top C + `offset` eigenvectors of G, mean over checkpoints.
 
-    C is the number of classes. `source`, a label of the axis gradient_of, names the examples and labels of the
-    gradient. Checkpoints in the first share EARLY of the steps are left out. With `above_null`, the Fisher null of the
-    share is subtracted: the sum of the C + `offset` top eigenvalues divided by Tr G. Raises NotTested with fewer than
-    LEAST_CHECKPOINTS checkpoints.
+    The result is also a mean over draws, and C is the number of classes. `source`, a label of the axis gradient_of,
+    names the examples and labels that the gradient is computed from. Checkpoints in the first share EARLY of the steps
+    are left out. With `above_null`, the Fisher null of the share is subtracted: the sum of the top C + `offset`
+    eigenvalues of G, divided by Tr G. Raises NotTested with fewer than LEAST_CHECKPOINTS checkpoints.
     """
     run = _run(cell)
     powers = measured(run["gradient_power"].sel(gradient_of=source, drop=True))
@@ -147,9 +148,10 @@ def confined_power(cell: Cell, source: str, offset: int, above_null: bool = Fals
 def sharpness_change(cell: Cell, against: str) -> list[Estimate]:
     """Mean over draws of log10 of λ_max at its peak after the start, minus log10 of λ_max at the step `against`.
 
-    λ_max is the largest eigenvalue of the Hessian. `against` is "start", "end" or "dip", the minimum from the peak on.
-    The steps of peak and dip of a draw are those of the mean of log10 λ_max over the other draws. Raises NotTested with
-    too few checkpoints or draws, or if λ_max is not positive everywhere.
+    λ_max is the largest eigenvalue of the Hessian. `against` is "start", "end" or "dip", the step of the minimum of
+    λ_max from the peak on. The steps of peak and dip are chosen for each draw by the other draws: they are those of the
+    mean of log10 λ_max over these. Raises NotTested with too few checkpoints or draws, or if λ_max is not positive
+    everywhere.
     """
     values = measured(_run(cell)["sharpness"]).transpose("draw", "step").values
     if values.shape[1] < LEAST_SHARPNESS or values.shape[0] < 2:
@@ -169,12 +171,13 @@ def sharpness_change(cell: Cell, against: str) -> list[Estimate]:
 def clustering_excess(
     cell: Cell, stage: str, above_start: bool = False, above_inputs: bool = False, layers: str = "all"
 ) -> list[Estimate]:
-    """Excess q_SLSC − q_SL of the clustering of logit gradients over its value with permuted classes, at a `stage`.
+    """Excess q_SLSC − q_SL by which logit gradients cluster by class, at a `stage` of training; mean over draws.
 
-    q_SLSC is the mean cosine between gradients of the same logit on two examples of the logit's class, and q_SL the
-    mean on any two examples. `layers` names the layers whose weights the gradients are of. With `above_start`, the
-    excess at the start is subtracted. With `above_inputs`, the excess of the inputs is subtracted: their mean cosine on
-    two examples of the same class minus that on any two examples.
+    q_SLSC is the mean cosine between gradients of the same logit on two examples of the logit's class. q_SL is the mean
+    cosine on any two examples, the expectation of q_SLSC under permuted classes. Gradients are with respect to the
+    weights of the `layers`, "all" or "without_last". With `above_start`, the excess at the start is subtracted. With
+    `above_inputs`, the excess of the inputs is subtracted: their mean cosine on two examples of the same class minus
+    that on any two examples.
     """
 
     def excess(stage: str) -> xr.DataArray:
@@ -197,8 +200,8 @@ def _clustering(cell: Cell, stage: str, layers: str) -> xr.DataArray:
 def clustering_over_other_logits(cell: Cell, stage: str, layers: str = "all", absolute: bool = False) -> list[Estimate]:
     """Mean cosine between gradients of the same logit, minus the mean cosine between gradients of different logits.
 
-    The first is q_SL of `clustering_excess`, and `layers` is as there; both are at a `stage` of training. With
-    `absolute`, the second is the mean absolute cosine.
+    The gradients are those at a `stage` of training. The first mean is q_SL of `clustering_excess`, and `layers` is as
+    there. With `absolute`, the second mean is of absolute cosines.
     """
     cosines = _clustering(cell, stage, layers)
     other = "other_logit_absolute" if absolute else "other_logit"
@@ -222,9 +225,9 @@ def growth(cell: Cell, variable: str, name: str) -> list[Estimate]:
 
 
 def residual_share(cell: Cell, stage: str) -> list[Estimate]:
-    """log10 of the ratio of ‖H′‖₂ to the (C − 1)-th largest eigenvalue of G, at a `stage`; mean over draws.
+    """log10 of ‖H′‖₂ divided by the (C − 1)-th largest eigenvalue of G, at a `stage` of training; mean over draws.
 
-    G and H′ are the Gauss–Newton and residual parts of the Hessian, for C classes.
+    G and H′ are the Gauss–Newton and residual parts of the Hessian, and C is the number of classes.
     """
     run = _run(cell)
     extremes = np.abs(run["residual_extreme"]).max("end", skipna=False)
@@ -235,17 +238,18 @@ def residual_share(cell: Cell, stage: str) -> list[Estimate]:
 def shared_top_space(cell: Cell, stage: str) -> list[Estimate]:
     """Cosine of the largest principal angle between the spans of the top C − 1 eigenvectors of G and of the Hessian.
 
-    It is measured at a `stage` of training, for C classes, and averaged over draws.
+    The eigenvectors are those at a `stage` of training, and C is the number of classes. The result is a mean over
+    draws.
     """
     return [estimates.mean(_stage(cell, stage, "top_space_cosine").values)]
 
 
 def frozen_entropy(cell: Cell, stage: str, held_out: bool = False, window: Window | None = None) -> list[Estimate]:
-    """log10 of the ratio of the outputs' mean entropy to the mean entropy for Gaussian logits with the measured σ_z.
+    """log10 of the mean entropy of the outputs divided by the mean entropy for Gaussian logits; mean over draws.
 
-    σ_z is the standard deviation of the logits, measured at a `stage` of training. With `held_out`, entropy and σ_z are
-    those of held-out examples. With the stage "untrained", there is one estimate for each radius of the `window` in
-    log10(r²/r_X²), at initialisation.
+    The Gaussian logits have the measured standard deviation σ_z. Entropy and σ_z are measured at a `stage` of training,
+    with `held_out` on held-out examples. With the stage "untrained", they are measured at initialisation, and there is
+    one estimate for each radius of the `window` in log10(r²/r_X²).
     """
     names = [f"{'held_out_' if held_out else ''}{name}" for name in ("logits_std", "entropy")]
     if stage == "untrained":
@@ -279,12 +283,12 @@ PREDICTED: dict[str, tuple[str, Callable[[xr.Dataset, int], xr.DataArray]]] = {
 
 
 def predictions(cell: Cell, predicted: str, rung: str) -> dict[str, np.ndarray]:
-    """Natural logarithms of a quantity in the random model and as measured, as {"model": …, "measured": …}.
+    """Natural logarithms of a quantity, as the random model predicts it and as measured.
 
-    `predicted` is a key of PREDICTED. `rung` names what the model is given, one of RUNGS in
-    `measurements.local_geometry`. If the run also has the prediction of a simpler formula, it is added as "formula".
-    All arrays are (draw, step), at the steps at which all are known in every draw. Raises NotTested with fewer than 3
-    such steps.
+    Returns {"model": …, "measured": …}, with arrays (draw, step). If the run also has the prediction of a simpler
+    formula, it is added as "formula". `predicted` names the quantity, a key of PREDICTED. `rung` names what the model
+    is given, one of RUNGS in `measurements.local_geometry`. The steps are those at which all these numbers are known in
+    every draw. Raises NotTested with fewer than 3 such steps.
     """
     run, (variable, measure) = _run(cell), PREDICTED[predicted]
     found = {"model": run[variable].sel(rung=rung, drop=True), "measured": measure(run, _classes(cell))}
@@ -300,9 +304,10 @@ def predictions(cell: Cell, predicted: str, rung: str) -> dict[str, np.ndarray]:
 
 
 def calibration_slope(cell: Cell, predicted: str, rung: str) -> list[Estimate]:
-    """Mean over draws of the slope of the logarithm measured over the logarithm predicted, across checkpoints.
+    """Slope of the logarithm of a measured quantity over the logarithm of its prediction; mean over draws.
 
-    `predicted` names the quantity, and `rung` what the random model is given (see `predictions`).
+    The slope is fitted over the checkpoints of each draw. `predicted` names the quantity, and `rung` what the random
+    model is given (see `predictions`).
     """
     found = predictions(cell, predicted, rung)
     return [estimates.mean(np.array([np.polyfit(x, y, 1)[0] for x, y in zip(found["model"], found["measured"])]))]
@@ -312,9 +317,9 @@ def calibration_error(cell: Cell, predicted: str, rung: str, against: str = "") 
     """Median over checkpoints of |log10(predicted/measured)| for the random model's prediction; mean over draws.
 
     `predicted` names the quantity, and `rung` what the model is given (see `predictions`). If `against` is given, the
-    same median for another prediction is subtracted. With "formula", this is the simpler formula. With "constant", it
-    is a single value for all checkpoints, the mean logarithm measured in the other draws; NotTested is raised if there
-    is one draw.
+    median for another prediction is subtracted. "formula" is the prediction of a simpler formula. "constant" is the
+    same number at all checkpoints; its logarithm is the mean of the measured logarithms over all checkpoints of the
+    other draws. Raises NotTested if there are no other draws for this constant.
     """
     found = {key: each / np.log(10) for key, each in predictions(cell, predicted, rung).items()}
     measured = found["measured"]

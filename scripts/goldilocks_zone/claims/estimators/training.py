@@ -23,8 +23,8 @@ from goldilocks_zone.subspaces.labels import parse_subspace
 def accuracy(cell: Cell) -> xr.DataArray:
     """Final test accuracy of a cell, with diverged runs scored at chance.
 
-    If the cell has several learning rates, the accuracy at each radius is that of the rate with the highest mean over
-    draws of the final accuracy on held-out training examples.
+    If the cell has several learning rates, the best one is used at each radius. This is the rate with the highest final
+    accuracy on held-out training examples, as a mean over draws.
     """
     found = cell["test_accuracy"].fillna(1 / cell["classes"])
     if "rate" not in found.dims:
@@ -51,8 +51,8 @@ def accuracy_flatness(cell: Cell, window: Window) -> list[Estimate]:
 def accuracy_fall(cell: Cell, window: Window, from_: str = "r_X") -> list[Estimate]:
     """Test accuracy at a reference radius minus accuracy at each radius of the window, paired over draws.
 
-    The reference is the radius nearest to r_X or, if `from_` is "best", the radius with the best mean accuracy. At the
-    best radius itself, the difference is zero.
+    The reference is the radius nearest to r_X or, if `from_` is "best", the radius with the highest mean accuracy over
+    draws. At the best radius itself, the difference is zero.
     """
     values, best, step = accuracy(cell).transpose("radius", "draw"), from_ == "best", resolution(cell)
     top = values.isel(radius=int(values.mean("draw").argmax("radius")) if best else _nearest_to_r_x(values))
@@ -67,7 +67,7 @@ def accuracy_fall(cell: Cell, window: Window, from_: str = "r_X") -> list[Estima
 def accuracy_beside(cell: Cell, window: Window) -> list[Estimate]:
     """Test accuracy at each radius of the window minus the accuracy in another study, paired over draws.
 
-    The latter is the variable other_accuracy of the cell, from the study that the case names under `beside`.
+    The case names the other study under `beside`, which adds its accuracy to the cell as the variable other_accuracy.
     """
     values, other = accuracy(cell), cell["other_accuracy"].fillna(1 / cell["classes"])
     pairs = [curves.by_radius(curves.in_x(each, window)) for each in (values, other)]
@@ -75,11 +75,10 @@ def accuracy_beside(cell: Cell, window: Window) -> list[Estimate]:
 
 
 def fall_left(cell: Cell, window: Window, name: str) -> list[Estimate]:
-    """Share of the fall of accuracy that is left if the learning rate is proportional to r instead of fixed.
+    """Fall of accuracy with a learning rate proportional to r, as a share of the fall with a fixed learning rate.
 
-    The fall is the accuracy at the radius nearest to r_X minus the mean accuracy over the window. The share is the mean
-    fall over draws with the proportional rate, divided by the mean fall with the fixed rate. `name` names the
-    bootstrap's random stream.
+    The fall is the accuracy at the radius nearest to r_X minus the mean accuracy over the window. The share is the
+    ratio of the mean falls over draws. `name` names the bootstrap's random stream.
     """
     require(cell, "rate_rule", "fixed", "proportional")
     values = accuracy(cell).transpose("rate_rule", "radius", "draw")
@@ -108,8 +107,8 @@ def accuracy_peak(cell: Cell, window: Window, name: str) -> list[Estimate]:
 def accuracy_edge(cell: Cell, edge: str, name: str) -> list[Estimate]:
     """The x at which the mean test accuracy over draws falls half-way from its maximum to chance.
 
-    `edge` is "outer" for the fall towards larger x, "inner" for that towards smaller x. `name` names the bootstrap's
-    random stream. Raises NotTested if some resample has no edge.
+    The fall is the first one on the way from the maximum, to larger x with the `edge` "outer", to smaller x with
+    "inner". `name` names the bootstrap's random stream. Raises NotTested if some resample has no edge.
     """
     values, chance = accuracy(cell).transpose("radius", "draw"), float(1 / cell["classes"])
     x = values["x"].values
@@ -134,8 +133,8 @@ def dimensions_of(cell: Cell) -> tuple[np.ndarray, xr.Dataset]:
 def dimension_needed(dimensions: np.ndarray, accuracies: np.ndarray, level: float) -> np.ndarray:
     """Reading (3,) of log10 of the smallest dimension d that reaches the accuracy `level`, interpolated in log10 d.
 
-    `accuracies` (m,) are those at the ascending `dimensions` (m,). The reading is censored above the largest dimension
-    if none reaches the level, and below the smallest one if that one does.
+    `accuracies` (m,) are those at the ascending `dimensions` (m,). If none of them reaches the level, the reading is
+    censored above the largest dimension. If the smallest dimension reaches it, the reading is censored below this one.
     """
     x = np.log10(dimensions)
     reached = np.flatnonzero(accuracies >= level)
@@ -150,8 +149,8 @@ def dimension_needed(dimensions: np.ndarray, accuracies: np.ndarray, level: floa
 def dimension_shift(cell: Cell, window: Window, level: float) -> list[Estimate]:
     """Mean over draws of log10 of the dimension needed at each radius of the window, minus its value at r_X.
 
-    The dimension needed is the smallest dimension of planes or spheres that reaches an accuracy `level`. The value at
-    r_X is that of the nearest radius. Raises NotTested with a single dimension.
+    The dimension needed is the smallest dimension of planes or spheres that reaches an accuracy `level`. Its value at
+    the radius nearest to r_X stands for the value at r_X. Raises NotTested with a single dimension.
     """
     dimensions, ordered = dimensions_of(cell)
     if len(dimensions) < 2:
@@ -169,9 +168,9 @@ def dimension_shift(cell: Cell, window: Window, level: float) -> list[Estimate]:
 def intrinsic_dimension(cell: Cell, share: float, published: int, name: str) -> list[Estimate]:
     """log10 of the smallest dimension that reaches a `share` of the full-space accuracy, minus log10 of `published`.
 
-    This is d_int90 of Li et al. (2018), but from mean accuracies over draws instead of medians of three. The bootstrap,
-    whose random stream is called `name`, resamples draws. Raises NotTested without full-space training, or if no
-    dimension reaches the share.
+    With a share of 0.9, this dimension is d_int90 of Li et al. (2018), but from mean accuracies over draws instead of
+    medians of three. The bootstrap resamples draws; `name` names its random stream. Raises NotTested without full-space
+    training, or if no dimension reaches the share.
     """
     if "full-free" not in cell["subspace"].values:
         raise NotTested("this run does not train in the whole space in its study")
@@ -193,16 +192,16 @@ def intrinsic_dimension(cell: Cell, share: float, published: int, name: str) -> 
 
 
 def dimension_gain(cell: Cell, subspaces: Sequence[str]) -> list[Estimate]:
-    """Test accuracy in the second of two `subspaces` minus accuracy in the first, paired over draws, at one radius."""
+    """Accuracy in the second of two `subspaces` minus accuracy in the first, at the first radius, paired over draws."""
     require(cell, "subspace", *subspaces)
     second, first = (accuracy(cell.sel(subspace=name)).isel(radius=0).values for name in reversed(subspaces))
     return [estimates.difference(second, first, resolution(cell))]
 
 
 def spread_over_draws(cell: Cell) -> list[Estimate]:
-    """Standard deviation of the final test accuracy over draws, each with its own plane, at one radius.
+    """Standard deviation of the final test accuracy over draws, each with its own plane, at the first radius.
 
-    The binomial variance of the accuracy on the test examples is subtracted from the variance.
+    The variance that the finite number of test examples causes, which is binomial, is subtracted from the variance.
     """
     values = accuracy(cell).isel(radius=0).values
     estimate = estimates.deviation(values, float(np.mean(values * (1 - values)) * resolution(cell)))
@@ -212,8 +211,9 @@ def spread_over_draws(cell: Cell) -> list[Estimate]:
 def curvature_gain(cell: Cell, variable: str, examples_of: str) -> list[Estimate]:
     """Change through training of a `variable` of the Hessian on the plane, paired over draws, at each radius.
 
-    The change is the value at the end minus the value at the start. `examples_of` names the examples on which the
-    Hessian is computed. Raises NotTested if the study measures no curvature.
+    The change is the value at the end of training minus the value at the start. `examples_of` is "training" or
+    "validation", the set of examples on which the Hessian is computed. Raises NotTested if the study measures no
+    curvature.
     """
     if variable not in cell:
         raise NotTested("the study measures no curvature")
@@ -232,7 +232,7 @@ def _at_step(values: xr.DataArray, step: int) -> xr.DataArray:
 def rate_exponent(cell: Cell, window: Window) -> list[Estimate]:
     """Slope of log10 of the final radius over log10 of the learning rate, at each initial radius of the window.
 
-    It is fitted in each draw, and averaged over draws. Raises NotTested with fewer than 3 rates.
+    The slope is fitted in each draw; an estimate is the mean over draws. Raises NotTested with fewer than 3 rates.
     """
     need(3, cell.sizes["rate"], "rates in its study")
     ends = curves.in_x(cell["norm"].isel(step=-1), window).transpose("radius", "rate", "draw")
@@ -241,10 +241,11 @@ def rate_exponent(cell: Cell, window: Window) -> list[Estimate]:
 
 
 def growth_exponent(cell: Cell, window: Window, steps: Sequence[int]) -> list[Estimate]:
-    """Slope of log10(r² − r_0²) over log10 of the step, from the first to the last of `steps`; 1 for a random walk.
+    """Slope of log10(r² − r_0²) over log10 of the step, which is 1 for a random walk; mean over draws.
 
-    r is the radius at a step, and r_0 the initial radius. There is one estimate, the mean over draws, for each initial
-    radius of the window. Raises NotTested if fewer than 3 steps were logged between them.
+    r is the radius at a step, and r_0 the initial radius. The slope is fitted to the logged steps from `steps[0]` to
+    `steps[1]`. There is one estimate for each initial radius of the window. Raises NotTested if there are fewer than 3
+    such steps.
     """
     inside = (cell["step"] >= steps[0]) & (cell["step"] <= steps[1])
     if inside.sum() < 3:
@@ -263,10 +264,11 @@ def relative_growth(cell: Cell, window: Window) -> list[Estimate]:
 
 
 def growth_over_walk(cell: Cell, window: Window) -> list[Estimate]:
-    """log10 of the final r² − r_0² in training on the loss's gradients, minus its value with random signs of gradients.
+    """log10 of the growth r² − r_0² in training, minus log10 of the growth with gradients of random signs.
 
-    The optimiser is the same, and draws are paired. There is one estimate for each initial radius r_0 of the window.
-    Raises NotTested without training with random signs.
+    r is the final radius, and r_0 the initial one. The first growth is that on the loss's gradients; the optimiser is
+    the same for both, and draws are paired. There is one estimate for each initial radius of the window. Raises
+    NotTested without training with random signs.
     """
     if "random_signs" not in cell["gradients"].values:
         raise NotTested("this run has no gradients with random signs in its study")
@@ -277,11 +279,11 @@ def growth_over_walk(cell: Cell, window: Window) -> list[Estimate]:
 
 
 def early_correlation(cell: Cell, variable: str, step: int, name: str, given: Sequence[str] = ()) -> list[Estimate]:
-    """Pearson correlation over initialisations of a `variable` with the held-out accuracy after `step` steps.
+    """Pearson correlation over initialisations of a `variable` with the accuracy after `step` steps.
 
     The accuracy is on training examples held out for validation. The variable is from the study that the case names
-    under `beside`. The correlation is partial if further variables are `given`. `name` names the bootstrap's random
-    stream.
+    under `beside`. Both are read at the first radius. The correlation is partial if further variables are `given`.
+    `name` names the bootstrap's random stream.
     """
     accuracies = _at_step(cell["validation_accuracy"], step).isel(radius=0)
     rows = curves.for_correlation(accuracies, *(cell[each].isel(radius=0) for each in (variable, *given)))
@@ -291,9 +293,9 @@ def early_correlation(cell: Cell, variable: str, step: int, name: str, given: Se
 def best_of(count: int, scores: np.ndarray, outcomes: np.ndarray) -> float:
     """Expected outcome of the best-scored of `count` randomly chosen initialisations, minus the mean outcome.
 
-    `scores` and `outcomes`, both (n,), have a value for each initialisation. The result is exact: the k-th smallest of
-    n scores is the largest of a random subset with probability C(k−1, count−1)/C(n, count), where C are binomial
-    coefficients.
+    `scores` and `outcomes`, both (n,), have a value for each initialisation. The result is exact. It uses that the k-th
+    smallest of n scores is the largest in a random subset of `count` scores with probability C(k−1, count−1)/C(n,
+    count), where C are binomial coefficients.
     """
     order, n = np.argsort(scores, kind="stable"), len(scores)
     ranks, shares = np.arange(n), np.ones(n)
@@ -307,8 +309,8 @@ def selection_gain(cell: Cell, variable: str, step: int, count: int, name: str, 
     """Gain in accuracy from training the best-scored of `count` initialisations instead of a random one.
 
     Accuracy is on held-out examples after `step` steps. The score is a `variable` of the study that the case names
-    under `beside`, or its negative if `sign` is −1. The bootstrap, whose random stream is called `name`, resamples
-    initialisations.
+    under `beside`, or its negative if `sign` is −1. Both are read at the first radius. The bootstrap resamples
+    initialisations; `name` names its random stream.
     """
     accuracies = _at_step(cell["validation_accuracy"], step).isel(radius=0).values
     scores = sign * cell[variable].isel(radius=0).values
@@ -318,7 +320,7 @@ def selection_gain(cell: Cell, variable: str, step: int, count: int, name: str, 
 
 
 def loss_over_radii(cell: Cell) -> list[Estimate]:
-    """Largest relative difference, over draws and radii, between the final training loss and that at the first radius.
+    """Largest relative difference, over draws and radii, of the final training loss from its value at the first radius.
 
     Raises NotTested with one radius.
     """
@@ -331,11 +333,11 @@ def loss_over_radii(cell: Cell) -> list[Estimate]:
 def map_difference(cell: Cell, window: Window) -> list[Estimate]:
     """Accuracy at each radius α r_X of the window (α ≠ 1), minus accuracy at r_X with rate/α and temperature α⁻ⁿ (by3).
 
-    n is the number of weight layers, and rate the learning rate of the case's own study. The second accuracy, the
-    variable map_accuracy, is read from a map of rates and temperatures, the study that the case names under `beside`;
-    it is paired over draws. Radii whose point the map lacks are left out; NotTested is raised if none remain. Radii
-    where both accuracies are equal in every draw, as where the softmax is saturated, are no evidence, and are left out
-    if others remain.
+    n is the number of weight layers, and rate the learning rate of the case's own study. The second accuracy is from a
+    map of rates and temperatures, a study that the case names under `beside`; the cell has it as the variable
+    map_accuracy. Draws are paired. Radii whose point the map lacks are left out, and NotTested is raised if none
+    remain. Radii at which both accuracies are equal in every draw, for example because the softmax is saturated, are no
+    evidence. They are left out if others remain.
     """
     exponent, table, found = -weight_layers(cell), cell["map_accuracy"], []
     values, rate = curves.in_x(accuracy(cell), window), json.loads(cell.attrs["settings"])["rate"]

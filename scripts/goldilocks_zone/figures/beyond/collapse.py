@@ -32,8 +32,9 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 def families(name: str, study: xr.Dataset) -> list[tuple[str, list[tuple[str, xr.Dataset]]]]:
     """Families of curves that may collapse onto one curve, as [(title, [(label of a curve, its data), …]), …].
 
-    If the study's `name` is networks, there is one family, with one curve per network. Any other study gives two
-    families: curves for each preprocessing of the inputs, and curves for each metric.
+    The study called networks gives one family, with one curve per network. Any other study gives two families, both for
+    its first network. The first has one curve per preprocessing of the inputs, with the metric shell. The second has
+    one curve per metric (the lengths of a plane's directions in each layer), with standardised inputs.
     """
     study = study.sel(dimension=profiles.shown_dimension(study), examples=study["examples"].max()).isel(
         dataset=0, subspace=0

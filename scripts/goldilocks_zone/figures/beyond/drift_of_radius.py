@@ -43,8 +43,8 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 def relative_radii(study: xr.Dataset) -> xr.Dataset:
     """Mean over draws of log10(r/r_X) at each logged step, with its interval, and the variable `budget`.
 
-    The variables of the mean are those of `curves.means`. `budget` is the learning rate times the number of steps,
-    divided by r_X.
+    The variables of the mean are those of `curves.means`. Their axes are step, radius (the initial radius), rate and
+    labels, in any order. `budget` (rate, step) is the learning rate times the number of steps, divided by r_X.
     """
     norm = study["norm"]
     r_x = norm.isel(step=0, drop=True) / 10 ** (study["x"] / 2)
@@ -88,9 +88,10 @@ def draw_growth(ax: plt.Axes, data: xr.Dataset) -> None:
 
 
 def look(colour: str, number: int, name: str) -> dict:
-    """Style of a curve in a `colour`, with the marker of this `number`, for the kind of labels called `name`.
+    """Style of a curve in a `colour`, as keyword arguments; `number` chooses the marker.
 
-    Markers are filled and the line is solid for original labels; markers are open and the line is broken for others.
+    `name` is the kind of labels that the network was trained on. If they are the original labels, markers are filled
+    and the line is solid. If they are others, such as shuffled labels, markers are open and the line is broken.
     """
     filling, line = (colour, "-") if name == ORIGINAL else ("white", "--")
     more = {"color": colour, "markerfacecolor": filling, "linestyle": line}

@@ -48,9 +48,9 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 def relative_to_relu(study: xr.Dataset) -> xr.Dataset:
     """Mean of each measure for softplus divided by its mean for ReLU on the same draws, with 95 % intervals.
 
-    The variables ratio, low and high have the axes (quantity, …, radius, sharpness), with the names in MEASURES along
-    quantity. The ratio is NaN where the mean for ReLU is poorly known, such as the trace inside the zone, which is zero
-    up to noise.
+    The variables ratio, low and high have the axes (quantity, …, radius, sharpness). The labels along quantity are the
+    names in MEASURES. The ratio is NaN where the mean for ReLU is poorly known, in the sense of
+    `curves.ratios_of_means`. An example is the trace inside the zone, which is zero up to noise.
     """
     values = xr.concat([study[name].drop_attrs() for name in MEASURES], dim="quantity")
     values = values.assign_coords(quantity=list(MEASURES)).transpose(..., "radius", "sharpness", "draw")

@@ -46,11 +46,12 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def ratios(study: xr.Dataset) -> xr.Dataset:
-    """Mean over draws of σ_l² Tr(H_ll), divided by the mean of ⟨∇L, θ⟩/n_L, with 95 % intervals.
+    """Mean over draws of σ_l² Tr(H_ll) for each layer l, divided by the mean of ⟨∇L, θ⟩/n_L, with 95 % intervals.
 
-    L is the loss, θ the vector of parameters, and n_L the number of weight layers. σ_l is the standard deviation of
-    layer l's weights, and H_ll the block of the Hessian for these weights. The variables are those of
-    `curves.ratios_of_means`. Raises ValueError if n_L is unknown for a network with measured traces.
+    σ_l is the standard deviation of layer l's weights, and H_ll the block of the Hessian for these weights. L is the
+    loss, θ the vector of parameters, and n_L the number of weight layers. The result has the variables of
+    `curves.ratios_of_means`, with the axes (dataset, network, subspace, radius, layer). Raises ValueError if n_L is
+    unknown for a network with measured traces.
     """
     traces = study["layer_trace"].transpose("dataset", "network", "subspace", "radius", "layer", "draw")
     depths = [labels.depth(network) for network in study["network"].values.tolist()]

@@ -32,9 +32,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def title(label: str) -> str:
-    """Title of a network with this `label`: its properties that break homogeneity, or homogeneous if it has none.
+    """Title of a panel for the network with this `label`.
 
-    A network that is not fully connected has its label as title.
+    For a fully connected network, it lists the properties that make the logits not homogeneous in the parameters, such
+    as biases. If there is no such property, it is the word homogeneous. For any other network, it is the label.
     """
     network = labels.parse_network(label) if labels.is_network(label) else None
     if not isinstance(network, labels.FullyConnected):

@@ -46,10 +46,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def look(number: int, biases: bool) -> dict:
-    """Style of a curve in the colour and marker of this `number`.
+    """Style of a curve, as keyword arguments; `number` chooses colour and marker.
 
-    With `biases`, for directions that include biases, markers are filled and the line is solid; without, markers are
-    open and the line is broken.
+    With `biases`, the directions of the plane include biases: markers are filled, and the line is solid. Without,
+    markers are open, and the line is broken.
     """
     filling, line, width = (None, "-", 1.2) if biases else ("white", "--", 0.8)
     more = {"markerfacecolor": filling, "linestyle": line, "linewidth": width}

@@ -46,14 +46,15 @@ def map_of(study: xr.Dataset) -> xr.Dataset:
 def path_of(planes: xr.Dataset, mapped: xr.Dataset | None) -> xr.Dataset | None:
     """Mean accuracy over the radius at a fixed rate and temperature, and its prediction from the map `mapped`.
 
-    Both are for the map's dataset, network and plane; `planes` is the study of accuracies over the radius. Without a
-    map, the first plane is taken, and nothing is predicted. Returns None if the study lacks the map's dataset, network
-    or plane, or the fixed rules.
+    The study `planes` has the accuracies after training on planes from several radii. Its part for the dataset, network
+    and plane of the map is taken, with a rate and a temperature that do not change with the radius. Returns None if the
+    study lacks this part. If `mapped` is None, the study's first plane and first rules are taken, and nothing is
+    predicted. The result has the variables mean, low and high (radius).
 
-    Training from α r_X is equivalent to training from r_X with the rate divided by α and the temperature divided by α
-    to the power of the number of weight layers. map_rate and map_temperature hold these equivalent values for each
-    radius; map_mean, map_low and map_high are the map's values there, NaN where the map has no such node. All are left
-    out if the number of layers is unknown or if every map_mean is NaN.
+    The prediction: training from α r_X is equivalent to training from r_X with the rate divided by α and the
+    temperature divided by α to the power of the number of weight layers. map_rate and map_temperature (radius) are
+    these equivalent values. map_mean, map_low and map_high (radius) are the map's values there, NaN where the map has
+    no such node. These variables are left out if the number of layers is unknown or if every map_mean is NaN.
     """
     here = curves.primary(planes, *ARM, "rate", "temperature").isel(rate=0, temperature=0)
     if mapped is None:
@@ -82,7 +83,10 @@ def summarised(accuracy: xr.DataArray) -> xr.Dataset:
 
 
 def read_off(table: xr.DataArray, rate: float, temperature: float) -> float:
-    """Value of a map `table` (temperature, rate) at a point; NaN if no node is within 0.1 % of it, as in claim by3."""
+    """Value of a map `table` (temperature, rate) at the node of this `rate` and `temperature`.
+
+    NaN if no node has both within 0.1 %, as in claim by3.
+    """
     place = {"rate": rate, "temperature": temperature}
     nearest = {axis: int(np.abs(np.log(table[axis].values / value)).argmin()) for axis, value in place.items()}
     there = table.isel(nearest)
@@ -92,8 +96,9 @@ def read_off(table: xr.DataArray, rate: float, temperature: float) -> float:
 def draw_map(ax: plt.Axes, mapped: xr.Dataset, over_radii: xr.Dataset | None) -> list:
     """Draw the map of accuracies and, across it, the path equivalent to a change of radius; return legend entries.
 
-    `mapped` is a result of `map_of`. The path is from `over_radii`, a result of `path_of`. Each node states its mean
-    and, in brackets, half the length of its interval, in units of the last digit.
+    `mapped` is a result of `map_of`. The path is from `over_radii`, a result of `path_of`; it is left out if this is
+    None or has no prediction. The text in each cell of the map is its mean and, in brackets, half the length of its
+    interval, in units of the last digit.
     """
     across, up = (curves.bin_edges(np.log10(mapped[axis].values)) for axis in ("rate", "temperature"))
     mean, half = mapped["mean"].values, (mapped["high"] - mapped["low"]).values / 2

@@ -18,7 +18,11 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def travel_budget(cell: xr.Dataset) -> str:
-    """Text that states rate × steps, in units of the parameters, for each rate and each rule of the rate in a cell."""
+    """Text that states rate × steps, in units of the parameters, for one `cell` of `over_radius.titled_cells`.
+
+    It lists the products for all rates, once for each rule by which the rate follows the radius. For the proportional
+    rule, the products have the factor r/r_X.
+    """
     settings = curves.settings_of(cell)
     rates = cell["rate"].values.tolist() if "rate" in cell.dims else [settings["rate"]]
     budgets = ", ".join(f"{rate * settings['steps']:.3g}" for rate in rates)

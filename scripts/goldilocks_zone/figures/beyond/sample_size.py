@@ -55,10 +55,11 @@ def primary(study: xr.Dataset) -> xr.Dataset:
 
 
 def zone_edges(values: xr.DataArray) -> xr.Dataset:
-    """Edges of the zone in x = log10(r²/r_X²): variables mean, low, high and draws (edge, network, examples).
+    """Inner and outer edge of the zone in x = log10(r²/r_X²): mean, low, high and draws (edge, network, examples).
 
-    `values` are Tr(H)/‖H‖ (network, examples, radius, draw), and the zone is where they exceed 1. The mean and the ends
-    low and high of its 95 % interval are over those draws that have the edge; `draws` is their number.
+    `values` are Tr(H)/‖H‖ (network, examples, radius, draw), and the zone is where they exceed 1. An edge is the
+    outermost crossing of 1; inner edges are sought at x up to 1, outer ones from x = 0. Some draws may lack an edge.
+    `draws` is the number of draws that have it; mean and its 95 % interval from low to high are over these draws.
     """
     networks, counts = values["network"].values.tolist(), values["examples"].values.tolist()
     found = np.full((2, len(networks), len(counts), 4), np.nan)
@@ -78,9 +79,10 @@ def zone_edges(values: xr.DataArray) -> xr.Dataset:
 
 
 def controls(study: xr.Dataset) -> list[tuple[str, dict]]:
-    """List (title, axis labels) of the variants that differ from the claims' settings in exactly one setting.
+    """List (title, axis labels) of the study's variants in which exactly one setting has an unusual value.
 
-    A setting that the study varies without the claims' value has the study's first value as its usual one.
+    The title names the unusual value, and the axis labels select the variant from the study. The usual value of a
+    setting is the one that claims use. If the study lacks it, the study's first value counts as usual.
     """
     usual = {dim: cells.PRIMARY_SETTINGS[key] for key, dim in cells.VARIED.items() if dim in study.dims}
     usual = {dim: value if value in study[dim].values else study[dim].values[0] for dim, value in usual.items()}
@@ -93,7 +95,10 @@ def controls(study: xr.Dataset) -> list[tuple[str, dict]]:
 
 
 def draw_counts(ax: plt.Axes, curve: xr.Dataset, counts: list[int]) -> None:
-    """Draw `curve` for each number of examples, coloured by the number's position among all `counts` of the figure."""
+    """Draw Tr(H)/‖H‖ over the radius for each number of examples; `curve` is a result of `curves.over_radii`.
+
+    `counts` lists all numbers of examples in the figure. The position of a number in this list chooses its colour.
+    """
     ax.axhline(THRESHOLD, **style.DASHED)
     for count in curve["examples"].values.tolist():
         curves.draw_curve(ax, curve.sel(examples=count), counts.index(count), f"$N={count}$", deviations=False)
@@ -101,9 +106,10 @@ def draw_counts(ax: plt.Axes, curve: xr.Dataset, counts: list[int]) -> None:
 
 
 def draw_edges(ax: plt.Axes, found: xr.Dataset) -> None:
-    """Draw the zone's edges over the number of examples, with thin lines that have the predicted slope.
+    """Draw the zone's edges over the number of examples N, with thin lines that have the predicted slope.
 
-    `found` is a result of `zone_edges`. Each line passes through the mean of its series of edges.
+    `found` is a result of `zone_edges`. The slope is that of x over log10 N: 0 for the inner edge, and 2/n for the
+    outer edge of a network with n weight layers. Each line passes through the mean of its series of edges.
     """
     counts = found["examples"].values
     depths = {network: labels.depth(network) or 0 for network in found["network"].values.tolist()}

@@ -74,10 +74,11 @@ def kappa_at_start(study: xr.Dataset) -> xr.Dataset:
 
 
 def accuracies(study: xr.Dataset) -> dict[tuple[str, str], xr.Dataset]:
-    """Accuracy after training over the radius, as {(rate rule, temperature rule): means}, one entry for each arm.
+    """Accuracy after training over the radius, as {(rate rule, temperature rule): means}.
 
-    The study's first dataset and network are taken, and the dimension nearest to the one that claims use. Means have
-    the variables of `curves.means`.
+    The rules say how learning rate and temperature follow the radius; such a pair of rules is called an arm. The
+    study's first dataset and network are taken, and the dimension nearest to the one that claims use. Means have the
+    variables of `curves.means`.
     """
     ((_, cell), *_) = over_radius.titled_cells(study.isel(dataset=[0], network=[0]), over_radius.DIMENSION)
     found = curves.means(over_radius.training.accuracy(cell)).assign_coords(x=cell["x"], classes=cell["classes"])
@@ -85,10 +86,10 @@ def accuracies(study: xr.Dataset) -> dict[tuple[str, str], xr.Dataset]:
 
 
 def draw_training(ax: plt.Axes, parts: dict, arms: list[tuple[str, str]], zone: bool) -> None:
-    """Draw the accuracy over the radius for each arm in `arms`, and tint the zone.
+    """Draw the accuracy over the radius for each of the `arms`, and tint the radii inside the zone.
 
-    `parts` holds the figure's source data by name. With `zone`, Tr(H)/‖H‖ at initialisation is added on a right-hand
-    axis.
+    An arm is a pair (rate rule, temperature rule), as in `accuracies`. `parts` holds the figure's source data by name.
+    With `zone`, Tr(H)/‖H‖ at initialisation is added on a right-hand axis. Data that `parts` lacks are left out.
     """
     if "kappa" in parts:
         for low, high in intervals_above(parts["kappa"]):

@@ -51,8 +51,9 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 def curvature(study: xr.Dataset) -> xr.Dataset:
     """Tr(H)/‖H‖ over the radius, for the largest number of examples and dimension, and the location of its peak.
 
-    The variables are those of `curves.over_radii` and `zone` (quantity): x = log10(r²/r_X²) at the peak of the mean
-    curve, and its 95 % interval.
+    The result has the variables of `curves.over_radii` and, for the peak, the variable `zone` (quantity). This is the
+    x = log10(r²/r_X²) at which the mean curve is largest. The labels along quantity are value and, for the ends of its
+    95 % interval, low and high.
     """
     study = study.isel(dataset=0, network=0, subspace=0)
     study = study.sel(examples=study["examples"].max(), dimension=study["dimension"].max())

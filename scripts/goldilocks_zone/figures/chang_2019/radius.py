@@ -53,10 +53,11 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 def motion(study: xr.Dataset) -> xr.Dataset:
     """Growth of the radius, its exponent, and cosines of successive steps, with their 95 % intervals over draws.
 
-    {name}_mean, _low and _high (rate, gradients, radius, step) are for two names: growth is log10(r² − r_0²), where r_0
-    is the initial radius, and cosine is the cosine between successive steps, averaged over the steps so far. exponent
-    (rate, gradients, radius, quantity) is the slope of the growth over log10 of the steps. Only initial radii with
-    log10(r_0²/r_X²) up to SMALL are kept or, if there are none, the smallest.
+    The growth is log10(r² − r_0²), where r_0 is the initial radius. The cosine is the one between successive steps,
+    averaged over the steps so far. Their means are {name}_mean, _low and _high (rate, gradients, radius, step), with
+    `growth` or `cosine` as the name. `exponent` (rate, gradients, radius, quantity) is the slope of the growth over
+    log10 of the step. The axis gradients holds the kinds of gradients (keys of GRADIENTS), the axis radius initial
+    radii. Only those with log10(r_0²/r_X²) up to SMALL are kept or, if there are none, the smallest.
     """
     small, last = study["x"].values <= max(SMALL, float(study["x"].min())), int(study["step"].max())
     study = study[["norm", "step_cosine"]].isel(radius=small).transpose("rate", "gradients", "radius", ...)
@@ -94,7 +95,8 @@ def draw_radii(ax: plt.Axes, data: xr.Dataset) -> None:
 def curves_of(data: xr.Dataset) -> Iterator[tuple[xr.Dataset, dict]]:
     """Yield the data and style of each curve in `data`, a result of `motion`.
 
-    The colour shows the rate, the line the kind of gradients; lines are thin for all initial radii but the first.
+    There is one curve for each rate, kind of gradients and initial radius. The colour shows the rate, the line style
+    the kind of gradients. Lines are thin for all initial radii but the first.
     """
     for number, j, i in np.ndindex(*(data.sizes[axis] for axis in ("rate", "gradients", "radius"))):
         here = data.isel(rate=number, gradients=j, radius=i)

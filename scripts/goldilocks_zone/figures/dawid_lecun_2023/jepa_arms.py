@@ -49,7 +49,8 @@ def world(study: xr.Dataset) -> str:
 def measured(study: xr.Dataset) -> xr.Dataset:
     """Select the variables MEASURES (arm, draw) from a study, and add their means over draws.
 
-    {measure}_mean, _low and _high (arm) are the mean and the ends of its 95 % interval. An arm is one way to train.
+    An arm is one way to train. {measure}_mean, _low and _high (arm) are the mean over draws and the ends of its 95 %
+    interval.
     """
     found = {name: embeddings.values_of(study, name, "arm") for name in MEASURES}
     whole = curves.prefixed({name: curves.means(values) for name, values in found.items()})

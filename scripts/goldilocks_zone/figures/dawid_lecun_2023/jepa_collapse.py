@@ -38,12 +38,13 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def ends_of(study: xr.Dataset) -> dict[float, xr.Dataset]:
-    """Final deviation of embeddings, with means over draws, as {ε: dataset} for each ε of the variance hinge.
+    """Standard deviation of embeddings after training, as {ε: dataset} for each ε of the variance hinge.
 
-    The variables are deviation (correlation, over_threshold, draw), and deviation_mean, _low, _high and weight, each
-    (correlation, over_threshold). correlation is that of the two views of a Gaussian pair. weight is μ/λ, the weight μ
-    of the variance term divided by the weight λ of the invariance term. It is over_threshold times the weight below
-    which a collapsed encoder is a minimum.
+    `deviation` has the axes (correlation, over_threshold, draw). The axis correlation holds the correlation of the two
+    views in a pair of Gaussian views. deviation_mean, _low and _high (correlation, over_threshold) are the mean over
+    draws and the ends of its 95 % interval. `weight` (correlation, over_threshold) is μ/λ, the weight of the variance
+    term divided by the weight of the invariance term. Below a threshold of μ/λ, a collapsed encoder is a minimum of the
+    loss; the axis over_threshold holds μ/λ divided by this threshold.
     """
     kept = ("correlation", "epsilon", "over_threshold")
     axes = [axis for axis in kept if axis in study.dims]
@@ -65,7 +66,8 @@ def ends_of(study: xr.Dataset) -> dict[float, xr.Dataset]:
 def draw_ends(ax: plt.Axes, found: xr.Dataset, epsilon: float, heading: str) -> None:
     """Draw the final deviation over μ/λ for every correlation in `found`, with the predicted law as a line.
 
-    `found` is the part of `ends_of` for this `epsilon`; μ/λ is its variable weight. `heading` is the panel's title.
+    `found` is the dataset that `ends_of` gives for this `epsilon`, and μ/λ is its variable `weight`. `heading` is the
+    panel's title.
     """
     weights = embeddings.finite(found["weight"], otherwise=(0.01, 1))
     limits = weights.min() / 2, weights.max() * 2
@@ -88,11 +90,12 @@ def draw_ends(ax: plt.Axes, found: xr.Dataset, epsilon: float, heading: str) -> 
 
 
 def spectra_of(studies: Studies) -> Iterator[tuple[str, xr.Dataset]]:
-    """Yield the label of each loss but the cross-entropy, and eigenvalues of its Hessian at the collapse point.
+    """Yield (label, eigenvalues) for each loss but the cross-entropy: eigenvalues of its Hessian at the collapse point.
 
-    At this point the last layer's weights W_n are zero. The eigenvalues are those along one row of W_n, divided by the
-    largest magnitude in their draw. mean, low and high (unit) are over draws. `size` (draw) is the largest magnitude.
-    The losses are those of the studies jepa_zone and jepa_zone_info_nce.
+    At this point, the last layer's weights W_n are zero. The Hessian is that with respect to one row of W_n. Its
+    eigenvalues are divided by the largest magnitude among them in each draw, which is the variable `size` (draw). mean,
+    low and high (unit) are the mean over draws and the ends of its 95 % interval; the axis unit numbers the
+    eigenvalues. The losses are those of the studies jepa_zone and jepa_zone_info_nce.
     """
     for name in ("jepa_zone", "jepa_zone_info_nce"):
         if name not in studies or "collapse_eigenvalue" not in studies[name]:

@@ -1,5 +1,9 @@
 """Edge of the zone of joint embeddings, measured and by the formula of wide networks, for several views, depths and
-weights, and the traces of layers that enter the formula (Dawid & LeCun 2023)."""
+weights, and the traces of layers that enter the formula (Dawid & LeCun 2023).
+
+A cell holds the results for one kind of views and one number of layers, with several VICReg losses; one more cell holds
+those for InfoNCE. Edges are locations in x = log10(r²/r_X²).
+"""
 
 from collections.abc import Sequence
 
@@ -69,9 +73,9 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def ratio(label: str) -> float:
-    """Weight μ of the variance term over the weight λ of the invariance term, read from the label of a VICReg loss.
+    """Ratio μ/λ that the label of a VICReg loss states, such as 1 for vicreg-1; NaN for labels of other losses.
 
-    It is 1 for vicreg-1; NaN for losses with other labels.
+    μ is the weight of the variance term, and λ the weight of the invariance term.
     """
     return float(label.partition("vicreg-")[2] or "nan")
 
@@ -79,8 +83,9 @@ def ratio(label: str) -> float:
 def cells_of(studies: Studies) -> dict[str, xr.Dataset]:
     """Variables EDGES (edge_loss, draw) of each cell of the figure, as {title: dataset}.
 
-    They are locations in x = log10(r²/r_X²), such as edges of the zone, for each loss along edge_loss. The cells are
-    VICReg for each kind of views and for each depth of the network, and InfoNCE.
+    The labels along edge_loss are losses. The variables are locations in x = log10(r²/r_X²): edges of the zone,
+    measured and by the formula, and the minimum of the loss on the ray through θ. Cells that the studies lack are left
+    out.
     """
     found = {}
     for name, study in studies.items():
@@ -98,10 +103,10 @@ def cells_of(studies: Studies) -> dict[str, xr.Dataset]:
 
 
 def measured(here: xr.Dataset) -> xr.Dataset:
-    """Add the means over draws of edges, and of differences between them, to the variables of one cell.
+    """Add means over draws to one cell `here`, a dataset of `cells_of`.
 
-    `here` has the variables EDGES (edge_loss, draw). {name}_mean, _low and _high (edge_loss) hold mean and 95 %
-    interval for the names edge, edge_formula and the keys of MEANINGS.
+    {name}_mean, _low and _high (edge_loss) are a mean over draws and the ends of its 95 % interval. The names are edge,
+    edge_formula and, for the differences between two variables of a draw, the keys of MEANINGS.
     """
     found = {name: curves.means(here[name]) for name in ("edge", "edge_formula")}
     for name, (of, less) in {**ALIKE, **LAST}.items():
@@ -116,7 +121,10 @@ def look_of(title: str) -> dict:
 
 
 def name_of(title: str) -> str:
-    """Name of the cell with this `title` in the figure's source data: its letters and digits, with _ for all else."""
+    """Name in the figure's source data of the cell with this `title`.
+
+    All characters of the title but letters and digits are replaced by underscores, and ≤ becomes the word by.
+    """
     return "".join(letter if letter.isalnum() else "_" for letter in title.replace("≤", "by"))
 
 
@@ -141,8 +149,8 @@ def draw_differences(
 ) -> None:
     """Draw the differences of edges in every cell, over the losses in `labels`.
 
-    `cells` holds results of `measured` by title. The keys of `shown` name the differences. A grey strip shows the
-    margin within which edges count as equal.
+    `cells` holds results of `measured` by title. `shown` is ALIKE or LAST; its keys name the differences to draw. A
+    grey strip shows the margin within which edges count as equal.
     """
     ax.axhspan(-MARGIN, MARGIN, color="0.9", linewidth=0, zorder=0)
     ax.axhline(0, **style.GREY)
@@ -165,11 +173,12 @@ def draw_differences(
 
 
 def layers_of(study: xr.Dataset) -> dict[int, xr.Dataset]:
-    """Traces of each layer's block of the Hessian, divided by that of the last layer, as {number of layers: dataset}.
+    """Traces of layers relative to the last layer, as {number of layers: dataset}, for the losses in LAYERS.
 
-    {criterion}_mean, _low and _high (layer) are ratios of means over draws, with 95 % intervals, measured at the middle
-    one of the study's radii. {criterion}_wide (layer) is the ratio that theory predicts for wide networks. A criterion
-    is a loss, a key of LAYERS.
+    The trace of layer l is σ_l² Tr(H_ll): σ_l is the standard deviation of its weights, and H_ll the block of the
+    Hessian for them. {loss}_mean, _low and _high (layer) are a mean over draws, divided by the mean for the last layer,
+    and the ends of its 95 % interval, at the middle one of the study's radii. {loss}_wide (layer) is the ratio that
+    theory predicts for wide networks; it is left out for losses without a prediction in the study.
     """
     found, middle = {}, study.sizes["radius"] // 2
     for network in study["network"].values.tolist():
@@ -177,7 +186,7 @@ def layers_of(study: xr.Dataset) -> dict[int, xr.Dataset]:
         for criterion in [each for each in LAYERS if each in study["criterion"].values]:
             traces = embeddings.values_of(study, "layer_trace", "layer", "radius", network=network, criterion=criterion)
             traces = traces.isel(radius=middle, layer=slice(depth), drop=True).transpose("layer", "draw")
-            meaning = f"mean trace of a layer's weights over the last layer's, of the {criterion.replace('_', '-')}"
+            meaning = f"mean of σ_l² Tr(H_ll) of a layer over the last layer's, of the {criterion.replace('_', '-')}"
             ratios = curves.ratios_of_means(traces, traces.isel(layer=-1, drop=True), meaning, "layers", criterion)
             parts |= curves.prefixed({criterion: ratios.rename(ratio="mean")}).data_vars
             if f"{criterion}_ratio" in study:
@@ -188,10 +197,10 @@ def layers_of(study: xr.Dataset) -> dict[int, xr.Dataset]:
 
 
 def draw_layers(ax: plt.Axes, layers: dict[int, xr.Dataset], heading: str) -> None:
-    """Draw the relative trace of each layer, with a line for its value in wide networks.
+    """Draw the relative trace of each layer, with a line for the value that theory predicts for wide networks.
 
-    `layers` is a result of `layers_of`. In wide networks, the value is 1 for the cross-entropy. `heading` is the
-    panel's title.
+    `layers` is a result of `layers_of`. Where that has no prediction, as for the cross-entropy, the line is at 1.
+    `heading` is the panel's title.
     """
     handles = []
     for number, (criterion, text) in enumerate(LAYERS.items()):

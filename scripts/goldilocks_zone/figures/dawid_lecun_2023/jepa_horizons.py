@@ -57,10 +57,11 @@ def world(study: xr.Dataset) -> str:
 def measured(study: xr.Dataset) -> xr.Dataset:
     """Means over draws of decoded R² and of prediction errors, with 95 % intervals, and the best possible R².
 
-    decoded_mean, _low and _high (level, target, decoder, horizon) are of R² of a target, such as an angle, that is
-    decoded from predictions; negative values count as 0. unexplained_mean, _low and _high (level, horizon) are
-    geometric means of the median squared error of predictions in a level's own embeddings, divided by that of
-    predicting the mean. best_possible (target, horizon) is NaN except in ring world.
+    A level is a way to predict, a key of LEVELS. R² measures how well a target, such as an angle, is decoded from a
+    prediction; negative values count as 0. Its means are decoded_mean, _low and _high (level, target, decoder,
+    horizon). The error is the median squared error of predictions in the level's own embeddings, divided by that of
+    predicting the mean. Its geometric means are unexplained_mean, _low and _high (level, horizon). best_possible
+    (target, horizon) is NaN except in ring world.
     """
     axes = {"dataset": 0, "network": 0, "subspace": 0, "radius": 0}
     data = study[["r_squared", "unexplained"]].isel(axes, drop=True)
@@ -86,7 +87,7 @@ def best_possible(study: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
 
 
 def axis_of(data: xr.Dataset) -> np.ndarray:
-    """Finite means of R² in the `data` of a panel, for which its y-axis must have room; [FLOOR] if there are none."""
+    """Values for which the y-axis of a panel must have room: the finite means of R² in its `data`, or else [FLOOR]."""
     means = data["decoded_mean"].values
     return means[np.isfinite(means)] if np.isfinite(means).any() else np.array([FLOOR])
 
@@ -98,7 +99,7 @@ def look(level: str) -> dict:
 def draw_decoded(ax: plt.Axes, data: xr.Dataset) -> None:
     """Draw R² of each level over the horizon for both decoders, and the best possible R² as a broken line.
 
-    `data` is a result of `measured` for one target.
+    `data` is a result of `measured`, reduced to one label of the axis target.
     """
     for level in LEVELS:
         for decoder, line in DECODERS.items():

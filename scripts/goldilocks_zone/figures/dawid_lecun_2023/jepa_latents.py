@@ -56,9 +56,9 @@ def energies(study: xr.Dataset, axes: Mapping[str, int]) -> xr.Dataset:
     """Mean energies of compatible and of incompatible pairs, divided by the variance of what is predicted.
 
     A compatible pair is an input with its own target, an incompatible pair an input with the target of another one.
-    {kind}_mean, _low and _high are the mean over draws and its 95 % interval, for the kinds compatible and
-    incompatible. Their axes are the keys of `axes`. An axis that the study lacks gets a single label: the value of the
-    study's setting of this name or, if there is none, the value in `axes`.
+    {kind}_mean, _low and _high are the mean over draws and the ends of its 95 % interval, for the kinds compatible and
+    incompatible. Their axes are the keys of `axes`, such as codes. If the study does not vary such a quantity, the axis
+    has a single label: the study's setting of this name or, if there is none, the value in `axes`.
     """
     present = [axis for axis in axes if axis in study.dims]
     within = embeddings.values_of(study, "unexplained", *present, arm="full")
@@ -85,9 +85,9 @@ def draw_codes(ax: plt.Axes, data: xr.Dataset) -> None:
 
 
 def draw_columns(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw energies over the number of columns of a linear latent, with a line for the trivial solution.
+    """Draw energies over the number q of columns of a linear latent, with the line 2(1 − q/e) for the trivial solution.
 
-    `data` is a result of `energies` with the axis columns.
+    `data` is a result of `energies` with the axis columns, and e is the size of the embedding.
     """
     draw_pair(ax, data, "columns", 0, "")
     e = data.attrs["embedding"]
@@ -103,11 +103,12 @@ def draw_pair(ax: plt.Axes, data: xr.Dataset, axis: str, number: int, label: str
 
 
 def informed(studies: Studies) -> xr.Dataset:
-    """Mutual information I(z; c) of code z and hidden cause c, divided by the cause's entropy H(c), in each world.
+    """Mutual information I(z; c) of the best code z and the hidden cause c, divided by the entropy H(c).
 
-    A world is a number of causes, above 1, in one of the `studies`, with as many codes as causes. information (world,
-    draw) is measured, and information_by_chance (world, draw) is its value with causes permuted. {variable}_mean, _low
-    and _high (world) are over draws. The dataset is empty if there is no such world.
+    The axis world combines each of the `studies` with each of its numbers of causes above 1 for which there are as many
+    codes as causes. `information` (world, draw) is the measured value, and `information_by_chance` (world, draw) the
+    value after the causes are permuted. {variable}_mean, _low and _high (world) are the mean over draws and the ends of
+    its 95 % interval. The dataset is empty if there is no world.
     """
     worlds, found = [], {"information": [], "information_by_chance": []}
     for name, study in studies.items():
@@ -128,10 +129,11 @@ def informed(studies: Studies) -> xr.Dataset:
 
 
 def told_by_equal_factors(study: xr.Dataset, worlds: list[str]) -> xr.Dataset:
-    """Mean information about the hidden cause in runs in which β of the soft minimum rises by equal factors.
+    """Mean information about the hidden cause after training in which β rises by equal factors, not by equal steps.
 
     β is the inverse temperature of the soft minimum over codes. The variables information_geometric_mean, _low and
-    _high (world) are as in `informed`; they are NaN for those of `worlds` that the study lacks.
+    _high (world) are defined as in `informed`. They have the labels `worlds`, and are NaN for those that the study
+    lacks.
     """
     settings = curves.settings_of(study)
     found = np.full((len(worlds), study.sizes["draw"]), np.nan)

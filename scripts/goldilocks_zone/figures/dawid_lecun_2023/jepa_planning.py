@@ -40,10 +40,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def measured(study: xr.Dataset) -> xr.Dataset:
-    """Mean share of goals reached (success), and mean number of evaluations of predictors (calls), over draws.
+    """Means over draws: the share of goals reached (success), and the number of evaluations of predictors (calls).
 
-    success_mean, success_low and success_high (the mean and its 95 % interval) and calls have the axes (planner,
-    rooms).
+    success_mean, success_low and success_high are the mean share and the ends of its 95 % interval; `calls` is the mean
+    number. All have the axes (planner, rooms).
     """
     data = study[["success", "calls"]].isel({"dataset": 0, "network": 0, "subspace": 0, "radius": 0}, drop=True)
     found = curves.prefixed({"success": curves.means(data["success"])})
@@ -51,7 +51,11 @@ def measured(study: xr.Dataset) -> xr.Dataset:
 
 
 def shown(label: str) -> dict | None:
-    """Matplotlib's style of the planner with this `label`; None if it is not drawn as a point over its calls."""
+    """Style of the point for the planner with this `label`, as keyword arguments; None if no point is drawn for it.
+
+    Points are drawn for the labels in HIERARCHICAL and for flat planners, except those that use the true dynamics or
+    the cost of the last state alone.
+    """
     if label in HIERARCHICAL:
         number = 2 + list(HIERARCHICAL).index(label)
         return {"color": style.colour(number), "marker": "*v^"[number - 2], "markersize": 8 if number == 2 else 5}
@@ -64,10 +68,10 @@ def shown(label: str) -> dict | None:
 
 
 def draw_room(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw the share of goals reached over the number of calls, with planners of equal numbers of calls side by side.
+    """Draw the share of goals reached by each planner over its number of calls.
 
-    `data` is a result of `measured` for one label of the axis rooms. Broken lines mark the success of planners that
-    know the exact path length.
+    `data` is a result of `measured`, reduced to one label of the axis rooms. Planners with equal numbers of calls are
+    drawn side by side. Broken lines mark the success of planners that know the exact path length.
     """
     calls = data["calls"].values
     for value in np.unique(calls[np.isfinite(calls)]):

@@ -48,10 +48,10 @@ def measured(study: xr.Dataset, variables: list[str], kept: tuple[str, ...]) -> 
 
 
 def by_arm(names: dict[str, str], label: str, start: float) -> Callable[[plt.Axes, xr.Dataset], None]:
-    """Return a function that draws variables of a dataset into a panel by arm; an arm is one way to train.
+    """Return a function of a panel and a result of `measured`, which draws its variables in one row per arm.
 
-    `names` maps the variables to their legend texts. The x-axis is labelled `label` and runs from `start` to 1; lower
-    values are drawn at `start`.
+    An arm is one way to train. `names` holds the legend text of each variable to draw. The x-axis is labelled `label`
+    and runs from `start` to 1; lower values are drawn at `start`.
     """
 
     def paint(ax: plt.Axes, data: xr.Dataset) -> None:
@@ -69,7 +69,7 @@ def by_arm(names: dict[str, str], label: str, start: float) -> Callable[[plt.Axe
 def over_amplitude(ax: plt.Axes, data: xr.Dataset) -> None:
     """Draw the AUC of the energy for pairs that differ little, over the amplitude of the detail, one curve per arm.
 
-    `data` is a result of `measured`.
+    `data` is a result of `measured` with the variable auc_hard.
     """
     data = data if "amplitude" in data.dims else data.expand_dims(amplitude=[1.0])
     for arm in embeddings.arms_of(data):

@@ -47,10 +47,11 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def measured(study: xr.Dataset) -> xr.Dataset:
-    """R² of probes for the angles, and its gain from more negatives, each as {name}_mean, _low and _high over draws.
+    """Means over draws of R² of probes for the angles, and of its gain from more negatives, with 95 % intervals.
 
-    r_squared has the axes (rings, arm, negatives), with ascending rings and negatives. gain (rings, arm) is R² with the
-    most negatives minus R² with the number that `first_of` returns.
+    r_squared_mean, _low and _high have the axes (rings, arm, negatives), with ascending numbers of rings and negatives.
+    The gain is R² with the most negatives minus R² with the number of negatives that `first_of` returns. Its mean and
+    interval are gain_mean, _low and _high (rings, arm).
     """
     values = embeddings.values_of(study, "angles_r_squared", "dataset", "arm", "group")
     values = values.assign_coords(rings=("dataset", [int(each.split("_")[-1]) for each in values["dataset"].values]))
@@ -65,5 +66,8 @@ def measured(study: xr.Dataset) -> xr.Dataset:
 
 
 def first_of(negatives: np.ndarray) -> int:
-    """Number of negatives at the baseline of the gain: FEWEST if the ascending `negatives` have it, else the first."""
+    """Number of negatives with which the gain is compared: FEWEST or, if the study lacks it, its smallest number.
+
+    `negatives` are the study's numbers in ascending order.
+    """
     return FEWEST if FEWEST in negatives else int(negatives[0])

@@ -37,10 +37,11 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def over_deviation(study: xr.Dataset) -> xr.Dataset:
-    """Final accuracy of probes (`result`) and κ = Tr(H)/‖H‖ at initialisation (`kappa`), by initial deviation.
+    """Final accuracy of probes (`result`) and κ = Tr(H)/‖H‖ at initialisation (`kappa`), over the initial deviation.
 
-    Both have the axes (start_deviation, draw) and are of the arm full. {name}_mean, _low and _high (start_deviation)
-    are the mean over draws and the ends of its 95 % interval.
+    This is the standard deviation of embeddings before training, the axis start_deviation. Both variables have the axes
+    (start_deviation, draw). They are for the arm full, which trains with all terms of the loss. {name}_mean, _low and
+    _high (start_deviation) are the mean over draws and the ends of its 95 % interval.
     """
     axes, found = [axis for axis in ("start_deviation",) if axis in study.dims], {}
     for name, variable in {"result": RESULT, "kappa": KAPPA}.items():
@@ -53,8 +54,9 @@ def over_deviation(study: xr.Dataset) -> xr.Dataset:
 def over_radius(study: xr.Dataset) -> xr.Dataset:
     """Final accuracy of probes over the radius, at the best rate, for the arms full and random.
 
-    {arm}_mean, _low and _high (radius) are the mean over draws and the ends of its 95 % interval. Each draw has the
-    rate that is best for the other draws. The encoder of the arm random is not trained.
+    The arm full trains the encoder with all terms of the loss; the encoder of the arm random is not trained. For each
+    draw, the rate is the one that is best for the other draws, as in `of_best`. {arm}_mean, _low and _high (radius) are
+    the mean over draws and the ends of its 95 % interval.
     """
     kept, found = [axis for axis in RATES if axis in study.dims], {}
     for arm in ("full", "random"):
@@ -65,10 +67,10 @@ def over_radius(study: xr.Dataset) -> xr.Dataset:
 
 
 def of_best(values: xr.DataArray, axes: list[str]) -> xr.DataArray:
-    """Reduce `values` to the axes (radius, draw): take each draw at the place along `axes` that is best for the others.
+    """Reduce `values` to the axes (radius, draw), by choosing the best place along the other `axes` (such as the rate).
 
-    This is the place with the largest mean over the other draws at the same radius. If there is only one draw, its own
-    values select the place. NaN if no place has a finite mean.
+    The place is chosen for each draw and radius: the one with the largest mean over the other draws at this radius. If
+    there is only one draw, its own values select the place. NaN if no place has a finite mean.
     """
     if not axes:
         return values

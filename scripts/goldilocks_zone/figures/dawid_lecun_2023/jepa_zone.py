@@ -111,9 +111,10 @@ def name(curve: Curve) -> str:
 
 
 def measured(study: xr.Dataset, curve: Curve) -> xr.Dataset:
-    """Means over draws of the variables MEASURES, for the loss and the number of examples of a curve.
+    """Means over draws of the variables MEASURES over the radius, for one curve.
 
-    {measure}_mean, _low and _high (radius) are the mean and the ends of its 95 % interval.
+    The curve's loss and number of examples are selected from the study. {measure}_mean, _low and _high (radius) are the
+    mean and the ends of its 95 % interval.
     """
     chosen = {"criterion": curve.criterion, "examples": curve.examples}
     found = {}

@@ -42,7 +42,8 @@ def cosines(studies: dict[str, xr.Dataset]) -> xr.Dataset:
     """Mean cosines between logit gradients and between inputs, for every run of `studies` and three stages of training.
 
     The variables mean, low and high (run, stage, of) are the mean over draws and the ends of its 95 % interval. The
-    axis `of` names the pairs of gradients or inputs by the keys of PAIRS. Runs and stages are those of `over_steps`.
+    labels along the axis `of` are the kinds of pairs, keys of PAIRS. Runs and stages are as in `over_steps.runs` and
+    `over_steps.stages`.
     """
     parts = []
     for name, run in (named for study in studies.values() for named in over_steps.runs(study)):

@@ -37,11 +37,11 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 def over_rank(run: xr.Dataset) -> xr.Dataset:
     """Share of the squared gradient in the top m eigenvectors of the Gauss–Newton matrix G, for every rank m.
 
-    It is averaged over the steps of the `run`, without the first share EARLY of all steps. mean, low and high
-    (gradient_of, rank) are the mean over draws and the ends of its 95 % interval; gradient_of says from which examples
-    and labels the gradient is, by the keys of SOURCES. null_mean, null_low and null_high (rank) describe the null, the
-    share of Tr(G) in these eigenvectors. `model` is the share that the random model predicts for the space of the C − 1
-    outliers, for C classes.
+    The share is averaged over the measured steps of the `run`, from EARLY (in `local_geometry`) times its last step on.
+    mean, low and high (gradient_of, rank) are the mean over draws and the ends of its 95 % interval. The axis
+    gradient_of names the examples and labels of the gradient by the keys of SOURCES. As the null, null_mean, null_low
+    and null_high (rank) are for the share of Tr(G) in the same eigenvectors. `model` is the share of the squared
+    gradient that the random model predicts for the space of the C − 1 outliers, for C classes.
     """
     classes, run = int(run["classes"]), run.reset_coords(drop=True)
     powers = local_geometry.measured(run["gradient_power"])
@@ -60,7 +60,7 @@ def along_training(run: xr.Dataset) -> xr.Dataset:
     """Share of the squared gradient in the top C − 1 eigenvectors of G over the steps of a `run`, and its null.
 
     G is the Gauss–Newton matrix, of the same examples as the gradient, and C the number of classes. The null is the
-    share of Tr(G) in these eigenvectors. The variables are those of `beside_null`.
+    share of Tr(G) in the same eigenvectors. The result has the variables of `beside_null`, with the axis step.
     """
     top, run = slice(0, int(run["classes"]) - 1), run.reset_coords(drop=True)
     powers = local_geometry.measured(run["gradient_power"]).sel(gradient_of="spectrum", drop=True)
@@ -70,9 +70,9 @@ def along_training(run: xr.Dataset) -> xr.Dataset:
 
 
 def beside_null(shares: xr.DataArray, null: xr.DataArray) -> xr.Dataset:
-    """Means over draws of `shares` and of `null`, with the variables of `curves.means`.
+    """Means over draws of `shares` (…, draw) and of `null` (…, draw), as one dataset.
 
-    Variables of `null` have the prefix null_.
+    The variables are those of `curves.means`; those of `null` have the prefix null_.
     """
     nulls = {"null": curves.means(null, "share of the trace of G")}
     return curves.means(shares, "share of the squared gradient").merge(curves.prefixed(nulls))

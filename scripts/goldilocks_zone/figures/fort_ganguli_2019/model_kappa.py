@@ -34,11 +34,11 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 def beside_the_model(study: xr.Dataset) -> xr.Dataset:
     """κ(G) of the random model over the spread of the logits; κ of network and model over the radius.
 
-    κ is trace over Frobenius norm on a random plane, and G the Gauss–Newton matrix. model_over_spread (ratio, spread)
-    is for the spread σ_z of the logits and for ratios σ_c/σ_E: σ_c is the deviation of the entries of mean logit
-    gradients, σ_E that of an example's gradients from the means. {name}_mean, _low and _high (radius) are means over
-    draws with 95 % intervals, for the names in MEASURES. All values are for the number of examples and the dimension of
-    planes that claims use or, if the study lacks these, for the largest.
+    κ is trace over Frobenius norm on a random plane, and G the Gauss–Newton matrix. `model_over_spread` (ratio, spread)
+    is κ(G) of the model. The axis spread holds the standard deviation σ_z of the logits, the axis ratio values of
+    σ_c/σ_E, as in `modelled`. Over the radius, {name}_mean, _low and _high (radius) are means over draws and the ends
+    of their 95 % intervals, for the names in MEASURES. All values are for the number of examples and the dimension of
+    planes that claims use; where the study lacks one of them, its largest is taken.
     """
     count = EXAMPLES if EXAMPLES in study["examples"].values else int(study["examples"].max())
     d = profiles.shown_dimension(study)

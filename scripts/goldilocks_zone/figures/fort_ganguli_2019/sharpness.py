@@ -51,10 +51,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def arms(study: xr.Dataset) -> Iterator[tuple[str, xr.Dataset]]:
-    """Yield the name of every run of a study, without the word Adam, and its sharpness over steps.
+    """Yield (name, sharpness over steps) for every run of a study; the runs are those of `over_steps.runs`.
 
-    The sharpness is the largest eigenvalue of the Hessian. It is a geometric mean over draws, with the variables of
-    `curves.logarithmic_means`.
+    The word Adam at the start of a name is left out. The sharpness is the largest eigenvalue of the Hessian, as a
+    geometric mean over draws, with the variables of `curves.logarithmic_means`.
     """
     for name, run in over_steps.runs(study):
         arm = name.removeprefix("Adam").removeprefix(", ") or over_steps.USUAL

@@ -33,11 +33,12 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def outputs(study: xr.Dataset) -> xr.Dataset:
-    """Softmax outputs of the first draw at four steps (all, if fewer), and as many outputs of the random model.
+    """Softmax outputs of the network at four steps of training, and as many outputs of the random model.
 
-    The variables are outputs and model_outputs (step, output_example, class), the labels output_label, and model_spread
-    (step). The model draws Gaussian logits with the standard deviation model_spread, at which the mean of 1 − Σp² over
-    examples equals that of the network's outputs p.
+    The network is the first draw of the study's first run. If fewer than four steps were logged, all are taken.
+    `outputs` and `model_outputs` have the axes (step, output_example, class), and `output_label` holds the labels of
+    the examples. The model draws Gaussian logits with the standard deviation `model_spread` (step). `matching` chooses
+    this number such that the mean of 1 − Σp² over examples is the same for the outputs p of model and network.
     """
     _, run = next(over_steps.runs(study))
     chosen = sorted({round(place) for place in np.linspace(0, run.sizes["step"] - 1, 4)})
@@ -55,10 +56,10 @@ def outputs(study: xr.Dataset) -> xr.Dataset:
 
 
 def matching(mixing: float, classes: int) -> float:
-    """Standard deviation of Gaussian logits of `classes` classes whose outputs p have the mean `mixing` of 1 − Σp².
+    """Standard deviation of Gaussian logits for which the mean of 1 − Σp² over examples equals `mixing`.
 
-    p is the softmax of the logits. If there is no such deviation, returns 0 (uniform outputs) for `mixing` above 0.5,
-    else 1e6 (saturated outputs).
+    p is the softmax of the logits of an example; there is one logit for each of the `classes`. If no standard deviation
+    gives this mean, returns 0 (uniform outputs) for `mixing` above 0.5, else 1e6 (saturated outputs).
     """
     try:
         return random_model.matching_spread(mixing, classes, stream("spread of the simplex"))

@@ -36,9 +36,10 @@ def spectra(study: xr.Dataset) -> xr.Dataset:
     """Eigenvalues of the Gauss–Newton matrix G, of the Hessian H and of the random model, at every stage of training.
 
     {variable}_mean, _low and _high are the geometric mean over draws and the ends of its 95 % interval, for the
-    variables SHOWN. Besides stage, the axes are rank for eigenvalues of G and H, (rung, rank) for the model's
-    eigenvalues and rung for model_edge, the edge of the model's bulk. centred_edge is the largest eigenvalue of G from
-    centred logit gradients. A rung is a choice of the model's inputs, a key of RUNGS.
+    variables SHOWN. Top eigenvalues have the axes (stage, rank) for G and H, and (stage, rung, rank) for the model. A
+    rung is a choice of the model's inputs, a key of RUNGS. `model_edge` (stage, rung) is the edge of the bulk of the
+    model's spectrum. `centred_edge` (stage) is the largest eigenvalue of G from logit gradients that are centred over
+    examples. The stages are those of `over_steps.stages`, of the study's first run.
     """
     _, run = next(over_steps.runs(study))
     places = over_steps.stages(run, "gauss_newton_eigenvalue")

@@ -52,9 +52,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def published_points(path: Published, cells: xr.Dataset) -> dict[int, np.ndarray]:
-    """Published points of the family `cells` in the file at `path`, as {dimension: array (2, points)}.
+    """Published accuracies in the file at `path`, as {dimension: array (2, points)}.
 
-    The rows of an array are log10(r/r_X) and the accuracy. Dimensions without published points are left out.
+    They are those of the dataset, network and planes in `cells`, a family of `over_radius.families`. The rows of an
+    array are log10(r/r_X) and the accuracy. Dimensions without published points are left out.
     """
     points = {d: [] for d in cells["dimension"].values.tolist()}
     for row in over_radius.published_rows(path, cells):

@@ -61,12 +61,12 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def gathered(studies: dict[str, xr.Dataset]) -> xr.Dataset:
-    """Outcome of training (step, draw), with MEASURES and CONTROL (draw) of the same initialisations at r_X.
+    """Accuracy `outcome` (step, draw) in training, with MEASURES and CONTROL (draw) of the same initialisations at r_X.
 
-    `outcome` is the accuracy at each logged step after the start, on held-out examples or, if there are none, on
-    training examples. It is from the study `early` in `studies`, and the measures are from the study `selection`.
-    Without `selection`, or if it lacks the dataset or network of `early`, the initial loss is the only measure. Without
-    `early`, the initial loss is the outcome, at step 0.
+    The study called early has the accuracy at each logged step after the start, on held-out examples or, if there are
+    none, on training examples. The study called selection has the measures. If `selection` is missing, or lacks the
+    dataset or network of `early`, the only measure is the initial loss, from `early`. If `early` is missing, the
+    outcome is the initial loss, at step 0.
     """
     early, selection, found = studies.get("early"), studies.get("selection"), xr.Dataset()
     if early is not None and selection is not None:
@@ -92,9 +92,9 @@ def gathered(studies: dict[str, xr.Dataset]) -> xr.Dataset:
 
 
 def tested(data: xr.Dataset) -> tuple[np.ndarray, str]:
-    """Outcomes (draw) at the tested step, the logged step nearest to STEP, and words for this step (at step 93).
+    """Outcomes (draw) at the tested step, and words that name the step, such as "at step 93".
 
-    `data` is a result of `gathered`.
+    The tested step is the logged step nearest to STEP, the step that claims use. `data` is a result of `gathered`.
     """
     steps = data["step"].values
     nearest = int(np.abs(steps - STEP).argmin())
@@ -133,10 +133,12 @@ def draw_steps(ax: plt.Axes, data: xr.Dataset, name: str, colours: np.ndarray, c
 
 
 def best_of_many(data: xr.Dataset) -> xr.Dataset:
-    """Gain in accuracy at the tested step from the best-scored of `count` initialisations, relative to a random one.
+    """Gain in accuracy if the initialisation with the best score among several is trained, instead of a random one.
 
-    `data` is a result of `gathered`. The variables are gain, gain_low and gain_high (score, count), for each of SCORES
-    as the score. The ends of the interval, gain_low and gain_high, are NaN except at counts in BARRED.
+    `data` is a result of `gathered`, and the accuracy is that at the step of `tested`. `gain` (score, count) is the
+    mean gain; the axis score names the score, a key of SCORES, and the axis count holds the number of initialisations
+    to choose from. gain_low and gain_high (score, count) are the ends of its 95 % interval, NaN except at counts in
+    BARRED. `sign` (score) is 1 if high scores are best, −1 if low ones are.
     """
     accuracy, _ = tested(data)
     scores = [name for name in SCORES if name in data]
@@ -179,9 +181,10 @@ def draw_gains(ax: plt.Axes, gains: xr.Dataset) -> None:
 
 
 def step_handles(data: xr.Dataset, colours: np.ndarray, settings: dict) -> list[plt.Line2D]:
-    """Legend entries of the logged steps in `data`, with epochs if batches are full or the dataset is official.
+    """Legend entries of the logged steps in `data`, with the number of epochs in brackets if it is known.
 
-    `colours` has one colour per step; `settings` are those of the study.
+    It is known for full batches and for the datasets in `official_shapes.OFFICIAL`. `colours` has one colour per step;
+    `settings` are those of the study.
     """
     official, per_epoch = official_shapes.OFFICIAL.get(data.attrs["dataset"]), 1 if settings["batch"] == "all" else 0
     if official and not per_epoch:

@@ -40,9 +40,9 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def points(study: xr.Dataset) -> xr.Dataset:
-    """Loss and the variables MEASURES of each initialisation at the radius nearest to r_X.
+    """Loss and the variables MEASURES (…, draw) of each initialisation at the radius nearest to r_X.
 
-    They are for the largest dimension of planes and the largest number of examples.
+    All are for the study's largest number of examples and largest dimension of planes.
     """
     d = int(study["dimension"].max())
     here = study.isel(radius=curves.nearest_to_r_x(study)).sel(dimension=d, examples=study["examples"].max())

@@ -41,10 +41,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def measures(study: xr.Dataset) -> xr.Dataset:
-    """The variables MEASURES for every combination of settings, read off the mean curve of Tr(H)/‖H‖ over draws.
+    """The variables MEASURES, read off the mean over draws of Tr(H)/‖H‖, for every combination of settings.
 
-    They are the height of the peak, its x = log10(r²/r_X²), and x of the zone's edges, which is NaN if there is no such
-    edge.
+    They are the height of the peak, its x = log10(r²/r_X²), and the x of the zone's inner and outer edge, NaN without
+    this edge. Their axes are those of Tr(H)/‖H‖ in the study, without radius, draw and dimension.
     """
     ratio = (
         study["trace_over_norm"].sel(dimension=profiles.shown_dimension(study)).mean("draw").transpose(..., "radius")
@@ -59,9 +59,11 @@ def measures(study: xr.Dataset) -> xr.Dataset:
 
 
 def draw_levels(axes: list[plt.Axes], measured: xr.Dataset) -> None:
-    """Draw a row per level of each factor: all variants with this level, their median, and the main study's variant.
+    """Draw one row for each level of each factor, in every panel of `axes`; each panel shows one of MEASURES.
 
-    `measured` is a result of `measures`; each of `axes` shows one of MEASURES.
+    A factor is a setting that the study varies, a key of FACTORS, and a level is one of its values. A row has a mark
+    for every combination of settings with this level, and one for their median. A broken line marks the combination
+    that the main study uses. `measured` is a result of `measures`.
     """
     rows = [(axis, level) for axis in FACTORS for level in measured[axis].values.tolist()]
     usual = {axis: level for axis, level in FACTORS.items() if level in measured[axis].values}
@@ -82,7 +84,7 @@ def draw_levels(axes: list[plt.Axes], measured: xr.Dataset) -> None:
 
 
 def row_name(axis: str, level: object) -> str:
-    """Name of the row for a `level` of the factor `axis`; it names the factor if the level alone is unclear."""
+    """Text beside the row for the `level` (value) of the factor `axis` (setting), such as $N=1000$ or shell."""
     names = {
         "bias_directions": "bias directions" if level else "weights only",
         "examples": f"$N={level}$",
@@ -92,11 +94,12 @@ def row_name(axis: str, level: object) -> str:
 
 
 def spread(study: xr.Dataset) -> xr.Dataset:
-    """Coefficient of variation (x, part) of Tr(H)/‖H‖ due to each source of variance, with its 95 % interval.
+    """Coefficient of variation of Tr(H)/‖H‖ due to each source of variance, with its 95 % interval.
 
-    x is log10(r²/r_X²), and part names the source. The sources are random effects: planes within an initialisation;
-    sets of examples within an initialisation, on the same planes; and initialisations, which account for the remaining
-    variance. Intervals are over initialisations.
+    The variables are coefficient_of_variation, low and high (x, part). The first is the square root of the variance due
+    to a source, divided by the absolute mean. The axis x is log10(r²/r_X²), and part names the source. `plane` is the
+    variance over planes, and `examples` that over sets of examples on the same planes, both for a fixed initialisation.
+    `theta` is the rest of the variance over initialisations. The bootstrap resamples initialisations.
     """
     study = study.sel(dimension=profiles.shown_dimension(study), examples=study["examples"].max())
     ratio = study["trace_over_norm"].transpose("radius", "draw", "example_set").values

@@ -59,10 +59,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 def dimensions_needed(cells: xr.Dataset) -> xr.Dataset:
     """Mean over draws of log10 of the dimension needed for an accuracy of HALF: variables mean, low, high and bound.
 
-    `cells` is a family, as in `over_radius.families`. low and high are the ends of the 95 % interval. bound is 1 if a
-    draw stays below HALF in every dimension, so that the mean is a lower bound. Otherwise it is -1 if a draw reaches
-    HALF in the smallest dimension, so that the mean is an upper bound, and 0 if none does. The interval of a bound is
-    NaN.
+    `cells` is a family of `over_radius.families`. All variables have the axes (…, radius), with the rules of rate and
+    temperature that the study varies. low and high are the ends of the 95 % interval. `bound` is 1 if a draw stays
+    below HALF in every dimension: the mean is a lower bound. Otherwise it is −1 if a draw reaches HALF already in the
+    smallest dimension: the mean is an upper bound. It is 0 in all other cases. low and high are NaN unless it is 0.
     """
     values = training.accuracy(cells).drop_vars("rate", errors="ignore").transpose(..., "radius", "subspace", "draw")
     dimensions = cells["dimension"].values
@@ -110,9 +110,10 @@ def show_dimensions(axis: Axis, dimensions: np.ndarray) -> None:
 
 
 def at_r_x(study: xr.Dataset, cells: xr.Dataset) -> xr.Dataset:
-    """Select from a study the family `cells`, and full-space training if there is any, at the radius nearest to r_X.
+    """Select from a study the family `cells` and, if there is any, training in the full space, at one radius.
 
-    Rules of rate and temperature are selected by `over_radius.with_fixed_rules`. The axis radius is kept, of length 1.
+    `cells` is a family of `over_radius.families`. The radius is the one nearest to r_X; its axis is kept, of length 1.
+    Rules of rate and temperature are selected by `over_radius.with_fixed_rules`.
     """
     whole = [WHOLE] if WHOLE in study["subspace"].values else []
     place = {axis: cells[axis].item() for axis in ("dataset", "network")}
@@ -122,11 +123,12 @@ def at_r_x(study: xr.Dataset, cells: xr.Dataset) -> xr.Dataset:
 
 
 def over_dimensions(cell: xr.Dataset) -> xr.Dataset:
-    """Mean accuracy over draws in each dimension: mean, low and high (subspace), for a cell with one radius.
+    """Mean accuracy over draws in each dimension: mean, low and high (subspace), for a `cell` with one radius.
 
-    low and high are the ends of the 95 % interval. whole_mean, whole_low and whole_high are of the accuracy in the full
-    space, if the cell has it. intrinsic_mean, intrinsic_low and intrinsic_high are of log10 of the intrinsic dimension,
-    if this is larger than the smallest dimension and at most the largest.
+    low and high are the ends of the 95 % interval. If the cell has training in the full space, whole_mean, whole_low
+    and whole_high are the same for its accuracy. The intrinsic dimension is the smallest that reaches the share SHARE
+    of the full-space accuracy. intrinsic_mean, intrinsic_low and intrinsic_high are its log10 with the interval; they
+    are left out unless it is larger than the smallest dimension of the cell and at most the largest.
     """
     dimensions, ordered = training.dimensions_of(cell)
     rows = [mean_accuracy(ordered.isel(subspace=i)) for i in range(len(dimensions))]
@@ -148,10 +150,10 @@ def mean_accuracy(cell: xr.Dataset) -> curves.WithInterval:
 
 
 def draw_over_dimensions(ax: plt.Axes, cell: xr.Dataset, data: xr.Dataset, published: np.ndarray) -> list[plt.Line2D]:
-    """Draw accuracy over log10 d, with published and full-space accuracies; return legend entries.
+    """Draw accuracy over log10 of the dimension d, with published and full-space accuracies; return legend entries.
 
-    `data` is a result of `over_dimensions` for the `cell`, and d is the dimension. `published` (2, points) holds
-    dimensions and accuracies.
+    `data` is a result of `over_dimensions` for the `cell`. The rows of `published` (2, points) are dimensions and
+    accuracies.
     """
     dimensions = data["dimension"].values
     ax.errorbar(np.log10(dimensions), data["mean"], curves.bars(data), elinewidth=0.8, **MEASURED)

@@ -58,9 +58,9 @@ def describe(minimum: str) -> str:
 
 
 def cells(studies: Studies) -> Iterator[tuple[str, str, int, xr.Dataset]]:
-    """Yield (dataset, minimum, number of examples, results) for each dataset and minimum of the `studies`.
+    """Yield (dataset, minimum, number of examples, result of `over_radius`) for each dataset and minimum of each study.
 
-    The order is that of study, dataset and minimum. The results are those of `over_radius`.
+    The first two are labels. The order is that of studies, datasets and minima.
     """
     for study in studies.values():
         for dataset in study["dataset"].values.tolist():
@@ -72,11 +72,11 @@ def cells(studies: Studies) -> Iterator[tuple[str, str, int, xr.Dataset]]:
 def over_radius(study: xr.Dataset) -> xr.Dataset:
     """Alignment E_{C−1} of the boundary with H and with G over the radius, for C classes, and where ‖G‖₂ = ‖H′‖₂.
 
-    H is the Hessian, G its Gauss–Newton part, and H′ = H − G. E_k is the mean share of the boundary's normals in the
-    span of the first k eigenvectors of H or G. captured_by_hessian_mean, _low and _high (radius) are the mean over
-    draws and the ends of its 95 % interval, and so are captured_by_gauss_newton_mean, _low and _high. crossing_mean,
-    _low and _high are of the x = log10(r²/r_X²) at which ‖G‖₂ = ‖H′‖₂, over the draws that have such an x;
-    crossing_draws is the number of these draws.
+    `study` has one dataset and one minimum. H is the Hessian, G its Gauss–Newton part, and H′ = H − G. E_k is the mean
+    share of the boundary's normals in the span of the first k eigenvectors of H or G. {name}_mean, _low and _high are a
+    mean over draws and the ends of its 95 % interval, for three names: captured_by_hessian (radius) and
+    captured_by_gauss_newton (radius) are E_{C−1}, and crossing is the x = log10(r²/r_X²) at which ‖G‖₂ = ‖H′‖₂. Not
+    every draw has such an x; crossing_draws is the number of draws that do.
     """
     order = int(study["classes"][0]) - 1
     rank = min(max(order, 1), int(study["hessian_rank"].max()))
@@ -97,11 +97,12 @@ def over_radius(study: xr.Dataset) -> xr.Dataset:
 
 
 def crossing(x: np.ndarray, logarithm: np.ndarray, share: np.ndarray) -> float:
-    """First x at which the `logarithm` of ‖G‖₂/‖H′‖₂ crosses 0, on the way inwards from the largest `share`.
+    """The x at which log10(‖G‖₂/‖H′‖₂) crosses 0, on the way from the x with the largest alignment to smaller x.
 
-    G is the Gauss–Newton part of the Hessian, and H′ the rest. All arguments have the shape (r,); `share` holds
-    alignments. NaN if all shares are missing, if the logarithm is not positive at the largest share, or if it does not
-    cross 0 further in.
+    G is the Gauss–Newton part of the Hessian, and H′ the rest. `logarithm` (r,) holds this logarithm and `share` (r,)
+    the alignments with H, both at the ascending `x` (r,). The first crossing is returned, by linear interpolation. NaN
+    if all alignments are NaN, if the logarithm is not positive where the alignment is largest, or if there is no
+    crossing.
     """
     if not np.isfinite(share).any():
         return np.nan
@@ -127,7 +128,10 @@ def draw_cell(ax: plt.Axes, found: xr.Dataset, number: int) -> None:
 
 
 def mark_missing(ax: plt.Axes, cells: list[xr.Dataset]) -> None:
-    """Write into a panel at which radii no draw of the results `cells` of `over_radius` has any alignment."""
+    """Write "no G" into a panel at each radius at which all alignments are NaN.
+
+    `cells` are the results of `over_radius` that the panel shows.
+    """
     there = [found[f"{name}_mean"].notnull() for found in cells for name in PARTS]
     for x in cells[0]["x"].values:
         if not any((each & (each["x"] == x)).any() for each in there):

@@ -41,9 +41,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 def maps(study: xr.Dataset) -> xr.Dataset:
     """Maps of alignments and of predicted classes over the plane, for the first draw of one minimum.
 
-    map (dataset, rank, map_x, map_y) is the cosine between the gradient of the predicted label's loss and each of the
-    first RANKS eigenvectors of the Gauss–Newton matrix. map_class, the predicted class, and the controls have the axes
-    (dataset, map_x, map_y). The minimum is MINIMUM or, if the study lacks it, the first one.
+    `map` (dataset, rank, map_x, map_y) is the cosine between the gradient of the predicted label's loss and each of the
+    first RANKS eigenvectors of the Gauss–Newton matrix. `map_class` (dataset, map_x, map_y) is the predicted class. The
+    variables CONTROLS (dataset, map_x, map_y) are cosines with a random direction instead of an eigenvector. The
+    minimum is MINIMUM or, if the study lacks it, the first one.
     """
     names = ["map", "map_class", *CONTROLS]
     kept = ("dataset", "minimum", "rank", *boundaries.AXES_OF_MAPS)
@@ -54,9 +55,10 @@ def maps(study: xr.Dataset) -> xr.Dataset:
 
 
 def draw_row(line: list[plt.Axes], here: xr.Dataset, name: str) -> None:
-    """Draw the maps `here` of the dataset `name` into `line`, a row of panels, with the controls last.
+    """Draw the maps of the dataset `name` into `line`, a row of panels: alignments by rank, then the controls.
 
-    The controls are small, so their colours are scaled to their largest absolute value.
+    `here` is the part of `maps` for this dataset. The controls are small, so their colours are scaled to their largest
+    absolute value.
     """
     ranks = here["rank"].values
     for ax, rank in zip(line, ranks):

@@ -43,13 +43,13 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def margins(study: xr.Dataset) -> xr.Dataset:
-    """Margins (minimum, draw) in units of the plane, true and estimated; margin_estimate also has the axis start.
+    """True and estimated margins (minimum, draw) in units of the plane, and their log ratios; maps of the first draw.
 
-    From each start, a descent seeks an aligned point, where the squared alignment of the loss gradient with the top
-    eigenvector is largest; converged (minimum, draw, start) marks descents that converged. The log ratio of an estimate
-    is log10 of the estimate divided by the true margin. log_{estimate}_mean, _low and _high (minimum) are the mean of
-    this ratio over draws and the ends of its 95 % interval; log_{estimate}_draws is the number of draws in which the
-    ratio is known. Maps and aligned points are of the first draw.
+    `margin_estimate` also has the axis start. From each start, a descent seeks an aligned point: an input for which the
+    squared alignment of the loss gradient with the top eigenvector is largest. `converged` (minimum, draw, start) marks
+    the descents that converged. The log ratio is log10 of an estimate, a key of RATIOS, divided by the true margin.
+    log_{estimate}_mean, _low and _high (minimum) are its mean over draws and the ends of its 95 % interval, and
+    log_{estimate}_draws is the number of draws in which it is known. The variables MAPPED are those of the first draw.
     """
     place = ("minimum", "start", "example", "coordinate", "rank", *boundaries.AXES_OF_MAPS)
     here = boundaries.one(study, [*NAMES, *MAPPED, "alignment_reached", "map"], *place)
@@ -89,7 +89,7 @@ def draw_map(ax: plt.Axes, here: xr.Dataset, name: str) -> None:
 
 
 def draw_estimates(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw the margin estimate from every start over the true margin, with filled markers if its descent converged.
+    """Draw the margin estimate from every start over the true margin; markers are filled if the descent converged.
 
     `data` is a result of `margins`.
     """
@@ -143,7 +143,11 @@ def draw_ratios(ax: plt.Axes, data: xr.Dataset) -> None:
 
 
 def entries(data: xr.Dataset) -> list[plt.Line2D]:
-    """Legend entries, each behind the letters of its panels: a colour is a class in maps, a minimum in others."""
+    """Legend entries for `data`, a result of `margins`, in two groups that begin with the letters of their panels.
+
+    The first is for the panels of margins, whose colours show the minimum. The second is for the maps, if there are
+    aligned points.
+    """
     count = data.sizes["minimum"]
     maps, others = ("–".join(map(panels.letter, ends)) for ends in ((0, count - 1), (count, count + 1)))
     minima = [

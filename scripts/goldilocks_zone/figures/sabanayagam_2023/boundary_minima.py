@@ -55,11 +55,11 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def minima(study: xr.Dataset) -> tuple[xr.Dataset, str]:
-    """Results (minimum, …) of the first draw of the first dataset in the plane, and the name of this dataset.
+    """Results of the first draw for the study's first dataset in the plane, and the name of this dataset.
 
-    Results are the alignments map (minimum, rank, …), the predicted class map_class (minimum, …),
-    gauss_newton_eigenvalue (minimum, rank), outliers (minimum) and the training examples. outliers is the number of
-    largest eigenvalues that hold 90 % of the trace.
+    The variables are `map` (minimum, rank, map_x, map_y), the alignments with eigenvectors of the Gauss–Newton matrix
+    G; `map_class` (minimum, map_x, map_y), the predicted class; `gauss_newton_eigenvalue` (minimum, rank); `outliers`
+    (minimum), the number of largest eigenvalues of G that hold 90 % of its trace; and the training examples.
     """
     names = ["map", "map_class", "gauss_newton_eigenvalue", "outliers", *boundaries.EXAMPLES]
     kept = ("dataset", "minimum", "rank", "example", "coordinate", *boundaries.AXES_OF_MAPS)
@@ -73,9 +73,10 @@ def spectral_look(held: bool) -> dict:
 
 
 def draw_spectrum(ax: plt.Axes, here: xr.Dataset, data: xr.Dataset) -> None:
-    """Draw eigenvalues over their rank, filled for the leading ones that hold 90 % of the trace.
+    """Draw the eigenvalues of G over their rank, filled for the leading ones that hold 90 % of the trace.
 
-    `here` is of one minimum; `data` is of all minima and sets the y-limits.
+    `here` is the part of `data` for one minimum. `data` is a result of `minima`; its largest eigenvalue sets the
+    y-limits.
     """
     held = here["rank"] <= here["outliers"]
     for filled in (True, False):

@@ -49,8 +49,8 @@ def alignments(study: xr.Dataset) -> xr.Dataset:
     """Alignment E_k of the boundary over k, for those curves in CAPTURED that the study has.
 
     E_k is the mean share of the boundary's normals in the span of the first k eigenvectors of the Gauss–Newton matrix
-    G. For the curve `most`, it is the share in the best space of k dimensions. {curve}_mean, _low and _high (rank) are
-    the mean over draws and the ends of its 95 % interval.
+    G. For the curve `most`, it is the share in the best space of k dimensions instead. {curve}_mean, _low and _high
+    (rank) are the mean over draws and the ends of its 95 % interval, and the axis rank holds k.
     """
     found = {}
     for name, (minimum, softmax, variable, words) in CAPTURED.items():
@@ -64,11 +64,11 @@ def alignments(study: xr.Dataset) -> xr.Dataset:
 def by_minimum(study: xr.Dataset) -> xr.Dataset:
     """Outliers, encoding share and test error of the trained minima, for every draw, and their means over draws.
 
-    outliers is the number of largest eigenvalues of the Gauss–Newton matrix G that hold 90 % of its trace.
-    encoding_share is the number of eigenvectors of G that align with training gradients more than a random vector does,
-    divided by the number of parameters. Both have the axes (minimum, softmax, draw), test_error (minimum, draw).
-    {name}_mean, _low and _high are the mean over draws and the ends of its 95 % interval. Untrained networks are left
-    out.
+    `outliers` (minimum, softmax, draw) is the number of largest eigenvalues of the Gauss–Newton matrix G that hold 90 %
+    of its trace. `encoding_share` (minimum, softmax, draw) is the number of eigenvectors of G that align with training
+    gradients more than a random vector does, divided by the number of parameters. The axis softmax holds temperatures
+    of the softmax outputs that weight G, keys of TEMPERATURES. `test_error` has the axes (minimum, draw). {name}_mean,
+    _low and _high are the mean over draws and the ends of its 95 % interval. Untrained networks are left out.
     """
     present = [each for each in TEMPERATURES if each in study["softmax"].values]
     names = ["outliers", "encoding_share", "test_accuracy"]
@@ -101,10 +101,10 @@ def draw_alignment(ax: plt.Axes, data: xr.Dataset, classes: int) -> None:
 
 
 def series(data: xr.Dataset, name: str) -> Iterator[tuple[dict, xr.DataArray, xr.Dataset, float]]:
-    """Yield (style, values (minimum, draw), means (minimum), horizontal offset) for each temperature of a measure.
+    """Yield what to draw of the measure `name`: (style, values (minimum, draw), means (minimum), horizontal offset).
 
-    `data` is a result of `by_minimum`, and `name` is the measure. A measure that does not depend on temperature has a
-    single series.
+    There is one such tuple for each temperature of the softmax, and a single one for a measure that does not depend on
+    temperature. `data` is a result of `by_minimum`.
     """
     found = curves.parts_of(data, name)
     if "softmax" not in found.dims:

@@ -64,7 +64,8 @@ def measured(study: xr.Dataset) -> xr.Dataset:
     """Every measure and test_error (dataset, minimum, draw), with Kendall's τ between each measure and the test error.
 
     τ is computed over the minima of a draw. {measure}_tau_mean, _low and _high (dataset) are its mean over draws and
-    the ends of the mean's 95 % interval. Values at a matched temperature are NaN where no temperature matches.
+    the ends of the mean's 95 % interval. Some measures are taken at a matched temperature, at which the mean entropy of
+    the softmax has a given value; they are NaN where no temperature does this.
     """
     data, taus = xr.Dataset(), {}
     kept = ("dataset", "minimum", "rank", "precision")
@@ -83,7 +84,10 @@ def measured(study: xr.Dataset) -> xr.Dataset:
 
 
 def kendall(values: np.ndarray, errors: np.ndarray) -> float:
-    """Kendall's τ_b of values and errors over minima; NaN for fewer than LEAST minima, or if either is constant."""
+    """Kendall's τ_b of a measure's `values` and test `errors`, one of each per minimum; pairs with NaN are left out.
+
+    NaN if fewer than LEAST pairs are left, or if values or errors are constant.
+    """
     there = np.isfinite(values) & np.isfinite(errors)
     if there.sum() < LEAST or min(np.ptp(values[there]), np.ptp(errors[there])) == 0:
         return np.nan
@@ -116,7 +120,7 @@ def draw_errors(ax: plt.Axes, here: xr.Dataset, name: str) -> None:
 def marker_sizes(minima: list[str]) -> dict[str, float]:
     """Marker size of each minimum, as {label: size}; it grows with the number of training steps on random labels.
 
-    Minima without such steps have the middle of SIZES. If there is only one number of steps, all minima have it.
+    Minima without such steps have the mean of SIZES. So have all minima if there is only one number of steps.
     """
     strengths = sorted({boundaries.steps(each) for each in minima if boundaries.steps(each)})
     sizes = dict(zip(strengths, np.linspace(*SIZES, len(strengths)))) if len(strengths) > 1 else {}
@@ -124,7 +128,7 @@ def marker_sizes(minima: list[str]) -> dict[str, float]:
 
 
 def draw_taus(ax: plt.Axes, data: xr.Dataset, names: list[str]) -> None:
-    """Draw Kendall's τ of each measure in `names` with the test error, for each dataset: mean and interval.
+    """Draw the mean of Kendall's τ, with its interval, for each measure in `names` and each dataset.
 
     `data` is a result of `measured`.
     """

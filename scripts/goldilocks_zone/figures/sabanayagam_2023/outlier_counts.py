@@ -50,16 +50,16 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def key(name: str, softmax: str) -> str:
-    """Name in source data of the count `name` for the softmax output `softmax`."""
+    """Name of a count in the figure's source data, made of its variable `name` and its softmax output `softmax`."""
     return f"{name}_{softmax.replace('-', '_')}"
 
 
 def counts(study: xr.Dataset, shown: list[tuple[str, str, str]]) -> xr.Dataset:
-    """Mean counts of outliers over draws for each dataset, with the dataset's design, sections m and classes C.
+    """Mean numbers of outliers over draws for each dataset, with the dataset's design, sections m and classes C.
 
-    {count}_mean, _low and _high (dataset) are the mean and the ends of its 95 % interval, for the counts `shown`, given
-    as in COUNTS. Networks that diverged or did not reach their stopping loss are left out. `draws` (dataset) is the
-    number of the others.
+    `shown` lists the counts to average, each as a triple of COUNTS. {count}_mean, _low and _high (dataset) are the mean
+    over draws and the ends of its 95 % interval, where `key` gives the name of a count. Networks that diverged or did
+    not reach their stopping loss are left out; `draws` (dataset) is the number of those that are averaged.
     """
     ended = reached(study)
     parts = {}
@@ -79,7 +79,8 @@ def counts(study: xr.Dataset, shown: list[tuple[str, str, str]]) -> xr.Dataset:
 def reached(study: xr.Dataset) -> xr.DataArray:
     """Mask (dataset, draw) of the networks whose final training loss has reached the stopping loss.
 
-    A loss up to REACHED times the stopping loss counts as reached. Without a stopping loss, any loss but NaN does.
+    The stopping loss counts as reached if the loss is at most REACHED times as large. In a study without a stopping
+    loss, the mask is True unless the loss is NaN.
     """
     loss = boundaries.one(study, ["training_loss"], "dataset")["training_loss"]
     stop = curves.settings_of(study).get("stop_at")

@@ -39,15 +39,15 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def measures(study: xr.Dataset) -> xr.Dataset:
-    """Means over draws of the variables SHOWN, with their 95 % intervals, and rank_bound, if it is known.
+    """Means over draws of the variables SHOWN, as {name}_mean, _low and _high, and `rank_bound`, if it is known.
 
-    The measure is the share of eigenvectors that align with training gradients by more than a threshold epsilon. Rule
-    (a) takes each eigenvector of the Hessian and its largest alignment. It gives published_measure_above (minimum,
-    precision, epsilon) and published_measure_in_range (minimum, precision), which counts only eigenvectors with
-    eigenvalues above rounding. Rule (b) takes eigenvectors of the Gauss–Newton matrix and their mean alignments. It
-    gives encoding_share_above (minimum, epsilon). live_share (minimum) is the share of parameters on which the logits
-    of some training example depend. Each of these names gets the suffixes _mean, _low and _high. rank_bound is relative
-    to the number of parameters.
+    low and high are the ends of a 95 % interval. The published measure is the share of eigenvectors that align with
+    training gradients by more than a threshold ε. By rule (a), these are eigenvectors of the Hessian, each with its
+    largest alignment over training examples. It gives published_measure_above (minimum, precision, epsilon) and, at ε =
+    PUBLISHED_EPSILON, published_measure_in_range (minimum, precision), which counts only eigenvectors whose eigenvalues
+    are above rounding errors. By rule (b), these are eigenvectors of the Gauss–Newton matrix, each with its mean
+    alignment: encoding_share_above (minimum, epsilon). live_share (minimum) is the share of parameters on which the
+    logits of some training example depend. `rank_bound` is that of the function of this name.
     """
     here = boundaries.one(study, list(SHOWN), "minimum", "precision", "epsilon")
     data = curves.prefixed({name: curves.means(here[name]) for name in SHOWN})
@@ -57,10 +57,11 @@ def measures(study: xr.Dataset) -> xr.Dataset:
 
 
 def rank_bound(study: xr.Dataset) -> float | None:
-    """Bound (2 (p_1 + p_3) + n (C − 1))/p_θ on the rank of the Hessian divided by its size p_θ, at most 1.
+    """Upper bound on the rank of the Hessian divided by its size p_θ: (2 (p_1 + p_3) + n (C − 1))/p_θ, at most 1.
 
     p_l is the number of parameters of layer l, and p_θ that of all layers; n is the number of examples, C of classes.
-    The bound holds for ReLU networks with three weight layers and biases on datasets in the plane; None for others.
+    The bound holds for ReLU networks with three weight layers and biases on datasets in the plane. Returns None for
+    other networks and datasets.
     """
     known, label = planar_shapes.of(study["dataset"].values[0]), study["network"].values[0]
     if known is None or not labels.is_network(label):

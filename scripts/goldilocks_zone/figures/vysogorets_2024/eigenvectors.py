@@ -50,8 +50,9 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 def images(study: xr.Dataset) -> xr.Dataset:
     """Top eigenvectors of the Hessian as images, with their eigenvalues, for the first initialisation.
 
-    image (eigenvector, radius, row, column) is divided by its largest absolute value. top_eigenvalue has the axes
-    (eigenvector, radius).
+    `image` (eigenvector, radius, row, column) is the part of an eigenvector in the first layer, averaged over units and
+    channels, and divided by its largest absolute value. `top_eigenvalue` has the axes (eigenvector, radius), where the
+    radius is the scale α of the initialisation.
     """
     here = over_scale.first_cell(over_scale.parameters_rescaled(study)).isel(draw=0)
     largest = np.abs(here["eigenvector_image"]).max(("row", "column"))

@@ -64,7 +64,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def summarised(measures: dict[str, xr.DataArray]) -> xr.Dataset:
-    """Means over draws of `measures` (radius, draw) with 95 % intervals, as {name}_mean, _low and _high (radius)."""
+    """Means over draws with 95 % intervals, as {name}_mean, _low and _high (radius).
+
+    `measures` holds values (radius, draw) by name.
+    """
     means = {name: curves.means(values.transpose("radius", "draw")) for name, values in measures.items()}
     return curves.prefixed({name: found[curves.PARTS] for name, found in means.items()})
 
@@ -72,9 +75,11 @@ def summarised(measures: dict[str, xr.DataArray]) -> xr.Dataset:
 def one_rate(study: xr.Dataset) -> xr.Dataset:
     """Measures of training at the published rate, and the share of draws that end in each regime.
 
-    {name}_mean, _low and _high (radius) are the mean of a measure over draws and the ends of its 95 % interval.
-    regime_share (regime, radius) holds the shares, and chance is the accuracy of guessing. `stable` (radius), log10 of
-    2/rate, is added for gradient descent if the sharpness is measured.
+    {name}_mean, _low and _high (radius) are a mean over draws and the ends of its 95 % interval. The names are
+    accuracy; zeros, the share of logits that are exactly zero; cosine, of the angle between the end and the start of
+    training; and start and end, log10 of the first measure in SIZES that the study has, at these moments.
+    `regime_share` (regime, radius) is the share of draws in each of REGIMES, and `chance` is the accuracy of guessing.
+    For gradient descent with a measured sharpness, `stable` (radius) is log10 of 2/rate.
     """
     cell = curves.primary(study).isel(subspace=0)
     start, end = (cell.isel(step=step, drop=True) for step in (0, -1))

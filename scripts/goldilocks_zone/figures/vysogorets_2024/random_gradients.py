@@ -39,8 +39,8 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 def modelled(study: xr.Dataset) -> xr.Dataset:
     """κ(G) (radius, draw), measured and predicted by the model of random logit gradients; NaN where G underflows.
 
-    κ(G) is Tr(G)/‖G‖ of the Gauss–Newton matrix G on planes of dimension d. The variables are measured, and the model's
-    predictions for any d (finite) and for large d (large).
+    κ(G) is Tr(G)/‖G‖ of the Gauss–Newton matrix G on planes of dimension d. The variable `measured` holds the measured
+    values. The variables `finite` and `large` hold the predictions of the model for any d and for large d.
     """
     here = over_scale.first_cell(over_scale.parameters_rescaled(study))
     d, given = int(here["dimension"]), [here[name] for name in ("class_gradient", "example_gradient", "softmax_ratio")]
