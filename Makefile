@@ -155,14 +155,15 @@ test-run: ## all tests but the weekly ones, and the style of the code; builds th
 test-weekly-run: ## the tests that make test leaves out: minutes long, or many repetitions
 	@$(call run,$(SET_UP) setup tex programs .venv-slurm/installed && $(PYTEST) -m weekly)
 
-check-run: ## the fast tests and the style of the code, at most two minutes
+check-run: ## the fast tests and the style of the code, a few minutes
 	@$(call run,$(SET_UP) setup && $(SET_UP) lint && $(PYTEST_SIDE_BY_SIDE) -m "not slow and not weekly")
 
-lint: setup ## the style of code and rules, and imports that run one way
+lint: setup ## the style of code and rules, imports that run one way, and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/snakefmt --check workflow
 	@PYTHONPATH=scripts $(BIN)/lint-imports --no-cache --no-logo
+	@$(BIN)/basedpyright
 
 setup: .venv/installed ## the Python environment .venv, from the lock requirements.txt
 

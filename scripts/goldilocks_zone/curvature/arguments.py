@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from goldilocks_zone.curvature import autodiff
 from goldilocks_zone.models import criteria, kernels, losses, networks
 from goldilocks_zone.models.networks import Logits
-from goldilocks_zone.models.problem import Array, Problem
+from goldilocks_zone.models.problem import Array, Labels, Problem
 
-Network, Labels, Rows = nn.Module | Logits, Array | Sequence[int], Array | scipy.sparse.sparray
+Network = nn.Module | Logits
+Rows = Array | scipy.sparse.sparray
 EXAMPLES_COMPARED = 4
 NO_EXAMPLES = "there are no examples to average over: give at least one, and ask for at least one"
 CHECKPOINTED = (
@@ -56,8 +57,7 @@ def _refuse_unfit_module(module: nn.Module) -> None:
     if not tensors:
         raise ValueError("the network has no parameters, so that its loss has no Hessian: give one that has some")
     for name, layer in module.named_modules():
-        normalises = isinstance(layer, nn.modules.batchnorm._BatchNorm)
-        if normalises and (layer.training or layer.running_mean is None):
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and (layer.training or layer.running_mean is None):
             raise ValueError(
                 "the network mixes the examples of a batch, so that it has no loss per example: put its batch "
                 f"normalisation {name or type(layer).__name__} into evaluation mode by network.eval(), with running "

@@ -19,7 +19,8 @@ from goldilocks_zone.curvature.directions import Directions
 from goldilocks_zone.models import chains
 from goldilocks_zone.models.layers import Activation, Affine, Convolution, Kept, Residual
 
-Meet, Memo = Callable[["Step", Tensor], None] | None, dict[int, Tensor | None] | None
+Meet = Callable[["Step", Tensor], None] | None
+Memo = dict[int, Tensor | None] | None
 EXAMPLES_PER_CHUNK = 512
 ENTRIES_PER_BLOCK = 2**22  # of Ẇᵀδ, in a sweep
 # Tangents of one layer that exceed this many bytes do not stay in the CPU cache.

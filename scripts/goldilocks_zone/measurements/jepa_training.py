@@ -75,7 +75,7 @@ class JepaTrainingStudy(Study, title="Study of the training of joint embeddings"
     radius_unit: Literal["r_X", "norm", "init_scale"] = "init_scale"
     """Unit of the radii; r_X is the norm under Glorot initialisation, norm the plain norm, init_scale a factor on the
     initialisation."""
-    arms: Several[Literal[tuple(ARMS)]] = Field(["full"])
+    arms: Several[Literal[tuple(ARMS)]] = Field(["full"])  # pyright: ignore[reportInvalidTypeForm]
     """Arms to train: full, VICReg; no_variance, no_covariance and neither, VICReg without V, C or both; random, the
     untrained initialisation; shuffled, VICReg on unrelated pairs; infonce; pixel_prediction and pixel_autoencoder, with
     a decoder of pixels in place of the terms."""
@@ -115,7 +115,7 @@ class JepaTrainingStudy(Study, title="Study of the training of joint embeddings"
     """Similarity in the logits of infonce."""
     temperature: Varied[Positive] = 1.0
     """Temperature of infonce."""
-    views: Varied[Literal[VIEWS] | None] = None
+    views: Varied[Literal[VIEWS] | None] = None  # pyright: ignore[reportInvalidTypeForm]
     """Views of a dataset of images: panes, two images side by side, with a new right image each time; shift_1 and
     shift_2, shifted by up to 1 or 2 pixels; or noise."""
     noise: Varied[NonNegative] = 0

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from goldilocks_zone.models import criteria, losses, named_inputs, networks
 from goldilocks_zone.models.named_inputs import Named
 
 Array = Tensor | np.ndarray
+Labels = Array | Sequence[int]
 
 
 def refuse_not_positive(value: float, name: str) -> None:

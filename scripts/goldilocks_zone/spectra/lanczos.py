@@ -16,7 +16,8 @@ from threadpoolctl import threadpool_limits
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.spectra.summaries import standard_error
 
-Products, Arrays = Callable[[np.ndarray], np.ndarray], tuple[np.ndarray, np.ndarray]
+Products = Callable[[np.ndarray], np.ndarray]
+Arrays = tuple[np.ndarray, np.ndarray]
 ENDS = {"LA": "largest", "LM": "largest in magnitude", "SA": "smallest"}
 PASSES = 2  # of classical Gram–Schmidt: two are enough (Giraud et al. 2005)
 NOTHING = 1e-12  # of ‖A‖: a smaller remainder is rounding, and dropping it changes A by no more than this

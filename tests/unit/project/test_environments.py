@@ -277,3 +277,23 @@ def test_the_package_is_importable_under_its_declared_names():
     version = re.search(r'^version = "(.+)"', metadata, re.MULTILINE)[1]
     assert f"version: {version}" in (ROOT / "CITATION.cff").read_text()
     assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_hooks_run_the_tools_of_make_lint():
+    recipe = re.search(r"^lint:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]
+    (local,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    tools = [re.search(r"\.venv/bin/(\S+(?: check| format)?)", hook["entry"])[1] for hook in local["hooks"]]
+    assert local["repo"] == "local" and tools == re.findall(r"\$\(BIN\)/(\S+(?: check| format)?)", recipe)
+
+
+def test_actions_call_targets_of_the_makefile():
+    targets = re.findall(r"^(\w[\w-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    called = set()
+    for path in (ROOT / ".github/workflows").glob("*.yml"):
+        for job in yaml.safe_load(path.read_text())["jobs"].values():
+            commands = [step["run"] for step in job["steps"] if "run" in step]
+            wanted = job.get("strategy", {}).get("matrix", {}).get("target", [])
+            commands = [c.replace("${{ matrix.target }}", each) for c in commands for each in wanted or [""]]
+            called |= {name for c in commands for name in re.findall(r"\bmake (\S+)", c)}
+    assert called == {"check", "test", "test-weekly", "paper"}
+    assert all(f"{name}-run" in targets for name in called)
