@@ -151,7 +151,7 @@ def _measure(case: dict, cell: Cell, name: str) -> Judged:
     for values in itertools.product(*(cell[axis].values.tolist() for axis in axes)):
         with np.errstate(invalid="ignore", divide="ignore"):
             found += quantities.estimate(cell.sel(dict(zip(axes, values))), case, name)
-    if not all(np.isfinite(estimate.value) for estimate in found):
+    if not found or not all(np.isfinite(estimate.value) for estimate in found):
         raise NotTested("the quantity is not finite in this run")
     optional = case.get("reference", 0.0), case.get("direction", "above")
     test = hypotheses.Test(case["test"], case.get("margin", 0.0), *optional)

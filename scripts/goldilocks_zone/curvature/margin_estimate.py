@@ -40,8 +40,15 @@ def aligned_points(
     `starts` (s, t, i) has t inputs for each of s networks. Returns the final inputs (s, t, i), and A (s, t) there. The
     loss of the descent is (A² − 1)², with a decay of the inputs. All networks have the architecture of `network`, dense
     layers and elementwise activations. Each has its row of `parameters` (s, D), and its eigenvector in `eigenvectors`
-    (s, D). A point where all units are dead has A = 0 and moves only by the decay.
+    (s, D). A point where all units are dead has A = 0 and moves only by the decay. Raises ValueError for a network of
+    other parts.
     """
+    layers = network if isinstance(network, nn.Sequential) else [network]
+    if any(next(each.parameters(), None) is not None for each in layers if not isinstance(each, nn.Linear)):
+        raise ValueError(
+            "the margin is estimated only for an nn.Sequential of dense layers and elementwise activations: set "
+            "estimate_steps: 0 for other networks"
+        )
     points = starts.detach().clone()
     for step in range(descent.steps):
         points.requires_grad_()

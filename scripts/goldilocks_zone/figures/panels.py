@@ -18,6 +18,7 @@ CENTIMETRES_PER_INCH = 2.54
 SEVERAL_PANELS_HEIGHT = 0.78  # height relative to a single panel of the same width
 GUTTER_CM = 0.6  # between two panels of usual width; together they are as wide as the paper's text
 LONGEST_IN_TWO_COLUMNS = 18  # longest legend entry, in characters, that fits twice above one of three panels
+NOTHING = "the studies of this figure have nothing that it shows: give it others, or leave it out by null"
 DATASETS = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10"}
 
 
@@ -35,8 +36,10 @@ def grid(
 ) -> tuple[plt.Figure, np.ndarray]:
     """Page-wide figure and its array of panels (`rows`, `columns`); `options` are passed to `plt.subplots`.
 
-    `settings` and `room` are as in `page_size`.
+    `settings` and `room` are as in `page_size`. Raises ValueError if there is no panel.
     """
+    if not rows * columns:
+        raise ValueError(NOTHING)
     size = page_size(rows, settings, room)
     return plt.subplots(rows, columns, **{"figsize": size, "squeeze": False, **options})
 
@@ -60,7 +63,7 @@ def stacked(
     There are `columns` stacks side by side, by default at most three. With `x_label`, all panels share the x-axis, and
     the lowest panel of each column carries the label. `options` are passed to `grid`.
     """
-    columns = columns or min(count, 3)
+    columns = columns or max(1, min(count, 3))
     rows = height * math.ceil(count / columns)
     figure, axes = grid(rows, columns, settings, **{"sharex": bool(x_label), **options})
     stacks = [list(axes[i * height : (i + 1) * height, j]) for i, j in np.ndindex(rows // height, columns)]

@@ -154,6 +154,8 @@ def _registered(path: Path, own_name: str = "") -> Figure | None:
     With `own_name`, the module is a user's figure of this name, and needs no FIGURE. Raises ValueError if the module
     cannot be read or parsed, has an invalid FIGURE, or is a figure and defines no function draw.
     """
+    if path.suffix != ".py":
+        raise ValueError(f"{path} is no Python file: let its name end in .py")
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -17,7 +17,7 @@ from goldilocks_zone.config.models import CountOrAll, DataType, Networks, Radius
 from goldilocks_zone.config.values import Amount, Count, Positive, Several, Unique, refuse
 from goldilocks_zone.data import planar_shapes
 from goldilocks_zone.data.official_shapes import Shape
-from goldilocks_zone.models.labels import Network
+from goldilocks_zone.models.labels import FullyConnected, Network
 
 # Costs in equivalent operations. STEP, NETWORK, SEARCH: overheads of a training step, of measuring a network, and of
 # its Lanczos iterations. FORWARD: one operation of a forward pass in double precision. KERNEL, DENSE: a dense
@@ -166,6 +166,10 @@ class BoundaryStudy(Study, title="Study of the decision boundary"):
             checks.refuse(
                 f"{path}.classes: this kind of study has no such key; name classes of images, as only_classes: [0, 1]"
             )
+        for label, network in networks.items() if self.estimate_steps else ():
+            plain = isinstance(network, FullyConnected) and not network.residual and not network.normalised
+            reason = "the margin is estimated only for dense layers and elementwise activations; set estimate_steps: 0"
+            checks.require(plain, f"{path}.networks", label, reason)
         if self.stop_at and self.batch != "all":
             checks.refuse(f"{path}.stop_at: it needs the training loss of full batches at each step; set batch: all")
         for name, shape in shapes.items():

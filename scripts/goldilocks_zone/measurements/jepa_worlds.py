@@ -74,6 +74,8 @@ def of(study: JepaTrainingStudy, dataset: str, path: str, seed: int) -> Pairs:
     if known:
         world = _world(study, dataset, seed)
         return Pairs(world, world, known.observation, known.action)
+    if study.views is None:
+        raise ValueError(f"the study has no key views: say which views of an image of {dataset} form a pair")
     parts = [_images(path, split) for split in (datasets.TRAIN, datasets.TEST)]
     training, test = (image_worlds.ImageWorld(seed, images, labels, study.views) for images, labels, _, _ in parts)
     sizes = world_shapes.of_views(study.views)

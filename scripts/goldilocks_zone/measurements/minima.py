@@ -66,6 +66,8 @@ def data_of(work: blocks.Work, study: BoundaryStudy, like: Tensor) -> Data:
     job, block = work.job, work.block
     if planar_shapes.of(job.dataset):
         return in_the_plane(study, job.dataset, block.seed, block.draws, like)
+    if study.examples is None:
+        raise ValueError(f"the study has no key examples: say how many images of {job.dataset} each draw has")
     path, only = job.path_to_dataset, study.only_classes
     drawn, test = datasets.load_draws(path, job.dataset, block.draws, study.examples, block.seed, only, study.test)
 
@@ -173,7 +175,7 @@ class Trainer:
         returned unchanged.
         """
         mean = networks.logits_function(self.module)(point, inputs).mean(0)
-        if list(self.module.parameters())[-1].ndim != 1:
+        if list(self.module.parameters())[-1].shape != mean.shape:
             return point
         return torch.cat([point[: -len(mean)], point[-len(mean) :] - mean + mean.mean()])
 

@@ -127,7 +127,8 @@ class TrainingStudy(Study, title="Study of training"):
         checks.require(last == self.steps, f"{path}.logged", last, reason)
         self._check_geometry(path)
         for i, label in enumerate(self.subspaces):
-            plane = getattr(subspace_labels.parse_subspace(label), "kind", "") in subspace_labels.PLANE_KINDS
+            where = subspace_labels.parse_subspace(label)
+            plane = isinstance(where, subspace_labels.Plane) and where.kind in subspace_labels.PLANE_KINDS
             reason = "curvature is measured only on sparse or dense planes; use these, or leave out curvature_examples"
             checks.require(plane or not self.curvature_examples, f"{path}.subspaces.{i}", label, reason)
         for variant, (name, shape) in itertools.product(studies.variants(self), shapes.items()):

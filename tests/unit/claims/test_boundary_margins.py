@@ -56,6 +56,7 @@ def test_the_bound_on_the_rank_is_an_identity_and_null_vectors_exceed_it():
     assert {rows[case]["verdict"] for case in ("null-vectors", "live", "untrained")} == {evaluate.NOT_REPRODUCED}
     other = measured(0.82, 0.5).assign_coords(network=["fc-30x3-relu"])
     assert "three weight layers" in decision_boundary_reason(other)
+    assert "three weight layers" in decision_boundary_reason(other.assign_coords(network=["my_network"]))
 
 
 def decision_boundary_reason(made):

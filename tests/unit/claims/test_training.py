@@ -137,6 +137,12 @@ def test_the_smallest_dimension_bounds_the_intrinsic_one():
     assert "the smallest of this run, 10, reaches" in found.open_end
 
 
+def test_an_intrinsic_dimension_needs_planes():
+    values = ("subspace", "radius", "draw"), np.full((1, 9, DRAWS), 0.9)
+    with pytest.raises(NotTested, match="this run has 0 planes or spheres"):
+        estimate("intrinsic_dimension", cell(test_accuracy=values, subspace=["full-free"]), share=0.9, published=750)
+
+
 def test_what_is_equal_on_both_sides_in_every_draw_is_open():
     chance = cell(test_accuracy=over_radii(np.full(9, 0.1), 0.0))
     falls = estimate("accuracy_fall", chance, window=[1, 4]) + estimate("accuracy_flatness", chance, window=[-4, 0])

@@ -149,6 +149,8 @@ MISTAKES = [
         ["plane-50-sparse", "full-free"],
         ["studies.plane_spread.subspaces.1", "only on sparse or dense planes"],
     ),
+    ("studies.plane_spread.subspaces", ["sphere-50-dense"], ["studies.plane_spread.subspaces.0", "or dense planes"]),
+    ("studies.boundary_margin.networks", ["fc-9x2-relu-res"], ["boundary_margin.networks: fc-9x2", "dense layers"]),
     ("studies.2019", {}, ["2019"]),
     ("figures", 3, ["figures", "object"]),
     ("cuts.radii", [1, 0], ["cuts.radii.1", "greater than 0"]),

@@ -125,6 +125,19 @@ def test_a_figure_of_ones_own_is_refused_by_name(text, settings, parts, tmp_path
         assert part in str(error.value)
 
 
+def test_a_figure_of_ones_own_is_in_a_python_file(tmp_path):
+    path = tmp_path / "my_figure.txt"
+    path.write_text(DRAWS)
+    with pytest.raises(ConfigurationError, match=r"figures\.mine: .*my_figure\.txt is no Python file"):
+        complete(mine={"file": str(path), "studies": ["curvature"]})
+
+
+def test_a_figure_without_a_panel_says_so():
+    for made in (panels.grid, panels.stacked):
+        with pytest.raises(ValueError, match="have nothing that it shows"):
+            made(0, 2, registry.FigureSettings())
+
+
 def test_a_figure_of_ones_own_has_a_name_of_its_own(tmp_path):
     with pytest.raises(ConfigurationError, match=r"figures\.loss: the name loss belongs to a figure"):
         complete(loss={"file": module(tmp_path, DRAWS), "studies": ["curvature"]})

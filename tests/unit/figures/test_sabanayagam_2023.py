@@ -180,6 +180,9 @@ def test_counts_leave_out_what_did_not_reach_its_loss():
     found = outlier_counts.counts(study, [("", "outliers", "temperature-3")])
     assert found["outliers_temperature_3_mean"].values == pytest.approx(expected.isel(draw=slice(1, None)).mean("draw"))
     assert (found["draws"] == 3).all()
+    named = study["dataset"].values.tolist()
+    other = study.assign_coords(dataset=["mnist", "gauss", *named[2:]])
+    assert outlier_counts.counts(other, [("", "outliers", "temperature-3")])["dataset"].values.tolist() == named[2:]
     place = found.sel(dataset="stripes_3_4")
     assert (place["design"], place["section_count"], place["class_count"]) == ("stripes", 3, 4)
 

@@ -10,8 +10,17 @@ import xarray as xr
 import yaml
 
 from goldilocks_zone.config import kinds, records
+from goldilocks_zone.curvature import margin_estimate
 from goldilocks_zone.data import planar
-from goldilocks_zone.measurements import aggregate, blocks, boundary_blocks, boundary_networks, checkpoints, minima
+from goldilocks_zone.measurements import (
+    aggregate,
+    blocks,
+    boundary_blocks,
+    boundary_networks,
+    checkpoints,
+    jepa_worlds,
+    minima,
+)
 from goldilocks_zone.models import networks
 from goldilocks_zone.storage import netcdf
 
@@ -224,6 +233,17 @@ def test_degenerate_networks_are_recorded_as_such(tmp_path, monkeypatch):
     assert [name for name, each in diverged.data_vars.items() if each.notnull().any()] == ["diverged"]
     paths = [str(tmp_path / name) for name in ("settings.yaml", "grid.yaml", "code.txt")]
     aggregate.aggregate_study([str(path)], *paths, [])
+
+
+def test_what_the_margin_estimate_and_datasets_need_is_said():
+    layers = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.LayerNorm(2))
+    with pytest.raises(ValueError, match=r"only for an nn\.Sequential"):
+        margin_estimate.aligned_points(layers, *[torch.ones(1, 10)] * 2, torch.ones(1, 1, 2))
+    work = SimpleNamespace(job=SimpleNamespace(dataset="mine", path_to_dataset="mine.nc"), block=None)
+    with pytest.raises(ValueError, match="no key examples: say how many images of mine"):
+        minima.data_of(work, study_of("gauss"), torch.ones(1))
+    with pytest.raises(ValueError, match="no key views: say which views of an image of mine"):
+        jepa_worlds.of(SimpleNamespace(views=None), "mine", "mine.nc", 0)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import xarray as xr
 
 from goldilocks_zone.claims.cells import Cell, NotTested, need, require
 from goldilocks_zone.data import planar, planar_shapes
-from goldilocks_zone.models.labels import parse_network
+from goldilocks_zone.models.labels import is_network, parse_network
 from goldilocks_zone.spectra import alignments
 from goldilocks_zone.statistics import estimates
 from goldilocks_zone.statistics.estimates import LEVEL, Estimate, student
@@ -291,8 +291,9 @@ def rank_bound(cell: Cell) -> float:
     examples, and C the number of classes. Raises NotTested for networks of another kind or without biases, and for
     datasets whose inputs are not points in the plane.
     """
-    network, dataset = parse_network(cell["network"].item()), planar_shapes.of(cell["dataset"].item())
-    if dataset is None or network.activation != "relu" or network.depth != 3 or not network.biases:
+    label, dataset = cell["network"].item(), planar_shapes.of(cell["dataset"].item())
+    network = parse_network(label) if is_network(label) else None
+    if not (dataset and network) or network.activation != "relu" or network.depth != 3 or not network.biases:
         kind = "ReLU networks with biases and three weight layers, on inputs in the plane"
         raise NotTested(f"the bound on the rank holds only for {kind}")
     shapes = network.weight_shapes(dataset.shape.image, dataset.classes)
@@ -344,6 +345,8 @@ def border_order(cell: Cell, of: Given) -> list[Estimate]:
     gaps, the gaps are taken from the dataset with unequal gaps at the same draw.
     """
     name, seed = cell["dataset"].item().removeprefix("equal_"), settings(cell)["seed"]
+    if not planar_shapes.sections(name):
+        raise NotTested(f"{name} has no designed borders")
     gaps = {draw: planar.borders(name, seed, draw).gaps for draw in cell["draw"].values.tolist()}
     values = Reading(**of).of(cell).transpose("draw", "border")
     found = np.array([kendall(row.values, gaps[int(row["draw"])]) for row in values])

@@ -175,6 +175,7 @@ def intrinsic_dimension(cell: Cell, share: float, published: int, name: str) -> 
     if "full-free" not in cell["subspace"].values:
         raise NotTested("this run does not train in the whole space in its study")
     dimensions, ordered = dimensions_of(cell)
+    need(1, len(dimensions), "planes or spheres")
     values = accuracy(ordered).isel(radius=0).transpose("subspace", "draw").values
     baseline = accuracy(cell.sel(subspace="full-free")).isel(radius=0).values
     if values[-1].mean() < share * baseline.mean():

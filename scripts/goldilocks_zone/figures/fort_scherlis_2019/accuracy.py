@@ -27,6 +27,8 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     looks = {d: style.look(i, markersize=2.5, linewidth=1) for i, d in enumerate(dimensions)}
     points_of = [published_points(published, cells) for _, cells in families]
     mapped = [i for i, curves in enumerate(data) if min(curves.sizes["subspace"], curves.sizes["radius"]) > 1]
+    if not data:
+        raise ValueError(panels.NOTHING)
     highest = max(float(curves["mean"].max()) for curves in data)
     top = max([highest, *(each[1].max() for points in points_of for each in points.values())])
     count = len(data) + len(mapped)

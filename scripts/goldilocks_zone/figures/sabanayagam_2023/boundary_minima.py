@@ -63,7 +63,9 @@ def minima(study: xr.Dataset) -> tuple[xr.Dataset, str]:
     """
     names = ["map", "map_class", "gauss_newton_eigenvalue", "outliers", *boundaries.EXAMPLES]
     kept = ("dataset", "minimum", "rank", "example", "coordinate", *boundaries.AXES_OF_MAPS)
-    name = boundaries.in_plane(study)[0]
+    name = next(iter(boundaries.in_plane(study)), None)
+    if name is None:
+        raise ValueError(panels.NOTHING)
     data = boundaries.one(study, names, *kept).isel(draw=0, drop=True).sel(dataset=name)
     return boundaries.described_maps(data), name
 

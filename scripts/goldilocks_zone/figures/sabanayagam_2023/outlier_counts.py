@@ -61,15 +61,17 @@ def counts(study: xr.Dataset, shown: list[tuple[str, str, str]]) -> xr.Dataset:
     over draws and the ends of its 95 % interval, where `key` gives the name of a count. Networks that diverged or did
     not reach their stopping loss are left out; `draws` (dataset) is the number of those that are averaged.
     """
+    known = {name: planar_shapes.of(name) for name in boundaries.in_plane(study)}
+    known = {name: design for name, design in known.items() if design.kind in DESIGNS}
+    study = study.sel(dataset=list(known))
     ended = reached(study)
     parts = {}
     for _, name, softmax in shown:
         values = boundaries.one(study, [name], "dataset", softmax=softmax)[name].where(ended)
         parts[key(name, softmax)] = curves.means(values, f"{study[name].attrs['long_name']}, outputs p: {softmax}")
     data = curves.prefixed(parts)
-    known = [planar_shapes.of(name) for name in study["dataset"].values]
     meanings = {"design": "design of a dataset", "section_count": "m, sectors or borders", "class_count": "C, classes"}
-    values = [[getattr(each, part) for each in known] for part in ("kind", "sections", "classes")]
+    values = [[getattr(each, part) for each in known.values()] for part in ("kind", "sections", "classes")]
     for (name, meaning), column in zip(meanings.items(), values):
         data = data.assign_coords({name: ("dataset", column, curves.described(meaning))})
     data["draws"] = ended.sum("draw").assign_attrs(curves.described("draws that reached the loss where training stops"))
