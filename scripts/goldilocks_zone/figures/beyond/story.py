@@ -108,6 +108,7 @@ def draw_training(ax: plt.Axes, parts: dict, arms: list[tuple[str, str]], zone: 
         ax.legend(loc="upper left", ncols=2, **LEGEND)
     elif "kappa" in parts:
         right = ax.twinx()
+        right.spines["right"].set_visible(True)
         look = {"color": "k", "marker": "x", "linestyle": "--", "label": r"$\kappa$ at the start"}
         curves.draw_means(right, parts["kappa"]["x"].values / 2, parts["kappa"], **LOOKS, **look)
         right.set_ylabel(KAPPA)
