@@ -68,7 +68,7 @@ def of(study: JepaTrainingStudy, dataset: str, path: str, seed: int) -> Pairs:
     """Source of pairs from a `dataset`, for a study that has a single value for each varied key.
 
     The dataset is a world or, with the file `path`, a dataset of images. `seed` is the seed of the run, which names the
-    random streams. Raises ValueError if a dataset of images has no training or no test images.
+    random streams. Raises ValueError if a dataset of images has no training or no test images, or the study no `views`.
     """
     known = world_shapes.of(dataset)
     if known:

@@ -61,7 +61,8 @@ class Minima:
 def data_of(work: blocks.Work, study: BoundaryStudy, like: Tensor) -> Data:
     """Load or sample the training and test examples of a `study` for all draws of a job's block.
 
-    Inputs have the precision of `like`; all tensors are on its device.
+    Inputs have the precision of `like`; all tensors are on its device. Raises ValueError for a dataset of images if the
+    study has no `examples`.
     """
     job, block = work.job, work.block
     if planar_shapes.of(job.dataset):
