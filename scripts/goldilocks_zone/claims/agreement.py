@@ -137,9 +137,9 @@ def _compared(
 ) -> Iterator[dict]:
     """Yield the rows of `evaluate` for one `reading` of a `comparison`.
 
-    There is one row for each d in `points`, the result of `published`, and then one for all d together. `studies` maps
-    names to results. A row has summary statistics, or the reason why there are none. If no d can be compared, the row
-    for all d is left out. If the run lacks the study, this row, with the reason, is the only one.
+    `points` comes from `published`; `studies` maps names to results. There is one row for each d in `points`, with
+    statistics or the reason why there are none, and then one for all d together, unless no d can be compared. If the
+    run lacks the study, the only row is one for all d that says so.
     """
     if reading.study not in studies:
         yield {"d": ALL, "reason": f"the study {reading.study} is not part of this run"}

@@ -177,10 +177,10 @@ def averages_over(
 
 
 def adder(path: str, ray: Ray, inputs: Tensor, total: Sums, memory_mib: float) -> Callable[[Tensor, Tensor], None]:
-    """Function that takes inputs and labels of examples, and adds their derivatives to the sums `total`.
+    """Function that takes inputs and labels of examples, and adds their derivatives at the points of `ray` to `total`.
 
-    The sums are those at all points of the `ray`. `path` is the name of the algorithm. `inputs` are a sample of the
-    examples, from which the sizes of chunks are planned so that working memory stays below `memory_mib`.
+    `path` is the name of the algorithm. `inputs`, a sample of the examples, have the shape from which the sizes of
+    chunks are planned so that working memory stays below `memory_mib`.
     """
     if path == AUTOMATIC:
         return _automatic_adder(ray, inputs, total, memory_mib)

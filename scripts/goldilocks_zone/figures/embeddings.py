@@ -46,9 +46,9 @@ def one(study: xr.Dataset, names: Sequence[str], *kept: str, **chosen: object) -
 
 
 def values_of(study: xr.Dataset, name: str, *kept: str, **chosen: object) -> xr.DataArray:
-    """Variable `name` of a study, with the axes `kept` and draw; all NaN if the study lacks it.
+    """Variable `name` of a study, with the axes `kept` and `draw`; all NaN if the study lacks it.
 
-    Labels on other axes are selected by `one`, to which `chosen` is passed.
+    On each other axis one label is selected: the one in `chosen`, or else the one that `one` takes by itself.
     """
     data = one(study, [name], *kept, **chosen)
     if name in data:

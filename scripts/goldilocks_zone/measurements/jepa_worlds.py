@@ -48,7 +48,7 @@ class Pairs:
         return worlds.batch(self.evaluation, draws, 0, count, "evaluation")
 
     def curved(self, draw: int, count: int) -> worlds.Batch:
-        """Draw `count` pairs (1, n, …) for one draw, for measurements of curvature."""
+        """Draw the `count` pairs on which the curvature of one `draw` is measured, as a batch with s = 1."""
         return worlds.batch(self.training, [draw], 0, count, "curvature")
 
     def turned(self, batch: worlds.Batch) -> np.ndarray | None:

@@ -65,7 +65,7 @@ class Member(NamedTuple):
     variant: dict
 
 
-class Ensembles:
+class Shared:
     """Job, study, network, subspace and examples, which all ensembles of one variant of a study share.
 
     where: the subspace to which training is confined. splits: training, held-out and test examples, as arrays.
@@ -81,11 +81,11 @@ class Ensembles:
 class Logged(NamedTuple):
     """An ensemble after a logged step of training.
 
-    `state` is the ensemble of those members that are still in training. `trained` holds what this ensemble shares with
+    `state` is the ensemble of those members that are still in training. `shared` holds what this ensemble shares with
     others. Observables of this class return arrays with one row for each of these members.
     """
 
-    trained: Ensembles
+    shared: Shared
     step: int
     state: ensembles.Ensemble
 
@@ -96,9 +96,9 @@ class Logged(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """An `ensemble` at the end of its training; `trained` holds what it shares with other ensembles."""
+    """An `ensemble` at the end of its training, and what it shares with other ensembles."""
 
-    trained: Ensembles
+    shared: Shared
     ensemble: ensembles.Ensemble
 
 
@@ -124,9 +124,9 @@ def measure_block(job: blocks.Job) -> xr.Dataset:
         if result is None:
             shape = Shape(study, module, splits.training.inputs.shape[1:], splits.training.classes)
             result = blocks.empty(OBSERVABLES, shape, work.labels)
-        trained = Ensembles(work, here, module, splits)
-        for group in _groups(members, trained):
-            values = _train(trained, group, checkpoints.checkpoint(work, here, splits.training.checksum, number))
+        shared = Shared(work, here, module, splits)
+        for group in _groups(members, shared):
+            values = _train(shared, group, checkpoints.checkpoint(work, here, splits.training.checksum, number))
             for i, member in enumerate(group):
                 place = studies.place({**variant, **member.variant}) | {"radius": member.radius, "draw": member.draw}
                 blocks.fill(result, place, {name: each[i] for name, each in values.items()})
@@ -137,17 +137,17 @@ def measure_block(job: blocks.Job) -> xr.Dataset:
     return blocks.sign(result, work, splits.training, module, dtype=study.dtype, test_examples=count)
 
 
-def _groups(members: list[Member], trained: Ensembles) -> list[list[Member]]:
+def _groups(members: list[Member], shared: Shared) -> list[list[Member]]:
     """Split `members` into groups that are trained as one ensemble each.
 
     On planes and spheres, members of one draw form a group. In the whole space, all members form one group on a GPU,
     and groups are small enough for the cache on a CPU. For this, the memory of a member is that of its parameters or of
-    the activations of its widest layer, whichever is larger. `trained` holds the subspace, network and batch size.
+    the activations of its widest layer, whichever is larger. `shared` holds the subspace, network and batch size.
     """
-    if not isinstance(trained.where, subspace_labels.FullSpace):
+    if not isinstance(shared.where, subspace_labels.FullSpace):
         return [list(group) for _, group in itertools.groupby(members, lambda member: member.draw)]
-    parameters, batch = list(trained.module.parameters()), trained.study.batch
-    examples = len(trained.training[0]) if batch == "all" else batch
+    parameters, batch = list(shared.module.parameters()), shared.study.batch
+    examples = len(shared.training[0]) if batch == "all" else batch
     widest = max(len(each) for each in parameters if each.ndim > 1)
     entries = max(sum(each.numel() for each in parameters), examples * widest)
     size = entries * parameters[0].element_size()
@@ -155,13 +155,13 @@ def _groups(members: list[Member], trained: Ensembles) -> list[list[Member]]:
     return [members[start : start + count] for start in range(0, len(members), count)]
 
 
-def _train(trained: Ensembles, members: list[Member], checkpoint: loop.Checkpoint) -> dict[str, np.ndarray]:
+def _train(shared: Shared, members: list[Member], checkpoint: loop.Checkpoint) -> dict[str, np.ndarray]:
     """Train `members` as one ensemble; return all measured values by name, as arrays (m, …).
 
-    `trained` holds what the members share. An interrupted run resumes from the `checkpoint`.
+    `shared` holds what the members share. An interrupted run resumes from the `checkpoint`.
     """
-    study, work = trained.study, trained.work
-    parameters = initialisation.parameters_of(trained.module)
+    study, work = shared.study, shared.work
+    parameters = initialisation.parameters_of(shared.module)
     r_x, depth = initialisation.glorot_radius(parameters), labels.depth(work.job.network)
     drawn = {m.draw: work.initialisation(parameters, study.initialisation, m.draw) for m in members}
     points = [initialisation.rescaled(drawn[m.draw], m.radius, study.radius_unit, r_x) for m in members]
@@ -172,17 +172,17 @@ def _train(trained: Ensembles, members: list[Member], checkpoint: loop.Checkpoin
     batch, random_signs = None if study.batch == "all" else study.batch, study.gradients == "random_signs"
     options = ensembles.Options(batch=batch, rates=rates, temperatures=temperatures, random_signs=random_signs, **kept)
     # Members on one plane share their batches; in the whole space, each member has the batches of its draw.
-    draws = [m.draw for m in members] if isinstance(trained.where, subspace_labels.FullSpace) else [members[0].draw]
+    draws = [m.draw for m in members] if isinstance(shared.where, subspace_labels.FullSpace) else [members[0].draw]
     shuffles = [work.stream_name("batches", draw) for draw in draws]
-    problem = Problem(trained.module, *trained.training, study.loss)
-    ensemble = ensembles.Ensemble(problem, _subset(trained, members[0].draw, points), options, shuffles)
+    problem = Problem(shared.module, *shared.training, study.loss)
+    ensemble = ensembles.Ensemble(problem, _subset(shared, members[0].draw, points), options, shuffles)
 
     def observe(step: int, state: ensembles.Ensemble) -> dict[str, Tensor]:
-        return OBSERVABLES.measure(study, Logged(trained, step, state))
+        return OBSERVABLES.measure(study, Logged(shared, step, state))
 
     found = loop.train(ensemble, study.logged_steps, observe, checkpoint)
     found = {name: np.moveaxis(each, 1, 0) for name, each in found.items()}
-    return found | OBSERVABLES.measure(study, Ended(trained, ensemble))
+    return found | OBSERVABLES.measure(study, Ended(shared, ensemble))
 
 
 def _rate_and_temperature(study: TrainingStudy, depth: int | None, ratio: float) -> tuple[float, float]:
@@ -198,19 +198,19 @@ def _rate_and_temperature(study: TrainingStudy, depth: int | None, ratio: float)
     return study.rate * ratio ** studies.rate_exponent(study.rate_rule, depth), study.temperature * factor
 
 
-def _subset(trained: Ensembles, draw: int, points: list[np.ndarray]) -> constraints.Subset:
+def _subset(shared: Shared, draw: int, points: list[np.ndarray]) -> constraints.Subset:
     """Subset of parameter space to which training is confined, for members that start at `points`, each (D,).
 
     The random directions that span a plane or a sphere are those of the draw with number `draw`, to which all members
     must belong. In the whole space, `draw` has no effect.
     """
-    study, work, where = trained.study, trained.work, trained.where
+    study, work, where = shared.study, shared.work, shared.where
     tensor = functools.partial(torch.as_tensor, dtype=getattr(torch, study.dtype), device=work.device)
-    shapes, radii = [each.shape for each in trained.module.parameters()], [np.linalg.norm(each) for each in points]
+    shapes, radii = [each.shape for each in shared.module.parameters()], [np.linalg.norm(each) for each in points]
     points, radii = tensor(np.stack(points)), tensor(np.array(radii))
     if isinstance(where, subspace_labels.FullSpace):
         return constraints.full(points, shapes, where.fixed)
-    eta = blocks.metric(study, initialisation.parameters_of(trained.module))
+    eta = blocks.metric(study, initialisation.parameters_of(shared.module))
     random = work.stream("plane", where.kind, draw, 0)
     projection = projections.make(where, shapes, eta, random, points)
     if isinstance(where, subspace_labels.Plane):
@@ -242,7 +242,7 @@ def snapshot(seen: Logged) -> dict[str, Tensor]:
     Losses and gradients are over the first training examples, as many as the study's `evaluated`.
     `observations.snapshot` defines all values.
     """
-    examples = tuple(each[: seen.trained.study.evaluated] for each in seen.trained.training)
+    examples = tuple(each[: seen.shared.study.evaluated] for each in seen.shared.training)
     return observations.snapshot(seen.state, training=examples)
 
 
@@ -254,7 +254,7 @@ def snapshot(seen: Logged) -> dict[str, Tensor]:
 )
 def held_out(seen: Logged) -> dict[str, Tensor]:
     """Accuracy and mean loss of each member on the held-out examples, (m,), by name."""
-    found = observations.classified(seen.state, *seen.trained.held_out)
+    found = observations.classified(seen.state, *seen.shared.held_out)
     return {f"validation_{name}": found[name] for name in ("accuracy", "loss")}
 
 
@@ -263,12 +263,12 @@ def held_out(seen: Logged) -> dict[str, Tensor]:
 )
 def sharpness(seen: Logged) -> dict[str, Tensor]:
     """Largest eigenvalue of the Hessian in full space at each member's parameters, (m,); NaN for diverged members."""
-    trained, points = seen.trained, seen.points
+    shared, points = seen.shared, seen.points
     found = torch.full((len(points),), torch.nan, dtype=torch.float64)
-    examples = [each[: trained.study.sharpness_examples] for each in trained.training]
+    examples = [each[: shared.study.sharpness_examples] for each in shared.training]
     for i, point in finite(points):
-        problem = Problem(trained.module, *examples, trained.study.loss, float(seen.state.temperatures[i]))
-        found[i] = top_eigenvectors.sharpness(problem, point, trained.work.memory_mib)
+        problem = Problem(shared.module, *examples, shared.study.loss, float(seen.state.temperatures[i]))
+        found[i] = top_eigenvectors.sharpness(problem, point, shared.work.memory_mib)
     return {"sharpness": found}
 
 
@@ -284,18 +284,18 @@ def geometry(seen: Logged) -> dict[str, Tensor]:
     for members that have diverged, and for members whose softmax is so saturated that G has too few non-zero
     eigenvalues.
     """
-    trained, study, members = seen.trained, seen.trained.study, len(seen.state.coordinates)
-    shape = Shape(study, trained.module, trained.training[0].shape[1:], trained.splits.training.classes)
+    shared, study, members = seen.shared, seen.shared.study, len(seen.state.coordinates)
+    shape = Shape(study, shared.module, shared.training[0].shape[1:], shared.splits.training.classes)
     sizes = {known.name: [len(axis.labels(shape)) for axis in known.axes] for known in local_geometry.VARIABLES}
     found = {name: torch.full((members, *size), torch.nan, dtype=torch.float64) for name, size in sizes.items()}
     if seen.step not in study.geometry_steps:
         return found
-    sets = _sets(trained, study.geometry_examples)
-    residual, memory_mib = seen.step in study.residual_steps, trained.work.memory_mib
+    sets = _sets(shared, study.geometry_examples)
+    residual, memory_mib = seen.step in study.residual_steps, shared.work.memory_mib
     options = local_geometry.Options(study.eigenvalues, residual=residual, memory_mib=memory_mib)
     for i, point in finite(seen.points):
         try:
-            measured = local_geometry.measure(trained.module, point, sets, options)
+            measured = local_geometry.measure(shared.module, point, sets, options)
         except logit_gradients.TooFewEigenvalues as reason:
             logging.warning("step %d, member %d: no geometry is measured, because %s", seen.step, i, reason)
             continue
@@ -304,16 +304,16 @@ def geometry(seen: Logged) -> dict[str, Tensor]:
     return found
 
 
-def _sets(trained: Ensembles, count: int) -> local_geometry.Sets:
+def _sets(shared: Shared, count: int) -> local_geometry.Sets:
     """Sets of examples for measurements of geometry: two disjoint sets of training examples, and one of held-out ones.
 
-    Each has `count` of the examples in `trained`. Raises ValueError if there are too few.
+    Each has `count` of the examples in `shared`. Raises ValueError if there are too few.
     """
-    places = (trained.training, 0), (trained.training, count), (trained.held_out, 0)
+    places = (shared.training, 0), (shared.training, count), (shared.held_out, 0)
     parts = [local_geometry.Examples(*(each[first : first + count] for each in known)) for known, first in places]
     sets = local_geometry.Sets(*parts)
     if min(len(each.labels) for each in sets) < count:
-        most = min(len(trained.training[0]) // 2, len(trained.held_out[0]))
+        most = min(len(shared.training[0]) // 2, len(shared.held_out[0]))
         reason = "is too large, because these classes must have two training sets and one held-out set of this size"
         raise ValueError(f"geometry_examples: {count} {reason}: set at most {most}")
     return sets
@@ -327,8 +327,8 @@ def _sets(trained: Ensembles, count: int) -> local_geometry.Sets:
 )
 def outputs(seen: Logged) -> dict[str, Tensor]:
     """Softmax outputs (m, n, k) of each member on the first n held-out examples, and their labels (m, n), by name."""
-    inputs, targets = (each[: seen.trained.study.outputs_examples] for each in seen.trained.held_out)
-    found = torch.stack([local_geometry.outputs(seen.trained.module, point, inputs) for point in seen.points])
+    inputs, targets = (each[: seen.shared.study.outputs_examples] for each in seen.shared.held_out)
+    found = torch.stack([local_geometry.outputs(seen.shared.module, point, inputs) for point in seen.points])
     return {"outputs": found, "output_label": targets.double().expand(len(found), -1)}
 
 
@@ -340,7 +340,7 @@ def outputs(seen: Logged) -> dict[str, Tensor]:
 )
 def test(seen: Ended) -> dict[str, np.ndarray]:
     """Accuracy and mean loss of each member on the test examples, and 1 if it has diverged, else 0, (m,), by name."""
-    found = observations.classified(seen.ensemble, *seen.trained.work.on_device(seen.trained.splits.test))
+    found = observations.classified(seen.ensemble, *seen.shared.work.on_device(seen.shared.splits.test))
     accuracy, loss = (found[name].cpu().numpy() for name in ("accuracy", "loss"))
     return {"test_accuracy": accuracy, "test_loss": loss, "diverged": (~np.isfinite(loss)).astype(float)}
 
@@ -358,12 +358,12 @@ def curvature(seen: Ended) -> dict[str, np.ndarray]:
     Tr(H_d)/‖H_d‖_F. Both are arrays (m, MOMENT, EXAMPLES_OF), for training and held-out examples. Values are NaN for
     diverged members, and for held-out examples if there are none.
     """
-    trained, ensemble, count = seen.trained, seen.ensemble, seen.trained.study.curvature_examples
-    known = [trained.training, trained.held_out] if trained.study.validation else [trained.training]
+    shared, ensemble, count = seen.shared, seen.ensemble, seen.shared.study.curvature_examples
+    known = [shared.training, shared.held_out] if shared.study.validation else [shared.training]
     sets = [(inputs[:count].double(), targets[:count]) for inputs, targets in known]
-    identity = torch.eye(trained.where.dimension, dtype=ensemble.coordinates.dtype, device=trained.work.device)
+    identity = torch.eye(shared.where.dimension, dtype=ensemble.coordinates.dtype, device=shared.work.device)
     rows = torch.cat([each.flatten(1) for each in ensemble.subset.projection.forward(identity)], 1)
-    module, memory_mib = trained.module.double(), trained.work.memory_mib
+    module, memory_mib = shared.module.double(), shared.work.memory_mib
     names = ("fraction_positive", "trace_over_norm")
     found = {name: np.full((len(ensemble.coordinates), 2, 2), np.nan) for name in names}
     for moment, coordinates in enumerate((ensemble.subset.start, ensemble.coordinates)):

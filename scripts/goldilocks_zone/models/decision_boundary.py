@@ -113,10 +113,9 @@ def curve(logits: Logits, box: Box, nodes: int, like: Tensor) -> Curve:
 
 
 def _crossed_edges(logits: Logits, box: Box, nodes: int, like: Tensor) -> tuple[Crossings, tuple[Tensor, Tensor]]:
-    """Crossings as from `on_grid`, and two arrays that say for each edge of the grid which crossing lies on it.
+    """Crossings as from `on_grid`, and the index of the crossing on each edge of the grid, −1 where there is none.
 
-    The arrays hold the index of the crossing, or −1 if the edge has none. The first is (nodes − 1, nodes), for edges
-    along x; the second is (nodes, nodes − 1), for edges along y.
+    The indices are two integer tensors: (nodes − 1, nodes) for edges along x, (nodes, nodes − 1) for edges along y.
     """
     axes = [torch.linspace(*ends, nodes, dtype=like.dtype, device=like.device) for ends in box]
     grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)

@@ -293,7 +293,7 @@ def _fold_batches(graph: torch.fx.Graph) -> None:
 
 
 def _repeated(node: torch.fx.Node) -> torch.fx.Node | None:
-    """Node whose matrix the result of `node` repeats along its first axis; None if the result is no repetition."""
+    """Node whose result is a matrix that `node` repeats along a new first axis; None if `node` does no such thing."""
     shape = node.meta["val"].shape[1:]
     while node.target in (aten.expand.default, aten.view.default) and node.meta["val"].shape[-2:] == shape:
         node = node.args[0]

@@ -19,6 +19,7 @@ _FIGURE = re.compile(r"\\resultfigure\{(\w+)\}")
 # Digits that are not literal numbers: those in names, as arguments of macros, and single digits of symbols ($r_0$).
 _NAMES = re.compile(
     r"\\(?:estimate|verdict|agreement|setting|question|answer|evidence|resultfigure|ref|eqref|label|cite\w*)\{[^}]*\}"
+    r"|\\ifresults\{[^}]*\}"
     r"|[a-zA-Z][_^]\d(?!\d)(?:\^\d(?!\d))?"
 )
 _WORK = re.compile(r"#1\{(\w+)\}")  # in generated.tex, marks the works that the paper shows
@@ -54,7 +55,7 @@ def by_work(texts: dict[str, str]) -> dict[str, str]:
 
 
 def shown(texts: Iterable[str]) -> set[str]:
-    """Names of the figures that LaTeX texts include."""
+    """Names of the figures that the LaTeX `texts` draw."""
     return {name for text in texts for name in _FIGURE.findall(_COMMENT.sub("", text))}
 
 
@@ -86,6 +87,7 @@ def mistakes(sources: dict[str, str], generated: str) -> list[str]:
     macro = re.compile(rf"\\({'|'.join(_MACROS)})\{{([\w.\-]+)\}}")
     used = {f"{kind}:{name}" for kind, name in macro.findall(text)}
     used |= {f"figure:{name}" for name in _FIGURE.findall(text)}
+    used |= {f"common:{name}" for name in re.findall(r"\\begin\{resulttable\}\{([\w-]+)\}", text)}
     used |= {f"width:{name}" for name in re.findall(r"\\begin\{panels\}\{(\w+)\}", text)}
     found += [f"\\{name.replace(':', '{')}}} is used and no result defines it" for name in sorted(used - defined)]
     found += [f"\\{name.replace(':', '{')}}} is defined and the text never uses it" for name in sorted(defined - used)]

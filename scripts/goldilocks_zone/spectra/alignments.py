@@ -41,10 +41,10 @@ def held(values: np.ndarray, share: float = 0.9) -> int:
 
 
 def largest_gap(values: np.ndarray, most: int = 12) -> int:
-    """Number of eigenvalues above the largest gap between the logarithms of neighbouring eigenvalues, at most `most`.
+    """Number of eigenvalues before the largest drop of log λ from one eigenvalue to the next, at most `most`.
 
-    The eigenvalues `values` (m,) must be positive and in descending order. With fewer than two of them, the result is
-    their number.
+    The eigenvalues `values` (m,) must be positive and in descending order. With fewer than two, there is no drop, and
+    the result is m.
     """
     return int(np.argmax(-np.diff(np.log(values[: most + 1])))) + 1 if len(values) > 1 else len(values)
 

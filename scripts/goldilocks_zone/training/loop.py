@@ -19,10 +19,10 @@ SHARE_OF_CHECKPOINTS = 0.05  # upper bound on the share of time spent writing ch
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file from which training with the same `key` resumes.
+    """When the state of training is saved to the file `path`, from which training with the same `key` resumes.
 
-    It is written every `seconds`, or less often if writing is slow, and at the end. After each step, the function
-    `asked` is called; if it returns True, the file is written and training stops.
+    It is saved every `seconds`, or less often if writing is slow, and at the end. After each step `asked()` is called:
+    if it returns True, the state is saved and training stops.
     """
 
     path: Path

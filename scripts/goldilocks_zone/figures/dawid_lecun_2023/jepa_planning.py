@@ -90,9 +90,9 @@ def draw_room(ax: plt.Axes, data: xr.Dataset) -> None:
 
 
 def entries(planners: list[str]) -> list[plt.Line2D]:
-    """Legend entries for planners with sub-goals, and for the properties of flat planners.
+    """Legend entries: one for each planner with sub-goals, and one for each property that flat planners have.
 
-    Colour shows the cost, filling shows whether actions are held, and the marker shows the number of steps.
+    Of flat planners, colour shows the cost, filling whether actions are held, and the marker the number of steps.
     """
     found = [
         panels.entry(HIERARCHICAL[label], linestyle="none", **shown(label))
