@@ -21,6 +21,7 @@ OWN = (
     (re.compile(r"\\norm\{((?:[^{}]|\{[^{}]*\})*)\}"), r"\\lVert \1\\rVert"),
     (re.compile(r"\\Tr\b"), r"\\mathrm{Tr}"),
     (re.compile(r"\\cifar\b(\{\})?"), "CIFAR-10"),
+    (re.compile(r"\\noresult\{[^{}]*\}"), "not computed"),
     (re.compile(r"\\texttt\{([^{}]*)\}"), r"\1"),
 )
 

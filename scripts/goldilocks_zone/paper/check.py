@@ -19,7 +19,7 @@ _FIGURE = re.compile(r"\\resultfigure\{(\w+)\}")
 # Digits that are not literal numbers: those in names, as arguments of macros, and single digits of symbols ($r_0$).
 _NAMES = re.compile(
     r"\\(?:estimate|verdict|agreement|setting|question|answer|evidence|resultfigure|ref|eqref|label|cite\w*)\{[^}]*\}"
-    r"|\\ifresults\{[^}]*\}"
+    r"|\\(?:ifresults|reason)\{[^}]*\}"
     r"|[a-zA-Z][_^]\d(?!\d)(?:\^\d(?!\d))?"
 )
 _WORK = re.compile(r"#1\{(\w+)\}")  # in generated.tex, marks the works that the paper shows

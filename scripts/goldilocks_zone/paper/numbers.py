@@ -6,7 +6,6 @@ secondary ones (see `claims.cells`). A reading is one choice of the settings tha
 """
 
 import csv
-import math
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,16 +18,15 @@ from goldilocks_zone.claims import agreement, findings, synthesis, zone_map
 from goldilocks_zone.claims.cells import weights_as_networks
 from goldilocks_zone.claims.curves import vertex_within_reach
 from goldilocks_zone.config import kinds, records
-from goldilocks_zone.config.models import RadiusRange, Study
 from goldilocks_zone.config.records import PaperRecord
-from goldilocks_zone.config.weights import INITIALISATIONS
 from goldilocks_zone.paper import check, latex
+from goldilocks_zone.paper.estimates import NOT_COMPUTED, claim_macros, measured, measured_or_not, table_macros
+from goldilocks_zone.paper.study_settings import dimensions, drawn, radii, random_steps, starts, without_remedy
 from goldilocks_zone.statistics.hypotheses import FAILS, HOLDS, INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
 from goldilocks_zone.storage import files, netcdf
 
 VERDICTS = (REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE)
 DIFFERENCES = ("mean_difference", "mean_absolute_difference", "largest_difference")
-NOT_COMPUTED = r"\emph{not computed}"
 Results = dict[str, xr.Dataset]
 
 
@@ -48,9 +46,9 @@ def write_numbers(
     path_to_output: str,
     path_to_shown_settings: str,
 ) -> None:
-    """Write the LaTeX macros of the paper, and the settings of the run as the report shows them.
+    """Write the LaTeX macros of the paper to `path_to_output`, and the report's table of settings beside them.
 
-    Each file of `paths_to_works` and `paths_to_published` must be in a folder with the name of its work.
+    Each file in `paths_to_works` and `paths_to_published` must be in a folder with the name of its work.
     """
     rows, compared, texts = _rows(path_to_claims), _rows(path_to_agreement), (paths_to_sections, paths_to_works)
     settings = records.read(PaperRecord, path_to_settings)
@@ -70,6 +68,7 @@ def write_numbers(
         works=works,
         findings=findings.joined(findings.main(answers)),
         macros=claim_macros(rows)
+        | table_macros(rows, [*sections.values(), *(texts_of[work] for work in works)])
         | agreement_macros(compared)
         | {
             "question": {answer.name: latex.escape(answer.question) for answer in answers},
@@ -118,21 +117,6 @@ def paper_figures(settings: PaperRecord) -> dict[str, dict]:
         picture = rf"\includegraphics[width=\linewidth]{{{name}.pdf}}" if drawn else missing
         found[name] = {"name": name, "width": width, "picture": picture, "caption": registered.caption, "drawn": drawn}
     return found
-
-
-def claim_macros(rows: list[dict]) -> dict[str, dict[str, str]]:
-    """Macros {kind: {name: LaTeX}}, of two kinds: `verdict` for claims with cases, and `estimate` for primary cases."""
-    primary = [row for row in rows if row["case"] and " " not in row["case"]]
-    tested = {row["id"].split(".")[0] for row in primary}
-    return {
-        "verdict": {row["id"]: row["verdict"] for row in rows if row["id"] in tested},
-        "estimate": {row["id"]: described(row) for row in primary},
-    }
-
-
-def described(row: dict) -> str:
-    """LaTeX text on a case: estimate, interval, number n of initialisations and verdict; a note if not estimated."""
-    return f"{measured(row)} ($n={row['n']}$, {row['verdict']})" if row["estimate"] else NOT_COMPUTED
 
 
 def agreement_macros(rows: list[dict]) -> dict[str, dict[str, str]]:
@@ -243,13 +227,16 @@ def sensitivity(study: xr.Dataset | None, rows: list[dict]) -> dict[str, str]:
 
 
 def map_numbers(training: xr.Dataset | None, curvature: xr.Dataset | None) -> dict[str, str]:
-    """Results of `zone_map.statistics` with intervals, as {name: LaTeX}; NOT_COMPUTED if the run lacks a study."""
+    """Results of `zone_map.statistics` with intervals, as {name: LaTeX}.
+
+    The numbers are NOT_COMPUTED if the run lacks a study or has too few networks.
+    """
     names = ("kappa", "fraction", "sigma", "gain")
     if training is None or curvature is None:
         return {f"map-{name}": NOT_COMPUTED for name in names}
     found = zone_map.statistics(training, curvature)
-    few = r"\emph{not computed: too few networks}"
-    return {f"map-{key}": latex.interval(*found[key]) if np.isfinite(found[key]).all() else few for key in names}
+    known = {key: latex.interval(*values) for key, values in found.items() if np.isfinite(values).all()}
+    return {f"map-{name}": known.get(name, NOT_COMPUTED) for name in names}
 
 
 def attribute_values(results: Results, name: str) -> list[str]:
@@ -301,54 +288,6 @@ def environment(folder: Path) -> jinja2.Environment:
     templates.filters |= escape | {each.__name__: each for each in shown}
     templates.globals["macro"] = latex.macro
     return templates
-
-
-def measured(row: dict) -> str:
-    """Estimate and interval of a case in LaTeX; for an identity, the largest error alone."""
-    estimate, low, high = (float(row[key]) for key in ("estimate", "low", "high"))
-    return latex.interval(estimate, low, high) if low < high else f"${latex.number(estimate, low, high)}$"
-
-
-def measured_or_not(row: dict) -> str:
-    """Estimate and interval of a case in LaTeX, or a note that they were not computed."""
-    return measured(row) if row["estimate"] else NOT_COMPUTED
-
-
-def radii(given: list[float] | RadiusRange) -> str:
-    """Text with the number of radii; for a range of radii also with its ends in x = log10(r²/r_X²)."""
-    if isinstance(given, list):
-        return str(len(given))
-    first, last = (2 * math.log10(each) for each in (given.first, given.last))
-    return f"{given.number}, $x$ from ${first:g}$ to ${last:g}$"
-
-
-def starts(study: Study) -> str:
-    """Text on where a study starts: the distribution of its initialisations, its trained weights, or both."""
-    labels = study.variations.get("weights", [INITIALISATIONS])
-    trained = [label for label in labels if label != INITIALISATIONS]
-    parts = [study.initialisation] if INITIALISATIONS in labels else []
-    return " and ".join([*parts, *([f"the weights {', '.join(trained)}"] if trained else [])])
-
-
-def drawn(study: Study) -> str:
-    """Word for what varies over the draws of a study: `planes` if all weights are trained, else `initialisations`."""
-    return "initialisations" if INITIALISATIONS in study.variations.get("weights", [INITIALISATIONS]) else "planes"
-
-
-def dimensions(subspaces: list[str]) -> str:
-    """Text that lists the dimensions d in labels of subspaces, such as 50 in `plane-50-sparse`, in ascending order."""
-    return ", ".join(sorted({label.split("-")[1] for label in subspaces}, key=lambda each: (len(each), each)))
-
-
-def random_steps(minima: list[str]) -> str:
-    """Text with the steps on random labels, ascending, from labels adversarial-<steps> of `minima`; "none" if none."""
-    steps = {int(label.partition("-")[2]) for label in minima if label.startswith("adversarial-")}
-    return f"{', '.join(map(str, sorted(steps)))} steps" if steps else "none"
-
-
-def without_remedy(reason: str) -> str:
-    """The `reason` why a dataset is left out, without the remedy that follows it in the message."""
-    return reason.split("): ")[0] + ")"
 
 
 def judged(rows: list[dict]) -> list[list[dict]]:

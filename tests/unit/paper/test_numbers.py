@@ -83,7 +83,7 @@ def test_cases_that_are_not_tested_stand_in_one_sentence_with_their_reasons():
     missing = {"estimate": "", "reason": "equal in every draw"}
     cases = [row(f"fs10.{name}", name, evaluate.NOT_TESTED) | missing for name in ("shift", "rate")]
     cases.append(row("fs10.short", "short", evaluate.NOT_TESTED) | {"reason": "needs 600 steps"})
-    assert numbers.claim_macros(cases)["estimate"]["fs10.shift"] == r"\emph{not computed}"
+    assert numbers.claim_macros(cases)["estimate"]["fs10.shift"] == r"\noresult{equal in every draw}"
     rows = [row("fs10"), *cases, row("fs10.both", "both"), row("li2", verdict=evaluate.NOT_TESTED)]
     rows += [row("fs9", verdict=evaluate.NOT_TESTED), row("fs9.peak", "peak", evaluate.NOT_TESTED)]
     table = rendered("claims", claims=numbers.judged(rows))
@@ -91,9 +91,8 @@ def test_cases_that_are_not_tested_stand_in_one_sentence_with_their_reasons():
     assert "both: s" in table and not any(part in table for part in ("shift: s", "fs9", "li2"))
     assert numbers.untested(rows) == "Nothing of these claims is tested by this run: li2, fs9."
     assert numbers.untested([row("fs10"), row("fs10.both", "both")]) == ""
-    assert numbers.described(row("fs4.fraction", "fraction", NO)) == (
-        r"$1.00$ $[0.81, \infty)$ ($n=8$, not reproduced)"
-    )
+    (said,) = numbers.claim_macros([row("fs4.fraction", "fraction", NO)])["estimate"].values()
+    assert said == r"\result{$1.00$ $[0.81, \infty)$}{8}{not reproduced}"
 
 
 def test_a_figure_that_is_not_drawn_says_why():
