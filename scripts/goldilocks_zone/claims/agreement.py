@@ -201,11 +201,13 @@ def _at(ours: xr.DataArray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     mean = ours.mean("draw").values
     spread = ours.std("draw", ddof=1).values if count >= OVER_DRAWS else np.full(len(mean), np.nan)
     if np.isnan(x).all():
-        return tuple(np.full(len(x), each[0] if len(each) == 1 else np.nan) for each in (mean, spread))
+        alone, around = (np.full(len(x), each[0] if len(each) == 1 else np.nan) for each in (mean, spread))
+        return alone, around
     order = np.argsort(ours["x"].values)
     places = ours["x"].values[order]
     inside = (x >= places[0] - 1e-3) & (x <= places[-1] + 1e-3)
-    return tuple(np.where(inside, np.interp(x, places, each[order]), np.nan) for each in (mean, spread))
+    means, spreads = (np.where(inside, np.interp(x, places, each[order]), np.nan) for each in (mean, spread))
+    return means, spreads
 
 
 def _summary(apart: np.ndarray, comparison: Comparison) -> dict:

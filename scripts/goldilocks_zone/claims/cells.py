@@ -10,6 +10,7 @@ import itertools
 import json
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
+from typing import Any
 
 import xarray as xr
 
@@ -36,7 +37,7 @@ UNUSUAL = ("rate", "geometry_examples")
 # user's own networks lack these attributes.
 NETWORK_PROPERTIES = {"layers": "depth", "homogeneous": "homogeneous"}
 
-Place = dict[str, object]
+Place = dict[str, Any]
 Cell = xr.Dataset
 Studies = dict[str, xr.Dataset]
 LeftOut = dict[str, list[str]]

@@ -6,11 +6,12 @@ where an end is infinite, because the number may lie beyond the grid.
 """
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 import xarray as xr
 
-from goldilocks_zone.claims.cells import Cell, NotTested, need
+from goldilocks_zone.claims.cells import NotTested, need
 from goldilocks_zone.statistics import estimates
 from goldilocks_zone.statistics.estimates import Estimate
 
@@ -19,7 +20,7 @@ REACH = 2 / 3  # in x, to either side of the largest point
 LEAST_CORRELATED = 10  # initialisations
 
 Window = tuple[float, float]
-Measured = Cell | xr.DataArray
+Measured = TypeVar("Measured", xr.Dataset, xr.DataArray)
 
 
 def in_x(cell: Measured, window: Window, least: int = 1) -> Measured:

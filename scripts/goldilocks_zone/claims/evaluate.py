@@ -158,6 +158,7 @@ def _measure(case: dict, cell: Cell, name: str) -> Judged:
     reasons = [test.undecidable(estimate) for estimate in found]
     decidable = [estimate for estimate, reason in zip(found, reasons) if not reason]
     worst = min(decidable, key=test.room, default=None)
-    if any(reasons) and (worst is None or test.verdict(*test.p_values(worst)) != NOT_REPRODUCED):
+    # Without any reason, all estimates are decidable.
+    if worst is None or (any(reasons) and test.verdict(*test.p_values(worst)) != NOT_REPRODUCED):
         raise NotTested(next(filter(None, reasons)))
     return test, worst

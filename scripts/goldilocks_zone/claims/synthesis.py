@@ -17,10 +17,10 @@ def outcome(verdicts: dict[str, str], sides: list[list[str]]) -> str:
     `verdicts` maps ids of claims to their verdicts. `sides` has two lists of such ids. A side holds if all its claims
     do (see `state`). The outcome is open if either side is undecided.
     """
-    states = [state([verdicts.get(claim, "") for claim in claims]) for claims in sides]
-    if None in states:
+    first, second = (state([verdicts.get(claim, "") for claim in claims]) for claims in sides)
+    if first is None or second is None:
         return "open"
-    return {(True, True): "both", (True, False): "first", (False, True): "second"}.get(tuple(states), "neither")
+    return {(True, True): "both", (True, False): "first", (False, True): "second"}.get((first, second), "neither")
 
 
 def state(verdicts: Iterable[str]) -> bool | None:
@@ -41,7 +41,7 @@ def flips(rows: Iterable[dict]) -> dict[str, tuple[int, int]]:
     """
     cells = [(row, *_read(row)) for row in rows if row["case"]]
     verdicts = {(case, rest): row["verdict"] for row, case, rest, other in cells if not other}
-    found = dict.fromkeys(UNSAID, (0, 0))
+    found: dict[str, tuple[int, int]] = dict.fromkeys(UNSAID, (0, 0))
     for row, case, rest, other in cells:
         # The primary cell is not listed among the secondary ones.
         is_primary = set(PRIMARY_PLACE) <= rest and (case, rest) not in verdicts

@@ -61,12 +61,12 @@ def of_curvature(study: xr.Dataset) -> xr.Dataset:
     """
     study = study.sel(examples=study["examples"].max(), dimension=study["dimension"].max())
     variables = {"kappa": study["trace_over_norm"], "fraction": study["fraction_positive"]}
-    return _described({**variables, "log10_sigma": np.log10(study["logits_std"])})
+    return _described({**variables, "log10_sigma": xr.ufuncs.log10(study["logits_std"])})
 
 
 def _described(variables: dict[str, xr.DataArray]) -> xr.Dataset:
     found = xr.Dataset({name: array.reset_coords(drop=True) for name, array in variables.items()})
-    for name in found:
+    for name in variables:
         found[name].attrs = {"units": "1", "long_name": MEANINGS[name]}
     return found
 

@@ -15,7 +15,7 @@ def _studies(first: Path, second: Path, tolerance: float) -> list[str]:
     lines += [f"study {name}: only in {second}" for name in sorted(paths[1].keys() - paths[0])]
     for name in sorted(paths[0].keys() & paths[1]):
         studies = [netcdf.read_dataset(each[name]) for each in paths]
-        lines += [f"study {name}: {line}" for line in differences(*studies, tolerance)]
+        lines += [f"study {name}: {line}" for line in differences(studies[0], studies[1], tolerance)]
     return lines
 
 
@@ -34,7 +34,7 @@ def differences(first: xr.Dataset, second: xr.Dataset, tolerance: float) -> list
                 f"{axis}: {len(values[0])} and {len(values[1])} values; only the {common} in common are compared"
             )
     first, second = xr.align(first, second, join="inner")
-    for name in sorted(first.data_vars.keys() | second.data_vars.keys()):
+    for name in sorted({*map(str, first.data_vars), *map(str, second.data_vars)}):
         if name not in first or name not in second:
             lines.append(f"{name}: only in the {'second' if name not in first else 'first'} run")
             continue

@@ -65,7 +65,8 @@ class Costs:
         the rule.
         """
         if known := self._own.get(Path(benchmark or "")):
-            return Cost(*known, MEASURED)
+            seconds, mib = known
+            return Cost(seconds, mib, MEASURED)
         others, work = self._of_rule.get(rule, []), self._work(wildcards)
         mib = max((mib for _, mib in others), default=None)
         if work is None and others:
@@ -73,7 +74,7 @@ class Costs:
         study = self._config.studies.get(wildcards.get("study", "")) if "block" in wildcards else None
         kind = kinds.known()[study.kind] if study else None
         overhead = kind.seconds if kind else OTHER_SECONDS.get(rule, USUAL_SECONDS)
-        if work is None:
+        if work is None or study is None or kind is None:
             return Cost(overhead, mib, BY_SIZE)
         speed = self._speeds.get((study.work, wildcards["study"])) or self._speeds.get((study.work, None))
         return Cost(overhead + work / (speed or kind.speeds[study.work]), mib, ALIKE if speed else BY_SIZE)

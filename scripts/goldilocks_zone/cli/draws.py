@@ -55,7 +55,7 @@ def asked(claims: Mapping[str, dict], rows: Iterable[Mapping[str, str]]) -> dict
         needed[case["study"]][row["id"]] = draws if draws <= OUT_OF_REACH * count else 0
     found = {}
     for study, draws in needed.items():
-        most = max(draws, key=draws.get)
+        most = max(draws, key=draws.__getitem__)
         found[study] = Asked(max(FEWEST, draws[most]), most if draws[most] else "none", undecided[study])
     return found
 

@@ -4,6 +4,7 @@ import csv
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -98,20 +99,18 @@ def origin_of(config: models.Configuration, rows: Iterable[Row]) -> dict:
     }
 
 
-def document(
-    answers: Iterable[Answer], rows: Iterable[Row], compared: Iterable[Row], origin: Mapping[str, object]
-) -> str:
+def document(answers: Iterable[Answer], rows: Iterable[Row], compared: Iterable[Row], origin: Mapping[str, Any]) -> str:
     """Text of docs/findings.md: a section for each of `answers`, agreement with published values, the numbers' origin.
 
     `rows` are those of claims.csv, `compared` those of agreement.csv, and `origin` comes from `origin_of`.
     """
-    rows = {row["id"]: row for row in rows if " " not in row["case"]}
-    parts = [_opening(rows.values(), origin)]
+    known = {row["id"]: row for row in rows if " " not in row["case"]}
+    parts = [_opening(known.values(), origin)]
     for answer in answers:
         shown = "\n".join(f"![{name}](findings/{name}.png)" for name in answer.figures)
         claims = list(dict.fromkeys(claim for sentence in answer.sentences for claim in sentence.claims))
         lines = ["| claim or case | statement | verdict | estimate |", "|---|---|---|---|"]
-        lines += [f"| {name} | {_cell(rows[name]['statement'])} | {_judged(rows[name])} |" for name in claims]
+        lines += [f"| {name} | {_cell(known[name]['statement'])} | {_judged(known[name])} |" for name in claims]
         parts += [f"## {answer.question}", answer.text, shown, "\n".join(lines)]
     parts += ["## Agreement with published values", AGREEMENT, _agreement(compared), "## Origin", _origin(origin)]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -136,7 +135,7 @@ def with_findings(readme: str, answers: Iterable[Answer]) -> str:
     return before + BEGIN + "".join(f"{line}\n" for line in lines) + END + rest.split(END)[1]
 
 
-def _opening(rows: Iterable[Row], origin: Mapping[str, object]) -> str:
+def _opening(rows: Iterable[Row], origin: Mapping[str, Any]) -> str:
     verdicts = [row["verdict"] for row in rows if not row["case"]]
     counted = ", ".join(f"{verdicts.count(name)} {name}" for name in sorted(set(verdicts) - {HOLDS}))
     return (
@@ -163,7 +162,7 @@ def _agreement(compared: Iterable[Row]) -> str:
     return "\n".join(lines)
 
 
-def _origin(origin: Mapping[str, object]) -> str:
+def _origin(origin: Mapping[str, Any]) -> str:
     lines = [
         f"Commit {origin['commit']}, claims {origin['claims']}; Python {origin['python']}, torch {origin['torch']}, "
         f"numpy {origin['numpy']}; {origin['hours']} hours of jobs on {origin['device']}. SHA-256 of the datasets:",

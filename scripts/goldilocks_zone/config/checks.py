@@ -7,7 +7,7 @@ maps names of datasets to their shapes, and `networks` maps labels of networks t
 import itertools
 import math
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from goldilocks_zone.config import kinds, studies
 from goldilocks_zone.config.values import ConfigurationError, nearest
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from goldilocks_zone.config.models import Configuration, Cuts, Networks, Shapes, Study
 
 
-def refuse(sentence: str) -> None:
+def refuse(sentence: str) -> NoReturn:
     """Raise ConfigurationError with the message `sentence`."""
     raise ConfigurationError(sentence)
 
 
-def refuse_study(path: str, name: str, known: Iterable[str]) -> None:
+def refuse_study(path: str, name: str, known: Iterable[str]) -> NoReturn:
     """Raise ConfigurationError with the message that no study is called `name`.
 
     The message suggests the nearest of the `known` names. `path` is the path of the key that names the study.
@@ -135,7 +135,7 @@ def check_study(path: str, study: "Study", config: "Configuration", shapes: Mapp
     study = study.model_copy(update={"datasets": datasets})
     named = [(i, label) for i, label in enumerate(study.networks) if label not in config.networks]
     networks = {label: _parsed(f"{path}.networks.{i}", label) for i, label in named}
-    study.check(path, {name: shapes[name] for name in datasets if shapes[name] is not None}, networks)
+    study.check(path, {name: shape for name in datasets if (shape := shapes[name]) is not None}, networks)
     return study
 
 

@@ -20,7 +20,7 @@ def documentation() -> str:
     """Markdown tables of all keys: one for the top level and one per section."""
     studies = [kind.model for kind in kinds.known().values()]
     models = (Configuration, Dataset, Network, *studies, Cuts, FigureSettings, Execution)
-    return "\n".join(f"### {model.model_config['title']}\n\n{_table(model)}" for model in models)
+    return "\n".join(f"### {model.model_config.get('title')}\n\n{_table(model)}" for model in models)
 
 
 def schema() -> dict:

@@ -44,8 +44,9 @@ def complete(given: dict, cards: Sequence[Path] = ()) -> Configuration:
     if config.cuts:
         checks.refuse_dataset("cuts.dataset", config.cuts.dataset, shapes)
         dataset = config.substitutes.get(config.cuts.dataset, config.cuts.dataset)
-        config = config.model_copy(update={"cuts": config.cuts.model_copy(update={"dataset": dataset})})
-        checks.check_cuts(config.cuts, shapes[dataset], config.networks)
+        cuts = config.cuts.model_copy(update={"dataset": dataset})
+        config = config.model_copy(update={"cuts": cuts})
+        checks.check_cuts(cuts, shapes[dataset], config.networks)
     checks.check_figures(config, own_figures or {}, known)
     return config.model_copy(update={"figures": _drawable(config)})
 
@@ -127,7 +128,8 @@ def _read_mapping(path: Path) -> dict:
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read ({error.strerror}): name a file that is there") from None
     except yaml.YAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if getattr(error, "problem_mark", None) else ""
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "no valid YAML"
         raise ConfigurationError(f"{path}{line}: {problem}; correct it") from None
     if not isinstance(content, dict):

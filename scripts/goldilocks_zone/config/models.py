@@ -144,7 +144,7 @@ class Study(Section):
     def varied(cls) -> type[Section]:
         """Model of the section `vary`: for each key of a study that is marked as `Varied`, a list of its values."""
         fields = {key: field for key, field in cls.model_fields.items() if values.VARIES in field.metadata}
-        lists = {key: (Several[_one_value(field)] | None, None) for key, field in fields.items()}
+        lists: dict[str, Any] = {key: (Several[_one_value(field)] | None, None) for key, field in fields.items()}
         return create_model("Vary", __base__=Section, **lists)
 
     @field_validator("vary", mode="before")

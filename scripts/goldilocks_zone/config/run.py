@@ -220,7 +220,7 @@ def _codes(config: Configuration, checkout: Path) -> dict[str, str]:
     scripts are those of the repository at `checkout`.
     """
     scripts = checkout / "scripts"
-    codes = {place: (scripts / name,) for place, name in SCRIPTS.items()}
+    codes: dict[str, tuple[Path, *tuple[str, ...]]] = {place: (scripts / name,) for place, name in SCRIPTS.items()}
     for name, path in {"cuts": kinds.CUTS, **{kind.name: kind.path for kind in kinds.known().values()}}.items():
         codes[f"fingerprints/{name}.txt"] = (scripts / "measure_block.py", path)
     for name, settings in config.figures.items():

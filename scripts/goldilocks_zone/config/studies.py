@@ -8,7 +8,7 @@ the draws and radii, with all variants.
 import itertools
 import math
 from collections.abc import Collection, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from goldilocks_zone.config.models import Configuration, Cuts, Study
@@ -56,8 +56,8 @@ def split(study: "Study", together: Collection[str]) -> tuple[list[dict], list[d
     A job measures the variants of the first list one after another. For each of them, it measures those of the second
     list in a single sweep or ensemble.
     """
-    parts = ([key for key in sorted(study.variations) if (key in together) == shared] for shared in (False, True))
-    return tuple(variants(study, keys) for keys in parts)
+    alone, shared = ([key for key in sorted(study.variations) if (key in together) == each] for each in (False, True))
+    return variants(study, alone), variants(study, shared)
 
 
 def dimension(key: str) -> str:
@@ -126,7 +126,7 @@ def read_block(name: str) -> tuple[range, slice]:
     return draws, slice(numbers[2], numbers[3] + 1) if len(numbers) == 4 else slice(None)
 
 
-def _split(count: int, step: int | str) -> Iterator[tuple[int, int]]:
+def _split(count: int, step: int | Literal["all"]) -> Iterator[tuple[int, int]]:
     step = count if step == "all" else step
     for first in range(0, count, step):
         yield first, min(first + step, count) - 1

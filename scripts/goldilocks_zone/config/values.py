@@ -4,7 +4,7 @@ import difflib
 import math
 import re
 from collections.abc import Iterable
-from typing import Annotated, TypeVar
+from typing import Annotated, NoReturn, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic.fields import FieldInfo
@@ -65,7 +65,7 @@ def meaning(field: FieldInfo) -> str:
     return " ".join((field.description or "").split())
 
 
-def refuse(sentence: str) -> None:
+def refuse(sentence: str) -> NoReturn:
     """Raise a validation error with the message `sentence`.
 
     A ValueError would get a prefix from pydantic. The path of the key is added to the message later, by the function

@@ -49,12 +49,13 @@ def _described(given: object) -> object:
         refuse(f"{given!r} is no file; name a file of weights, or a list of files")
     if not files:
         refuse("the list is empty; name at least one file")
-    if not all(isinstance(file, str) for file in files):
+    named = [file for file in files if isinstance(file, str)]
+    if len(named) < len(files):
         return files
-    if len(set(files)) < len(files):
-        refuse(f"{files} contains a file twice; name each once")
+    if len(set(named)) < len(named):
+        refuse(f"{named} contains a file twice; name each once")
     return [
-        Weights(label=label, fingerprint=_fingerprint(file), file=file) for label, file in zip(labels_of(files), files)
+        Weights(label=label, fingerprint=_fingerprint(file), file=file) for label, file in zip(labels_of(named), named)
     ]
 
 

@@ -61,7 +61,14 @@ def of(name: str) -> Planar | None:
     return PLANAR.get(name)
 
 
+def known(name: str) -> Planar:
+    """Dataset in the plane with this name, as from `of`, where a check of the configuration has made sure of it."""
+    found = of(name)
+    assert found is not None, f"{name} is no dataset in the plane"
+    return found
+
+
 def sections(name: str) -> int:
     """Number of designed borders in the dataset `name`; 0 if the dataset is not designed or not in the plane."""
-    known = of(name)
-    return known.sections if known else 0
+    found = of(name)
+    return found.sections if found else 0

@@ -35,7 +35,7 @@ def job_log(path: str | Path, inputs: Iterable[str] = (), *modules: str) -> Iter
         _refuse_again(refusal)
         records.refuse_changed(inputs)
         if code := getattr(inputs, "code", None):
-            fingerprints.refuse_changed(Path(sys.modules["__main__"].__file__), code, *modules)
+            fingerprints.refuse_changed(Path(str(sys.modules["__main__"].__file__)), code, *modules)
         yield
         logging.info(DONE, time.monotonic() - start, sum(os.times()[:4]) - imports, imports)
     except KeyboardInterrupt:

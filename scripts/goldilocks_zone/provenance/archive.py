@@ -107,7 +107,7 @@ def read_manifest(path: str | Path) -> dict:
             raise ValueError(
                 f"results_from: {path} was not written by 'make archive': name an archive that 'make archive' wrote"
             )
-        return json.loads(archive.extractfile(first).read())
+        return json.loads(files.member(archive, first))
 
 
 @contextmanager
@@ -136,7 +136,7 @@ def read(path: str | Path, names: Iterable[str]) -> dict[str, bytes]:
         for member in archive:
             # `pack` writes no links and devices.
             if member.name in wanted and member.isfile():
-                found[member.name] = archive.extractfile(member).read()
+                found[member.name] = files.member(archive, member)
     for name in sorted(wanted):
         if name not in found or name not in manifest["files"]:
             raise ValueError(f"results_from: {path} lacks {name}, which its manifest names: fetch the archive again")

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
@@ -37,7 +37,7 @@ _OWN_TEXT = Path(__file__).read_text(encoding="utf-8")
 CACHE_LIMIT = 1000  # Number of newest entries that are kept, about 0.3 MB.
 
 
-def records(codes: Iterable[Sequence[Path | str]]) -> list[str]:
+def records(codes: Iterable[tuple[Path, *tuple[str, ...]]]) -> list[str]:
     """Records of the fingerprints of several `codes`, as texts that end in a line break.
 
     Each code is a sequence of the path of a script and the modules that the script imports by name at run time. These
@@ -148,8 +148,10 @@ def _read(path: Path) -> tuple[str, set[str]]:
 
 def _summary(text: str) -> Summary:
     tree = ast.parse(text)
-    below = (sorted(name.removeprefix(PREFIX) for name in names if name.startswith(PREFIX)) for names in _imports(tree))
-    return sha256(_canonical(tree)), *below
+    names, origins = (
+        sorted(name.removeprefix(PREFIX) for name in names if name.startswith(PREFIX)) for names in _imports(tree)
+    )
+    return sha256(_canonical(tree)), names, origins
 
 
 class Cache:
@@ -163,7 +165,9 @@ class Cache:
 
     def __init__(self, path: Path | None):
         self._path, self._entries, self._changed = path, {}, False
-        with suppress(OSError, ValueError, AttributeError):
+        if path is None:
+            return
+        with suppress(OSError, ValueError):
             checksum, _, content = path.read_text(encoding="utf-8").partition("\n")
             if checksum == sha256(content):
                 self._entries = json.loads(content)

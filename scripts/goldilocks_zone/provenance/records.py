@@ -29,7 +29,9 @@ def place_of(path: str | Path) -> Path:
 
 def name_of(path: str | Path) -> str:
     """Name of a record: `loss` for the path settings/loss.0123456789abcdef.yaml."""
-    return _RECORD.fullmatch(Path(path).name)["name"]
+    match = _RECORD.fullmatch(Path(path).name)
+    assert match is not None, f"{path} is no record"
+    return match["name"]
 
 
 def versions(place: str | Path) -> list[Path]:

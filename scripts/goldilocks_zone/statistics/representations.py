@@ -129,7 +129,7 @@ def covariance(embeddings: np.ndarray) -> np.ndarray:
 def dimensions_in_use(embeddings: np.ndarray) -> np.ndarray:
     """Number (…,) of directions along which embeddings (…, n, e) have a variance above IN_USE."""
     covariances = covariance(embeddings)
-    known = np.isfinite(covariances).all((-2, -1))
+    known = np.all(np.isfinite(covariances), (-2, -1))
     count = np.sum(np.linalg.eigvalsh(np.where(known[..., None, None], covariances, 0)) > IN_USE, -1)
     return np.where(known, count, np.nan)
 

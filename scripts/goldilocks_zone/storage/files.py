@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import socket
+import tarfile
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -54,6 +55,13 @@ def whole_file(path: str | Path) -> Iterator[Path]:
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def member(archive: tarfile.TarFile, entry: tarfile.TarInfo | str) -> bytes:
+    """Content of a member of a tar archive, given by its entry or name; it must be a regular file, or a link to one."""
+    content = archive.extractfile(entry)
+    assert content is not None, f"{entry} is no regular file"
+    return content.read()
 
 
 def write_text(text: str, path: str | Path) -> None:

@@ -10,7 +10,7 @@ Letters: N examples, C classes, D weights; axes n examples, k classes. Arguments
 axes of the result.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -166,12 +166,13 @@ def matching_spread(mixing: float, classes: int, random: np.random.Generator, dr
     def difference(log_spread: float) -> float:
         return 1 - np.square(softmax(np.exp(log_spread) * logits)).sum(1).mean() - mixing
 
-    ends = np.log(1e-6), np.log(1e6)
-    if not difference(ends[0]) > 0 > difference(ends[1]):
+    low, high = np.log(1e-6), np.log(1e6)
+    if not difference(low) > 0 > difference(high):
         raise ValueError(
             f"Gaussian logits of {classes} classes cannot have E[1 − Σp²] = {mixing:g}: give a value from 0 to {most:g}"
         )
-    return float(np.exp(optimize.brentq(difference, *ends, xtol=1e-10)))
+    root: Any = optimize.brentq(difference, low, high, xtol=1e-10)
+    return float(np.exp(root))
 
 
 def entropy(outputs: np.ndarray) -> np.ndarray:

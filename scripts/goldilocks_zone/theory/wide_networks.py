@@ -102,7 +102,7 @@ def ratios_of_variance(branches: Sequence[np.ndarray], depth: int) -> np.ndarray
     `branches` holds the examples (p, i) of each branch. The ratios are computed from all pairs of examples within a
     branch. n is `depth`.
     """
-    found = 0.0
+    found = np.zeros(depth)
     for inputs in branches:
         for shift in range(1, len(inputs)):
             found = found + apart(inputs, np.roll(inputs, shift, 0), depth)

@@ -46,9 +46,11 @@ def mean_over_radii(cell: Cell, variable: str, window: Window, dimension: int | 
     `dimension`, of the planes, must be given if the variable has the axis dimension.
     """
     selected = curves.in_x(cell, window)[variable]
+    step = 0.0 if dimension is None else _resolution(cell, variable, dimension)
     if "dimension" in selected.dims:
+        assert dimension is not None, f"{variable} depends on the dimension of planes, which the case does not give"
         selected = _selected(cell, dimension, window)[variable]
-    return [estimates.mean(selected.mean("radius").values, _resolution(cell, variable, dimension))]
+    return [estimates.mean(selected.mean("radius").values, step)]
 
 
 def difference_over_dimensions(cell: Cell, variable: str, dimensions: Sequence[int], window: Window) -> list[Estimate]:
@@ -56,8 +58,9 @@ def difference_over_dimensions(cell: Cell, variable: str, dimensions: Sequence[i
 
     These are dimensions of the planes. There is one estimate for each radius of the window.
     """
-    pairs = zip(*(curves.by_radius(_selected(cell, d, window)[variable]) for d in dimensions))
-    return [estimates.difference(*pair, _resolution(cell, variable, min(dimensions))) for pair in pairs]
+    first, second = (curves.by_radius(_selected(cell, d, window)[variable]) for d in dimensions)
+    step = _resolution(cell, variable, min(dimensions))
+    return [estimates.difference(*pair, resolution=step) for pair in zip(first, second)]
 
 
 def finite_dimension_error(cell: Cell, dimension: int, window: Window) -> list[Estimate]:
@@ -98,8 +101,8 @@ def coefficient_of_variation(cell: Cell, variable: str, dimension: int, window: 
             "the study has one plane per initialisation, and at least 2 are needed to tell the spread over planes from "
             "that over initialisations"
         )
-    pairs = zip(*(curves.by_radius(here[name]) for name in (variable, f"{variable}_plane_variance")))
-    return [estimates.coefficients_of_variation(*pair, planes)[part] for pair in pairs]
+    means, variances = (curves.by_radius(here[name]) for name in (variable, f"{variable}_plane_variance"))
+    return [estimates.coefficients_of_variation(*pair, planes)[part] for pair in zip(means, variances)]
 
 
 def loss_exponent(cell: Cell, window: Window) -> list[Estimate]:
@@ -271,11 +274,12 @@ def explained_share(
     need(3, here.sizes[axis], f"values of {axis} in its study")
     values, spread = (here[each].transpose("draw", axis, "radius").values for each in (variable, "logits_std"))
     places = {"radius": np.broadcast_to(here["x"].values, values.shape), "logits": np.log10(spread)}
-    known = np.isfinite(spread).all((1, 2)) & (spread > 0).all((1, 2))
-    pairs = [
-        [_share(values[i], [places[name][i] for name in names]) for names in (by, less)] for i in known.nonzero()[0]
-    ]
-    return [estimates.difference(*np.reshape(pairs, (-1, 2)).T)]
+    known = np.all(np.isfinite(spread) & (spread > 0), (1, 2))
+    first, second = (
+        np.array([_share(values[i], [places[name][i] for name in names]) for i in np.flatnonzero(known)])
+        for names in (by, less)
+    )
+    return [estimates.difference(first, second)]
 
 
 def _share(values: np.ndarray, places: Sequence[np.ndarray]) -> float:

@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -36,7 +37,7 @@ HAVE = {
     "border_rank": "the boundary has two dimensions or more",
     "margin_estimate": "the descent of the margin estimate converged",
 }
-Given = dict[str, object]
+Given = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Reading:
         """
         values = _variable(cell, self.variable)
         names = {"dataset": self.dataset, "softmax": self.softmax, "scaling": self.scaling, "precision": self.precision}
-        places = {axis: value for axis, value in names.items() if axis in values.dims and value}
+        places: dict[str, str | int] = {axis: value for axis, value in names.items() if axis in values.dims and value}
         if "epoch" in values.dims:
             places["epoch"] = self.epoch or int(values["epoch"].max())
         if self.rank is not None:
@@ -201,8 +202,8 @@ def kendall(first: np.ndarray, second: np.ndarray) -> float:
 
 def spearman(first: np.ndarray, second: np.ndarray) -> float:
     """Spearman correlation of `first` and `second` (n,), with mean ranks for ties; NaN if one of them is constant."""
-    ranks = [estimates.ranks(each) for each in (first, second)]
-    return float(np.corrcoef(*ranks)[0, 1]) if min(np.ptp(each) for each in ranks) > 0 else math.nan
+    x, y = (estimates.ranks(each) for each in (first, second))
+    return float(np.corrcoef(x, y)[0, 1]) if min(np.ptp(x), np.ptp(y)) > 0 else math.nan
 
 
 CORRELATIONS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {"kendall": kendall, "spearman": spearman}
@@ -224,7 +225,7 @@ def minima_order(
     need(LEAST_MINIMA, count, "minima")
     own, *others = ([correlation(*pair) for pair in zip(each.T, values[1].T)] for each in (values[0], *values[2:]))
     own, others = np.array(own), np.abs(others) if absolute else np.array(others)
-    known = np.isfinite([own, *others]).all(0)
+    known = np.all(np.isfinite([own, *others]), 0)
     need(max(2, math.ceil(LEAST_SHARE * len(known))), int(known.sum()), f"of {len(known)} draws whose minima differ")
     step = 4 / (count * (count - 1)) if by == "kendall" else 0.0
     if rival:
@@ -266,8 +267,8 @@ def _fieller(changes: np.ndarray, effects: np.ndarray) -> Estimate:
     n = len(changes)
     low, high = estimates.mean(effects).interval(LEVEL)
     if low <= 0 <= high:
-        interval = f"{low:.3g} to {high:.3g}"
-        raise NotTested(f"the effect that sets the margin does not differ from 0: its interval is {interval}")
+        ends = f"{low:.3g} to {high:.3g}"
+        raise NotTested(f"the effect that sets the margin does not differ from 0: its interval is {ends}")
     change, effect = changes.mean(), effects.mean()
     (own, shared), (_, other) = np.cov(changes, effects) / n
 
@@ -321,10 +322,11 @@ def section_slope(cell: Cell, of: Given, designs: str, coefficients: tuple[float
     "pie" or "stripes", whose count is finite in this draw. Raises NotTested if there are too few such datasets or
     draws.
     """
-    known = {name: planar_shapes.of(name) for name in cell["dataset"].values.tolist()}
-    labels = [name for name, design in known.items() if design is not None and design.kind == designs]
+    every = {name: planar_shapes.of(name) for name in cell["dataset"].values.tolist()}
+    known = {name: design for name, design in every.items() if design is not None and design.kind == designs}
+    labels = list(known)
     need(LEAST_DESIGNS, len(labels), f"designs of the kind {designs}")
-    rows = np.array([(known[name].sections, known[name].classes - 1, 1) for name in labels], float)
+    rows = np.array([(design.sections, design.classes - 1, 1) for design in known.values()], float)
     values = Reading(**of).of(cell.sel(dataset=labels)).transpose("dataset", "draw").values
     weights, slopes, steps = np.array([*coefficients, 0.0]), [], []
     for counts in values.T:
@@ -347,7 +349,8 @@ def border_order(cell: Cell, of: Given) -> list[Estimate]:
     name, seed = cell["dataset"].item().removeprefix("equal_"), settings(cell)["seed"]
     if not planar_shapes.sections(name):
         raise NotTested(f"{name} has no designed borders")
-    gaps = {draw: planar.borders(name, seed, draw).gaps for draw in cell["draw"].values.tolist()}
+    borders = {draw: planar.borders(name, seed, draw) for draw in cell["draw"].values.tolist()}
+    gaps = {draw: each.gaps for draw, each in borders.items() if each is not None}
     values = Reading(**of).of(cell).transpose("draw", "border")
     found = np.array([kendall(row.values, gaps[int(row["draw"])]) for row in values])
     known = np.isfinite(found)

@@ -36,7 +36,7 @@ def rescaling_error(cell: Cell, dimension: int, values: Sequence) -> list[Estima
     require(kappa, "rescaled", *values)
     first = kappa.sel(rescaled=values[0])
     other = kappa.sel(rescaled=values[1]) if len(values) > 1 else first.isel(radius=0)
-    errors = np.abs(first - other) / np.maximum(1, np.abs(first))
+    errors = abs(first - other) / np.maximum(1, abs(first))
     return [estimates.largest(errors.max("radius").values)]
 
 
@@ -66,8 +66,8 @@ def edges(kappa: xr.DataArray, ratio: xr.DataArray, outer: bool) -> tuple[np.nda
 def log_ratio(cell: Cell, norm: str) -> xr.DataArray:
     """log10 of ‖G‖/‖H′‖, clipped to ±300, in a cell; `norm` is "spectral_norm", or "norm" for the Frobenius norm."""
     with np.errstate(divide="ignore"):
-        parts = [np.log10(cell[f"{part}_{norm}"]) for part in ("gauss_newton", "residual")]
-    return (parts[0] - parts[1]).clip(-300, 300)
+        gauss_newton, residual = (xr.ufuncs.log10(cell[f"{part}_{norm}"]) for part in ("gauss_newton", "residual"))
+    return (gauss_newton - residual).clip(-300, 300)
 
 
 def crossing_gap(cell: Cell, dimension: int, edge: str, norm: str = "spectral_norm") -> list[Estimate]:
@@ -125,7 +125,7 @@ def model_and_measure(cell: Cell, dimension: int, form: str) -> tuple[xr.DataArr
     The prediction, for random logit gradients, is `laws.kappa_of_random_gradients` with its argument `form`.
     """
     here = cell.sel(dimension=dimension)
-    given = (here[variable] for variable in ("class_gradient", "example_gradient", "softmax_ratio"))
+    given = here["class_gradient"], here["example_gradient"], here["softmax_ratio"]
     model = kappa_of_random_gradients(*given, dimension, form)
     return model, here["gauss_newton_trace"] / here["gauss_newton_norm"]
 
@@ -147,7 +147,7 @@ def model_error(cell: Cell, dimension: int, window: Window, form: str) -> list[E
     κ(G) is Tr G/‖G‖. The model, with its `form`, is as in `model_and_measure`.
     """
     model, measured = model_and_measure(curves.in_scale(cell, window), dimension, form)
-    return [estimates.mean(np.abs(model / measured - 1).median("radius").values)]
+    return [estimates.mean(abs(model / measured - 1).median("radius").values)]
 
 
 def rank_correlation(
@@ -201,8 +201,8 @@ def outside_gap(cell: Cell, dimension: int) -> list[Estimate]:
     zone, outside = kappa > ZONE, kappa < null_bound(dimension)
     if not outside.any() or not zone.any():
         raise NotTested("this run has no radius inside the zone, or none outside of it")
-    best = (values[side][values[side].mean(1).argmax()] for side in (zone, outside))
-    return [estimates.difference(*best, resolution(cell))]
+    inside, beyond = (values[side][values[side].mean(1).argmax()] for side in (zone, outside))
+    return [estimates.difference(inside, beyond, resolution(cell))]
 
 
 def regime_outside(cell: Cell, dimension: int, regime: str) -> list[Estimate]:

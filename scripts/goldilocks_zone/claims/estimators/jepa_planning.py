@@ -65,7 +65,8 @@ def planner_success(cell: Cell, of: Given) -> list[Estimate]:
     `of` names the planner, and values along other axes of the study.
     """
     values = Reading.of({"variable": SUCCESS, **of}).values(cell)
-    return [estimates.mean(*_known(values), 1 / _starts(cell))]
+    (known,) = _known(values)
+    return [estimates.mean(known, 1 / _starts(cell))]
 
 
 def _difference(cell: xr.Dataset, first: np.ndarray, second: np.ndarray) -> Estimate:
@@ -73,7 +74,8 @@ def _difference(cell: xr.Dataset, first: np.ndarray, second: np.ndarray) -> Esti
 
     The resolution of a success rate is 1 over the cell's number of starts.
     """
-    return estimates.difference(*_known(first, second), 1 / _starts(cell))
+    here, there = _known(first, second)
+    return estimates.difference(here, there, 1 / _starts(cell))
 
 
 def _known(*samples: np.ndarray) -> list[np.ndarray]:
@@ -81,7 +83,7 @@ def _known(*samples: np.ndarray) -> list[np.ndarray]:
 
     Raises NotTested if too few draws remain.
     """
-    known = np.isfinite(samples).all(0)
+    known = np.all(np.isfinite(samples), 0)
     jepa_training.need_most(known, "with all episodes")
     return [each[known] for each in samples]
 

@@ -9,6 +9,7 @@ the keys of `Reading`; see config/claims/README.md.
 import math
 import re
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -23,7 +24,7 @@ LEAST_SHARE = 0.5  # of the draws; fewer would be a biased selection
 LEAST_CORRELATED = 10  # draws
 LEAST_PLACES = 3  # for a slope
 COUNTS = ("dimensions_in_use",)
-Given = dict[str, object]
+Given = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Reading:
         if left := [axis for axis, size in found.sizes.items() if axis != "draw" and size > 1]:
             raise NotTested(f"the study has several values of {left[0]}, of which the claim names none")
         found = found.squeeze([axis for axis in found.dims if axis != "draw"], drop=True)
-        return self.times * (np.log(found.where(found > 0)) if self.log else found).values
+        return self.times * (np.log(found.where(found > 0).values) if self.log else found.values)
 
     def _at_place(self, cell: Cell, variable: str) -> xr.DataArray:
         if variable not in cell:
@@ -103,10 +104,11 @@ def _of_best(values: xr.DataArray, judged: xr.DataArray, axes: list[str]) -> np.
     )
     if left := [axis for axis in judged.dims if axis not in (*axes, "draw")]:
         raise NotTested(f"the study has several values of {left[0]}, of which the claim names none")
-    values, judged = (each.transpose(*axes, "draw").values.reshape(-1, each.sizes["draw"]) for each in (values, judged))
-    need(2, judged.shape[1], "draws (each draw's best place is chosen by the others)")
-    others = np.stack([np.delete(judged, draw, 1).mean(1) for draw in range(judged.shape[1])], 1)
-    return values[np.where(np.isfinite(others), others, -np.inf).argmax(0), np.arange(judged.shape[1])]
+    count = judged.sizes["draw"]
+    need(2, count, "draws (each draw's best place is chosen by the others)")
+    rows, of_judge = (each.transpose(*axes, "draw").values.reshape(-1, count) for each in (values, judged))
+    others = np.stack([np.delete(of_judge, draw, 1).mean(1) for draw in range(count)], 1)
+    return rows[np.where(np.isfinite(others), others, -np.inf).argmax(0), np.arange(count)]
 
 
 def _whole(cell: Cell, *readings: Given) -> list[np.ndarray]:
@@ -115,7 +117,7 @@ def _whole(cell: Cell, *readings: Given) -> list[np.ndarray]:
     Raises NotTested if fewer than two draws, or less than the share LEAST_SHARE of all draws, remain.
     """
     found = [Reading.of(each).values(cell) for each in readings]
-    known = np.isfinite(found).all(0)
+    known = np.all(np.isfinite(found), 0)
     names = sorted({str(each["variable"]) for each in readings})
     need_most(known, f"in which {', '.join(names)} can be measured")
     return [each[known] for each in found]
@@ -135,7 +137,7 @@ def _resolution(of: Given) -> float:
 
 def embedding_value(cell: Cell, of: Given) -> list[Estimate]:
     """Mean over draws of the reading `of`, a mapping that names a variable and its place in the study."""
-    return [estimates.mean(*_whole(cell, of), _resolution(of))]
+    return [estimates.mean(_whole(cell, of)[0], _resolution(of))]
 
 
 def embedding_contrast(cell: Cell, of: Given, less: Given, against: Given | None = None) -> list[Estimate]:
@@ -220,4 +222,6 @@ def _sides(cell: Cell, places: list[Given], less: Given, against: Given | None) 
 
 def _number(value: object) -> float:
     """The given number `value`, or the number at the end of a name, such as 8 for rings_8."""
-    return float(re.search(r"[0-9.]+$", str(value))[0])
+    number = re.search(r"[0-9.]+$", str(value))
+    assert number is not None, f"{value!r} does not end in a number"
+    return float(number[0])

@@ -230,9 +230,9 @@ def residual_share(cell: Cell, stage: str) -> list[Estimate]:
     G and H′ are the Gauss–Newton and residual parts of the Hessian, and C is the number of classes.
     """
     run = _run(cell)
-    extremes = np.abs(run["residual_extreme"]).max("end", skipna=False)
+    extremes = abs(run["residual_extreme"]).max("end", skipna=False)
     ratios = extremes / run["gauss_newton_eigenvalue"].isel(rank=_classes(cell) - 2, drop=True)
-    return [estimates.mean(np.log10(_stage(cell, stage, ratios.rename("residual_extreme"))).values)]
+    return [estimates.mean(np.log10(_stage(cell, stage, ratios.rename("residual_extreme")).values))]
 
 
 def shared_top_space(cell: Cell, stage: str) -> list[Estimate]:

@@ -220,8 +220,8 @@ def curvature_gain(cell: Cell, variable: str, examples_of: str) -> list[Estimate
         raise NotTested("the study measures no curvature")
     values = cell[variable].sel(examples_of=examples_of).transpose("moment", "radius", "draw")
     step = 1 / parse_subspace(cell["subspace"].item()).dimension if variable == "fraction_positive" else 0.0
-    pairs = zip(*(values.sel(moment=moment).values for moment in ("end", "start")))
-    return [estimates.difference(*pair, step) for pair in pairs]
+    end, start = (values.sel(moment=moment).values for moment in ("end", "start"))
+    return [estimates.difference(*pair, resolution=step) for pair in zip(end, start)]
 
 
 def _at_step(values: xr.DataArray, step: int) -> xr.DataArray:
@@ -349,8 +349,8 @@ def map_difference(cell: Cell, window: Window) -> list[Estimate]:
         places = {axis: int(np.abs(np.log(table[axis].values / value)).argmin()) for axis, value in wanted.items()}
         there = table.isel(places)
         if all(np.isclose(float(there[axis]), value, rtol=1e-3) for axis, value in wanted.items()):
-            pair = xr.align(values.sel(radius=radius).dropna("draw"), there.dropna("draw"))
-            found.append(estimates.difference(*(each.values for each in pair), resolution(cell)))
+            here, there = xr.align(values.sel(radius=radius).dropna("draw"), there.dropna("draw"))
+            found.append(estimates.difference(here.values, there.values, resolution(cell)))
     if not found:
         raise NotTested("the map of rate and temperature has no point for any radius of this run other than r_X")
     return [each for each in found if not each.open_end] or found
