@@ -9,7 +9,11 @@ from goldilocks_zone.figures import curves, panels, style
 from goldilocks_zone.figures.registry import FigureSettings
 
 LABEL = r"$\log_{10}\alpha$"
-WAYS = {"parameters": r"$\alpha\theta$", "temperature": r"$T=\alpha^{-n}$", "both": r"$\alpha\theta$, $T=\alpha^n$"}
+WAYS = {
+    "parameters": r"$\alpha\theta$",
+    "temperature": r"$T=\alpha^{-n_L}$",
+    "both": r"$\alpha\theta$, $T=\alpha^{n_L}$",
+}
 
 
 def first_cell(study: xr.Dataset) -> xr.Dataset:

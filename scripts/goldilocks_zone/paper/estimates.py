@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
-from goldilocks_zone.paper import latex
+from goldilocks_zone.paper import latex, mathematics
 
 NOT_COMPUTED = r"\noresult{}"
 _TABLE = re.compile(r"\\begin\{resulttable\}\{([\w-]+)\}(.*?)\\end\{resulttable\}", re.DOTALL)
@@ -28,7 +28,7 @@ def claim_macros(rows: list[dict]) -> dict[str, dict[str, str]]:
 def described(row: dict) -> str:
     """LaTeX macro with estimate, number n of initialisations and verdict of a case, or why it has no estimate."""
     if not row["estimate"]:
-        return rf"\noresult{{{latex.escape(row['reason'], strict=False)}}}"
+        return rf"\noresult{{{mathematics.typeset(row['reason'], strict=False)}}}"
     return rf"\result{{{measured(row)}}}{{{row['n']}}}{{{row['verdict']}}}"
 
 

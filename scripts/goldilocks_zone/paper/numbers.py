@@ -19,7 +19,7 @@ from goldilocks_zone.claims.cells import weights_as_networks
 from goldilocks_zone.claims.curves import vertex_within_reach
 from goldilocks_zone.config import kinds, records
 from goldilocks_zone.config.records import PaperRecord
-from goldilocks_zone.paper import check, latex
+from goldilocks_zone.paper import check, latex, mathematics
 from goldilocks_zone.paper.estimates import NOT_COMPUTED, claim_macros, measured, measured_or_not, table_macros
 from goldilocks_zone.paper.study_settings import dimensions, drawn, radii, random_steps, starts, without_remedy
 from goldilocks_zone.statistics.hypotheses import FAILS, HOLDS, INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
@@ -58,7 +58,7 @@ def write_numbers(
     known, texts_of = paper_figures(settings), check.by_work(parts)
     works = check.works(texts_of, list(dict.fromkeys(row["id"].split(".")[0] for row in rows)), known)
     in_sections = check.shown([*sections.values(), *(texts_of[work] for work in works)])
-    answers = findings.read(path_to_findings, rows, measured_or_not, latex.escape)
+    answers = findings.read(path_to_findings, rows, measured_or_not, mathematics.typeset)
     published = {Path(path).parent.name: _read(path) for path in paths_to_published}
     ordered = [published[name] for name in (*works, *sorted(set(published) - set(works))) if name in published]
     template = environment(Path(paths_to_templates[0]).parent).get_template("generated.tex.jinja")
@@ -71,7 +71,7 @@ def write_numbers(
         | table_macros(rows, [*sections.values(), *(texts_of[work] for work in works)])
         | agreement_macros(compared)
         | {
-            "question": {answer.name: latex.escape(answer.question) for answer in answers},
+            "question": {answer.name: mathematics.typeset(answer.question) for answer in answers},
             "answer": {answer.name: answer.text for answer in answers},
         }
         | {"setting": setting_macros(settings, studies, results, rows)},
@@ -283,7 +283,11 @@ def environment(folder: Path) -> jinja2.Environment:
     delimiters = ("<%", "%>", "<<", ">>", "<#", "#>")
     options = {"trim_blocks": True, "keep_trailing_newline": True, "undefined": Missing}
     templates = jinja2.Environment(*delimiters, loader=loader, **options)
-    escape = {"latex": lambda value, strict=True: latex.escape(str(value), strict), "split": str.split}
+    escape = {
+        "typeset": mathematics.typeset,
+        "latex": lambda value, strict=True: latex.escape(str(value), strict),
+        "split": str.split,
+    }
     shown = (hundredths, percent, measured, radii, starts, drawn, dimensions, random_steps, without_remedy)
     templates.filters |= escape | {each.__name__: each for each in shown}
     templates.globals["macro"] = latex.macro

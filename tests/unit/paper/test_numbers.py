@@ -19,7 +19,7 @@ YES, NO = evaluate.REPRODUCED, evaluate.NOT_REPRODUCED
 
 
 def row(identifier, case="", verdict=YES):
-    found = {"id": identifier, "case": case, "control": "", "verdict": verdict, "work": "w", "statement": "s & t"}
+    found = {"id": identifier, "case": case, "control": "", "verdict": verdict, "work": "w", "statement": "this & that"}
     return found | {"estimate": "1", "low": "0.81", "high": "inf", "n": "8", "reason": "", "claims_hash": "0123"}
 
 
@@ -38,15 +38,15 @@ def test_identities_stand_apart_in_the_table_and_paragraphs_say_what_follows():
     ]
     table = rendered("claims", claims=numbers.judged(rows))
     assert table.index("fs13") < table.index(r"\midrule") < table.index("vd1")
-    assert r"s \& t" in table and "original: s" in table and r"\emph{Not reproduced}" in table
-    assert "shuffled (control): s" in table and table.count("control") == 1
+    assert r"this \& that" in table and "original: this" in table and r"\emph{Not reproduced}" in table
+    assert "shuffled (control): this" in table and table.count("control") == 1
     text = rendered("disagreements", disagreements=numbers.disagreements(rows, [DISAGREEMENTS["drawn"]]))
     assert "(fs13 not reproduced)" in text and DISAGREEMENTS["drawn"]["second"] in text
 
 
 def test_a_table_without_identities_has_no_rule():
     table = rendered("claims", claims=numbers.judged([row("fs1"), row("fs1.band", "band")]))
-    assert "midrule" not in table and r"band: s \& t & $1.00$ $[0.81, \infty)$ (8) & reproduced \\" in table
+    assert "midrule" not in table and r"band: this \& that & $1.00$ $[0.81, \infty)$ (8) & reproduced \\" in table
 
 
 def test_a_published_setting_that_is_missing_is_named():
@@ -88,7 +88,7 @@ def test_cases_that_are_not_tested_stand_in_one_sentence_with_their_reasons():
     rows += [row("fs9", verdict=evaluate.NOT_TESTED), row("fs9.peak", "peak", evaluate.NOT_TESTED)]
     table = rendered("claims", claims=numbers.judged(rows))
     assert "Not tested: shift, rate (equal in every draw); short (needs 600 steps)." in table
-    assert "both: s" in table and not any(part in table for part in ("shift: s", "fs9", "li2"))
+    assert "both: this" in table and not any(part in table for part in ("shift: this", "fs9", "li2"))
     assert numbers.untested(rows) == "Nothing of these claims is tested by this run: li2, fs9."
     assert numbers.untested([row("fs10"), row("fs10.both", "both")]) == ""
     (said,) = numbers.claim_macros([row("fs4.fraction", "fraction", NO)])["estimate"].values()

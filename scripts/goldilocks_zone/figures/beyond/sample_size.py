@@ -109,7 +109,7 @@ def draw_edges(ax: plt.Axes, found: xr.Dataset) -> None:
     """Draw the zone's edges over the number of examples N, with thin lines that have the predicted slope.
 
     `found` is a result of `zone_edges`. The slope is that of x over log10 N: 0 for the inner edge, and 2/n for the
-    outer edge of a network with n weight layers. Each line passes through the mean of its series of edges.
+    outer edge of a network with n_L weight layers. Each line passes through the mean of its series of edges.
     """
     counts = found["examples"].values
     depths = {network: labels.depth(network) or 0 for network in found["network"].values.tolist()}
@@ -134,7 +134,7 @@ def draw_edges(ax: plt.Axes, found: xr.Dataset) -> None:
     ax.minorticks_off()
     title = panels.lettered(1, "edges of the zone")
     ax.set(xlabel="number of examples $N$", ylabel=rf"{panels.X_LABEL} of the edge", title=title)
-    names = [name.removesuffix("-relu") + (f", $n={depths[name]}$" if depths[name] else "") for name in networks]
+    names = [name.removesuffix("-relu") + (f", $n_L={depths[name]}$" if depths[name] else "") for name in networks]
     handles = [panels.entry(name, linestyle="none", **style.look(i)) for i, name in enumerate(names)]
     dot = {"color": "k", "marker": "o", "linestyle": "none"}
     handles += [panels.entry("outer edge", **dot), panels.entry("inner edge", markerfacecolor="white", **dot)]

@@ -26,7 +26,7 @@ TINT = {"color": "#F0E442", "alpha": 0.35, "linewidth": 0, "zorder": -1}
 ARMS = {
     ("fixed", "fixed"): "both fixed",
     ("proportional", "fixed"): "rate $∝r$",
-    ("fixed", "homogeneous"): "temperature $∝r^n$",
+    ("fixed", "homogeneous"): "temperature $∝r^{n_L}$",
     ("proportional", "homogeneous"): "both along",
 }
 LOOKS = {"markersize": 2.6, "linewidth": 1.0}
