@@ -198,15 +198,18 @@ def absent(ax: plt.Axes, text: str = "not measured") -> None:
 def logarithmic_ticks(axis: Axis, short: float = SHORT) -> None:
     """Set the ticks of a logarithmic axis, depending on the ratio of its upper to its lower end.
 
-    If the ratio is below NARROW, ticks are at equal steps of the value. If it is below `short`, they are at 1, 2 and 5
-    times each power of ten. Otherwise they are at powers of ten, of which some are skipped if there are more than
+    If the ratio is below NARROW, ticks are at 1, 1.5, 2, 3, 5 and 7 times each power of ten or, if fewer than two of
+    these lie inside, at equal steps of the value. If it is below `short`, they are at 1, 2 and 5 times each power of
+    ten. Otherwise they are at powers of ten, of which some are skipped if there are more than
     DECADES.
     """
     low, high = axis.get_view_interval()
+    powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
     if high / low < NARROW:
-        ticks = MaxNLocator(4).tick_values(low, high)
+        ticks = np.concatenate([digit * powers for digit in (1, 1.5, 2, 3, 5, 7)])
+        if np.count_nonzero((ticks >= low) & (ticks <= high)) < 2:
+            ticks = MaxNLocator(4).tick_values(low, high)
     else:
-        powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
         powers = powers[:: -(-len(powers) // DECADES)] if high / low >= short else powers
         ticks = np.concatenate([digit * powers for digit in ((1, 2, 5) if high / low < short else (1,))])
     inside = sorted(tick for tick in ticks if low <= tick <= high)
@@ -219,7 +222,6 @@ def colour_bar(figure: plt.Figure, axes: list[plt.Axes]) -> None:
     """Add one colour bar, for alignments from −1 to 1, beside the maps in the panels `axes`."""
     mappable = plt.cm.ScalarMappable(plt.Normalize(-1, 1), COLOURS)
     aspect = figure.get_size_inches()[1] * panels.CENTIMETRES_PER_INCH / BAR_CM
-    bar = figure.colorbar(
-        mappable, ax=axes, aspect=aspect, pad=0.015, ticks=[-1, -0.5, 0, 0.5, 1], label="alignment $A$"
-    )
+    bar = figure.colorbar(mappable, ax=axes, aspect=aspect, pad=0.015, ticks=[-1, -0.5, 0, 0.5, 1])
+    bar.ax.set_title("alignment $A_i$", **SMALL)
     bar.outline.set_visible(False)

@@ -19,7 +19,12 @@ SEVERAL_PANELS_HEIGHT = 0.78  # height relative to a single panel of the same wi
 GUTTER_CM = 0.6  # between two panels of usual width; together they are as wide as the paper's text
 LONGEST_IN_TWO_COLUMNS = 18  # longest legend entry, in characters, that fits twice above one of three panels
 NOTHING = "the studies of this figure have nothing that it shows: give it others, or leave it out by null"
-DATASETS = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10"}
+DATASETS = {
+    "mnist": "MNIST",
+    "fashion_mnist": "Fashion-MNIST",
+    "cifar10": "CIFAR-10",
+    "cifar10_jpeg": "CIFAR-10 (JPEG)",
+}
 
 
 def page_size(rows: int, settings: FigureSettings, room: float = 1.0) -> tuple[float, float]:
@@ -109,11 +114,12 @@ def cell_title(cell: dict, all_cells: list[dict]) -> str:
     Cells are as in `cells`.
     """
     differing = [axis for axis in cell if len({each[axis] for each in all_cells}) > 1]
-    return ", ".join(cell[axis] for axis in differing or ["network"])
+    shown = cell | {"dataset": dataset_title(cell["dataset"])}
+    return ", ".join(shown[axis] for axis in differing or ["network"])
 
 
 def dataset_title(label: str) -> str:
-    """Title of a dataset: the usual name of an official dataset, else its label with blanks for underscores."""
+    """Title of a dataset: its usual name if it is well known, else its label with blanks for underscores."""
     return DATASETS.get(label, label.replace("_", " "))
 
 

@@ -43,9 +43,9 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     for ax, (_, draw_panel, data) in zip(axes, shown):
         draw_panel(ax, data)
         ax.set_xlabel("steps")
-    panels.letter_titles(axes, [f"{dataset}, {title}" for title, *_ in shown])
+    panels.letter_titles(axes, [title for title, *_ in shown])
     if handles:
-        heading = "learning rate, gradients (exponent of the growth)"
+        heading = f"{dataset}; learning rate, gradients (exponent of the growth)"
         panels.legend_on_top(figure, handles, 3, title=heading, title_fontsize=7)
     return figure, panels.side_by_side(drawn)
 
@@ -81,15 +81,16 @@ def draw_radii(ax: plt.Axes, data: xr.Dataset) -> None:
 
     `data` has the variables radius_mean, radius_low and radius_high (radius, step), in log10(r/r_X).
     """
-    shades = plt.cm.viridis(np.linspace(0, 0.85, data.sizes["radius"]))
+    shades = plt.cm.Greys(np.linspace(0.95, 0.45, data.sizes["radius"]))  # colours show rates in the other panels
     for shade, radius in zip(shades, data["radius"].values):
         here = data.sel(radius=radius)
         curves.draw_band(ax, here["step"], 10 ** curves.parts_of(here, "radius"), linewidth=1, color=shade)
         ax.plot(0, 10 ** float(here["radius_mean"][0]), "o", color=shade, markersize=3, clip_on=False)
-    ax.axhline(1, **style.GREY)
+    ax.axhline(1, **style.DASHED)
     ax.set_xscale("symlog", linthresh=1, linscale=0.4)
     ax.set(xlim=(0, float(data["step"].max())), yscale="log", ylabel="$r/r_X$")
     ax.set_ylim(panels.log_limits(data["radius_mean"]))
+    ax.minorticks_off()
 
 
 def curves_of(data: xr.Dataset) -> Iterator[tuple[xr.Dataset, dict]]:

@@ -112,11 +112,18 @@ def spectra_of(studies: Studies) -> Iterator[tuple[str, xr.Dataset]]:
 
 
 def draw_spectra(ax: plt.Axes, spectra: dict[str, xr.Dataset]) -> None:
-    """Draw the eigenvalues of each loss over their rank, in ascending order; `spectra` are those of `spectra_of`."""
+    """Draw the eigenvalues of each loss over their rank, in ascending order; `spectra` are those of `spectra_of`.
+
+    Lines are thinner from loss to loss, since those of VICReg nearly coincide for large weights μ/λ.
+    """
+    ends, widths = [-1.0, 0.0], np.linspace(2.2, 0.7, len(spectra))
     for number, (label, found) in enumerate(spectra.items()):
         kind, _, rest = label.partition("-")
         text = "InfoNCE" if kind == "info_nce" else rf"$\mu/\lambda={rest or '1'}$"
-        look = {"color": "0.25"} if kind == "info_nce" else {"color": style.colour(number)}
-        curves.draw_band(ax, found["unit"].values, found, linestyle=style.line(number), label=text, **look)
+        colour, line = ("0.25", "--") if kind == "info_nce" else (style.colour(number), "-")
+        rank = np.arange(1, found.sizes["unit"] + 1)
+        curves.draw_band(ax, rank, found, linewidth=widths[number], label=text, color=colour, linestyle=line)
+        ends += [found["mean"].min().item(), found["mean"].max().item()]
     ax.axhline(0, **style.GREY)
-    ax.set(xlabel="number of the eigenvalue", ylabel="eigenvalue over the largest", ylim=(-1.05, 1.05))
+    ax.set(xlabel="rank, from the lowest", ylabel="eigenvalue over the largest", xscale="log")
+    ax.set(ylim=panels.limits(ends, margin=0.06))

@@ -130,6 +130,6 @@ def draw_parts(ax: plt.Axes, parts: xr.Dataset) -> None:
         curves.draw_means(ax, place, here.rename(coefficient_of_variation="mean"), label=text, capsize=1.5, **look)
     ax.set_ylim(bottom=0)
     ax.margins(x=0.2)
-    ax.set_xticks(parts["x"].values, [f"{x:.1f}" for x in parts["x"].values])
+    ax.set_xticks(parts["x"].values, [f"${x:.1f}$" for x in parts["x"].values])
     ax.set(xlabel=panels.X_LABEL, ylabel="coefficient of variation")
     panels.legend_above(ax, "")

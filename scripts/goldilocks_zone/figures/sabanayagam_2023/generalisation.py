@@ -28,8 +28,8 @@ MEASURES = {
 COLUMNS = 4
 LEAST = 3  # fewest minima of a draw for which τ is computed
 APART = 0.2  # horizontal offset between two datasets
-POINTS = {"linestyle": "none", "markeredgewidth": 0, "alpha": 0.75}
-SIZES = (1.8, 4.2)  # marker sizes for the fewest and the most steps on random labels
+POINTS = {"linestyle": "none", "markeredgewidth": 0, "alpha": 0.5}
+SIZES = (1.4, 3.2)  # marker sizes for the fewest and the most steps on random labels
 TAU_ROWS = 1.2  # height of the τ panel, in rows of the other panels
 
 
@@ -153,6 +153,4 @@ def entries(minima: list[str]) -> list[plt.Line2D]:
     ]
     sizes = {boundaries.steps(each): size for each, size in marker_sizes(minima).items() if boundaries.steps(each)}
     grey = {"color": "0.4", "marker": "o", **POINTS}
-    return handles + [
-        panels.entry(f"{each:,} steps".replace(",", " "), markersize=sizes[each], **grey) for each in sorted(sizes)
-    ]
+    return handles + [panels.entry(f"{each:,} steps", markersize=sizes[each], **grey) for each in sorted(sizes)]

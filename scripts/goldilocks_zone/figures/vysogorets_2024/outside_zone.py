@@ -22,11 +22,12 @@ FIGURE = {"id": "outside", "studies": ["outside", "outside_tuned", "scale_fc"], 
 
 PUBLISHED, TUNED, CURVATURE = "outside", "outside_tuned", "scale_fc"
 EXAMPLES = 1000  # number used by the claims about the zone
-# Name, tint and hatching of the background; hatching distinguishes regimes in greyscale print.
+STRIP = 0.93  # lower end of the strip with hatching, relative to the height of a panel
+# Name, tint and hatching of the background; hatching, in a strip at the top, distinguishes regimes in greyscale print.
 REGIMES = {
     "divergent": ("divergent", style.colour(1), "////"),
-    "zero": ("zero logits", style.colour(2), "...."),
-    "lazy": ("lazy", style.colour(5), ""),
+    "zero": ("zero logits", style.colour(4), "...."),
+    "lazy": ("lazy", "0.4", ""),
     "healthy": ("healthy", "white", ""),
 }
 # Name, unit and label of the candidate measures of panel (d), which shows the first one available.
@@ -195,12 +196,14 @@ def draw_regimes(axes: np.ndarray, data: xr.Dataset) -> list[Patch]:
     kinds = [tuple(name for name, share in zip(REGIMES, row) if share == row.max()) for row in shares]
     looks = {}
     for kind in kinds:
-        tint, hatch = to_rgba(REGIMES[kind[0]][1], 0.2), "".join(REGIMES[name][2] for name in kind)
-        looks[kind] = {"facecolor": tint, "edgecolor": "0.78", "linewidth": 0, "hatch": hatch}
+        tint, hatch = to_rgba(REGIMES[kind[0]][1], 0.16), "".join(REGIMES[name][2] for name in kind)
+        looks[kind] = {"facecolor": tint, "edgecolor": "0.6", "linewidth": 0, "hatch": hatch}
     for kind, members in itertools.groupby(range(len(kinds)), lambda i: kinds[i]):
         together = list(members)
+        ends, look = (places[together[0]], places[together[-1] + 1]), looks[kind]
         for ax in axes:
-            ax.axvspan(places[together[0]], places[together[-1] + 1], zorder=0, **looks[kind])
+            ax.axvspan(*ends, zorder=0, **look | {"hatch": ""})
+            ax.axvspan(*ends, ymin=STRIP, zorder=0, **look)
     axes[0].set_xlim(places[0], places[-1])
     names = {kind: " or ".join(REGIMES[name][0] for name in kind) for kind in looks}
     return [Patch(label=label, **looks[kind] | {"linewidth": 0.5}) for kind, label in names.items()]
