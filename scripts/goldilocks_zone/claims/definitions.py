@@ -104,9 +104,13 @@ def _expanded(place: str, name: str, claims: dict[str, dict], needed: dict[str, 
     for case, (values, _) in repeated.items():
         here = f"{place}.{case}"
         keys = _laid([defaults, *(own[each] for each in _likes(here, case, own))])
-        study = _filled(here, keys.get("study", ""), values)
-        keys = _laid([{"needs": needed[study]} if study in needed else {}, keys])
-        full[case] = _checked(here, records.without_nulls(_filled(here, keys, values)))
+        keys = records.without_nulls(_filled(here, keys, values))
+        of_study = {"needs": needed[keys["study"]]} if keys.get("study") in needed else {}
+        full[case] = _checked(here, _laid([of_study, keys]))
+        others = [study for study in keys.get("also", ()) if study in needed]
+        if others:
+            laid = {study: _laid([of_study, {"needs": needed[study]}, keys])["needs"] for study in others}
+            full[case]["needs_also"] = laid
     kept = {key: claim[key] for key in ("work", "statement", "reason", "open") if key in claim}
     return {**kept, "cases": full} if full else kept
 

@@ -69,7 +69,8 @@ def _summary(cases: list[dict], claim: dict) -> dict:
     verdicts = found - {HOLDS} or found
     mixed = NOT_REPRODUCED if verdicts & {NOT_REPRODUCED, FAILS} else INCONCLUSIVE
     verdict = mixed if len(verdicts) > 1 else next(iter(verdicts))
-    telling = next(case for case in cases if case["verdict"] == verdict) if verdict in verdicts else cases[0]
+    alike = {NOT_REPRODUCED, FAILS} if verdict == NOT_REPRODUCED else {verdict}
+    telling = next((case for case in cases if case["verdict"] in alike), cases[0])
     kept = ("estimate", "low", "high", "margin", "unit", "n", "smallest_effect", "reason")
     summary = {"verdict": verdict, **{key: telling[key] for key in kept if key in telling}}
     if verdict == INCONCLUSIVE and verdict not in verdicts:
@@ -105,6 +106,7 @@ def _secondary(identifier: str, cases: dict[str, dict], studies: Studies) -> lis
     for name, case, study, place in cells.secondary(cases, studies):
         label = cells.label(name, case, study, place)
         cell = functools.partial(cells.at, case, study, place, studies)
+        case = {**case, "needs": case.get("needs_also", {}).get(study, case.get("needs", {}))}
         rows.append(_judged(f"{identifier}.{label.replace(' ', '.')}", label, case, cell))
     _set_verdicts(rows)
     return [row for row, judged in sorted(rows, key=lambda each: each[1] is None)]
@@ -140,12 +142,13 @@ def _set_verdicts(rows: list[tuple[dict, Judged | None]]) -> None:
 
 
 def _measure(case: dict, cell: Cell, name: str) -> Judged:
-    """The test of a `case` and, on a `cell`, the deciding estimate: the one that is closest to failing the test.
+    """The test of a `case` and, on a `cell`, the deciding estimate: one that fails the test, or the closest to failing.
 
     A case has an estimate for each value along the axes in its key `every`, and some quantities have one for each
     radius of a window. Estimates that cannot decide the test, for example because the grid is too coarse, are left
     aside (see `Test.undecidable`). If there are any, NotTested is raised unless another estimate fails the test.
-    NotTested is also raised if an estimate is not finite. `name` names the random stream of a bootstrap.
+    NotTested is also raised if an estimate or an end of its interval is not a number, or if an estimate is infinite.
+    `name` names the random stream of a bootstrap.
     """
     axes, found = case.get("every", []), []
     for values in itertools.product(*(cell[axis].values.tolist() for axis in axes)):
@@ -155,10 +158,13 @@ def _measure(case: dict, cell: Cell, name: str) -> Judged:
         raise NotTested("the quantity is not finite in this run")
     optional = case.get("reference", 0.0), case.get("direction", "above")
     test = hypotheses.Test(case["test"], case.get("margin", 0.0), *optional)
+    if any(np.isnan(estimate.interval(test.level)).any() for estimate in found):
+        raise NotTested("in resamples of the draws the quantity is not a number, because too many values are equal")
     reasons = [test.undecidable(estimate) for estimate in found]
     decidable = [estimate for estimate, reason in zip(found, reasons) if not reason]
-    worst = min(decidable, key=test.room, default=None)
+    failing = [each for each in decidable if test.verdict(*test.p_values(each)) == NOT_REPRODUCED]
     # Without any reason, all estimates are decidable.
-    if worst is None or (any(reasons) and test.verdict(*test.p_values(worst)) != NOT_REPRODUCED):
+    if not decidable or (any(reasons) and not failing):
         raise NotTested(next(filter(None, reasons)))
-    return test, worst
+    # A wide interval that holds the claim open has less room than a narrow one that refutes it.
+    return test, min(failing or decidable, key=test.room)

@@ -124,9 +124,12 @@ def read_off(estimate: Estimate, reading: np.ndarray, reason: str = "") -> Estim
     def interval(level: float) -> tuple[float, float]:
         low, high = estimate.interval(level)
         # The interval of level 0 has no width, even if an end of the reading is infinite.
+        if not level:
+            return float(middle), float(middle)
         wide = student((1 + level) / 2, estimate.n - 1) / np.sqrt(3)
-        ends = (np.hypot(median - low, wide * below), np.hypot(high - median, wide * above)) if level else (0.0, 0.0)
-        return float(middle - ends[0]), float(middle + ends[1])
+        # At a tiny level `wide` is 0, and its product with an infinite side is no number.
+        sides = [side if np.isinf(side) else wide * side for side in (below, above)]
+        return float(middle - np.hypot(median - low, sides[0])), float(middle + np.hypot(high - median, sides[1]))
 
     half_step = max((float(side) for side in (below, above) if np.isfinite(side)), default=0.0)
     error = float(np.hypot(estimate.standard_error, half_step / np.sqrt(3)))
@@ -178,8 +181,9 @@ def bootstrapped(statistic: Callable[[np.ndarray], float], samples: np.ndarray, 
     """Bootstrap estimate of `statistic`, a function of `samples` (…, n) for n independent units.
 
     Whole units, entries along the last axis, are resampled. The interval is the percentile interval of RESAMPLES
-    resamples, drawn from the random stream `name`. With fewer than LEAST_RESAMPLED units, the result is instead the
-    mean of the jackknife's pseudo-values with Student's interval. Raises TooFewDraws for fewer than two units.
+    resamples, drawn from the random stream `name`; its ends are infinite if too many resamples are. With fewer than
+    LEAST_RESAMPLED units, the result is instead the mean of the jackknife's pseudo-values with Student's interval.
+    Raises TooFewDraws for fewer than two units.
     """
     n = samples.shape[-1]
     if n < LEAST_RESAMPLED:
@@ -188,10 +192,15 @@ def bootstrapped(statistic: Callable[[np.ndarray], float], samples: np.ndarray, 
     random = stream("bootstrap", *name)
     resampled = np.array([statistic(samples[..., random.integers(n, size=n)]) for _ in range(RESAMPLES)])
 
-    def interval(level: float) -> tuple[float, float]:
-        return tuple(np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2]).tolist())
+    finite = np.isfinite(resampled)
+    # Between two infinite resamples there is no linear interpolation.
+    method = "linear" if finite.all() else "nearest"
 
-    return Estimate(float(statistic(samples)), float(resampled.std(ddof=1)), n, interval, 1 / RESAMPLES)
+    def interval(level: float) -> tuple[float, float]:
+        return tuple(np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2], method=method).tolist())
+
+    error = resampled.std(ddof=1) if finite.all() else np.inf
+    return Estimate(float(statistic(samples)), float(error), n, interval, 1 / RESAMPLES)
 
 
 def coefficients_of_variation(means: np.ndarray, variances: np.ndarray, planes: int) -> dict[str, Estimate]:
@@ -208,7 +217,7 @@ def coefficients_of_variation(means: np.ndarray, variances: np.ndarray, planes: 
     between, within, n = _variance(means), float(np.mean(variances)), len(means)
     over_planes, centre = within * (1 - 1 / planes), abs(float(np.mean(means)))
     total = between + over_planes
-    freedom = total**2 / (between**2 / (n - 1) + over_planes**2 / (n * (planes - 1)))
+    freedom = total**2 / (between**2 / (n - 1) + over_planes**2 / (n * (planes - 1))) if total else n - 1
     theta = _root(between, n - 1, n, within / planes, centre)
     return {"total": _root(total, freedom, n, centre=centre), "theta": theta}
 

@@ -170,6 +170,16 @@ def test_a_kind_of_minimum_is_the_mean_over_its_strengths():
     assert judged("sb6", boundary=made, boundary_family=made)["matched-length"]["estimate"] == pytest.approx(0.6)
 
 
+def test_the_logarithm_of_a_kind_of_minimum_is_the_mean_of_logarithms():
+    made = family([1, 10, 1000, 1, 1], [0.1, 0.2, 0.3, 0.15, 0.25])
+    reading = decision_boundary.Reading("gauss_newton_trace", "adversarial", log=True)
+    found = reading.of(made.isel(dataset=0, network=0, subspace=0))
+    expected = np.log(made["gauss_newton_trace"].sel(minimum=MINIMA[1:3], softmax="temperature-1")).mean("minimum")
+    assert found.values == pytest.approx(expected.squeeze().values) and found.mean() == pytest.approx(
+        2 * np.log(10), abs=0.1
+    )
+
+
 def test_a_draw_without_one_strength_is_left_out_and_untrained_networks_are_no_minima():
     made = family([1, 2, 4, 1.5, 2.5], [0.1, 0.2, 0.3, 0.15, 0.25])
     made["encoding_share"][{"minimum": 2, "draw": 0}] = np.nan

@@ -263,6 +263,49 @@ def test_the_radius_with_the_least_room_decides(rows):
     assert rows["fs1.band"]["estimate"] == pytest.approx(float(band.mean("draw").min()), abs=0.02)
 
 
+def test_a_radius_that_refutes_the_claim_decides_before_a_wide_one_that_is_open():
+    """At one radius the values lie far above the claim, narrowly; at another they scatter about its bound."""
+    made = study(draws=4)
+    values = np.array([[0.18, 0.19, 0.185, 0.182], [0.1, 0.3, 0.5, -0.5]])
+    for order in (slice(None), slice(None, None, -1)):
+        here = made.isel(radius=[0, 1]).assign(
+            loss=made["loss"].isel(radius=[0, 1]) * 0 + xr.DataArray(values[order], dims=("radius", "draw"))
+        )
+        case = {
+            "statement": "s",
+            "study": "curvature",
+            "quantity": "zone_at_every_radius",
+            "unit": "1",
+            "of": {"variable": "loss"},
+        }
+        case |= {"window": [-9, 9], "test": "superiority", "reference": 0.05, "direction": "below"}
+        (row,) = [
+            row
+            for row in evaluate.evaluate(
+                {"a": {"work": "w", "statement": "s", "cases": {"b": case}}}, {"curvature": here}, "run"
+            )
+            if row["id"] == "a.b"
+        ]
+        assert row["verdict"] == evaluate.NOT_REPRODUCED and row["estimate"] == pytest.approx(0.18425)
+
+
+def test_an_interval_that_is_no_number_gives_no_verdict(monkeypatch):
+    from goldilocks_zone.claims import quantities
+
+    unknown = estimates.Estimate(-0.7, 0.1, 10, lambda level: (np.nan, np.nan))
+    monkeypatch.setattr(quantities, "estimate", lambda *given: [unknown])
+    rows = {row["id"]: row for row in evaluate.evaluate(DEFINITIONS, {"curvature": study()}, "test")}
+    assert rows["fs1.band"]["verdict"] == evaluate.NOT_TESTED and "not a number" in rows["fs1.band"]["reason"]
+
+
+def test_a_claim_shows_the_estimate_of_the_case_that_fails():
+    cases = [
+        {"verdict": evaluate.REPRODUCED, "control": "", "estimate": 1.0},
+        {"verdict": evaluate.FAILS, "control": "", "estimate": 2.0},
+    ]
+    assert evaluate._summary(cases, {}) == {"verdict": evaluate.NOT_REPRODUCED, "estimate": 2.0}
+
+
 def test_other_cells_are_secondary_rows(rows):
     secondary = [name for name in rows if name.startswith("fs2.d10-d50.")]
     assert secondary == ["fs2.d10-d50.mnist.fc-200x2-relu.plane-100-sparse.N=250"]

@@ -112,6 +112,32 @@ def test_without_a_zone_the_norms_must_not_foretell_one():
         assert rows[f"vd4.{edge}"]["reason"] == "what is compared is equal in every draw"
 
 
+def test_norms_that_cross_upwards_within_the_zone_are_no_edge():
+    """‖G‖ exceeds ‖H′‖ only beyond the zone, where it rises above it: there is no fall below ‖H′‖ to compare."""
+    made = scale_study()
+    ratio = xr.where(made["radius"] > 10**1.5, 3.0, 0.3)
+    made["residual_spectral_norm"] = made["gauss_newton_spectral_norm"] / ratio
+    made["residual_spectral_norm"][{"draw": 0}] = scale_study()["residual_spectral_norm"].isel(draw=0).values
+    rows = judged("vd4", scale_fc=made)
+    for edge in ("inner", "outer"):
+        row = rows[f"vd4.{edge}"]
+        assert row["verdict"] == evaluate.NOT_TESTED
+        assert row["reason"].startswith(f"in {DRAWS - 1} of {DRAWS} draws ‖G‖ does not exceed ‖H′‖ at the peak of κ")
+
+
+def test_a_curve_without_a_finite_point_is_not_tested():
+    made = scale_study()
+    made["trace_over_norm"][{"draw": 0}] = np.nan
+    assert judged("vd4", scale_fc=made)["vd4.outer"]["reason"] == "κ of a draw is not finite at any radius"
+
+
+def test_a_radius_without_a_gauss_newton_part_is_not_left_out_of_the_models_error():
+    made = scale_study()
+    made["gauss_newton_norm"][{"radius": 10, "draw": 0}] = np.nan
+    row = judged("vd8", scale_fc=made)["vd8.error-finite"]
+    assert row["verdict"] == evaluate.NOT_TESTED and row["reason"] == "the quantity is not finite in this run"
+
+
 def test_norms_that_cross_beyond_the_grid_are_a_bound():
     """The grid ends within the margin of the edge of κ, and the norms have not crossed: the case is undecided."""
     near = scale_study(shift=10.0).isel(radius=slice(0, 17))

@@ -45,12 +45,15 @@ def test_travel_is_the_largest_rate_times_steps():
     assert "has 10" in needs.unmet({"travel": 20}, several.isel(rate=0))
 
 
-def judged(steps, **changed):
+def made(steps):
     values = np.linspace(0.9, 1.1, 8)
     axes = {"dataset": ["mnist"], "network": ["fc-200x2-relu"], "subspace": ["plane-50-sparse"], "radius": [1.0]}
     found = xr.Dataset({"kappa": ((*axes, "draw"), values[None, None, None, None])})
     found = found.assign_coords(**axes, draw=range(8), x=("radius", [0.0]))
-    found.attrs["settings"] = json.dumps({"steps": steps})
+    return found.assign_attrs(settings=json.dumps({"steps": steps}))
+
+
+def judged(steps, **changed):
     case = {"statement": "s", "study": "one", "quantity": "zone_at_every_radius", "unit": "1"}
     case |= {
         "test": "superiority",
@@ -61,7 +64,7 @@ def judged(steps, **changed):
         **changed,
     }
     claims = {"it": {"work": "w", "statement": "s", "cases": {"a": case}}}
-    return {row["id"]: row for row in evaluate.evaluate(claims, {"one": found}, "run")}
+    return {row["id"]: row for row in evaluate.evaluate(claims, {"one": made(steps)}, "run")}
 
 
 def test_a_run_with_less_has_an_estimate_and_no_verdict():
@@ -70,6 +73,34 @@ def test_a_run_with_less_has_an_estimate_and_no_verdict():
     assert [less[name]["verdict"] for name in ("it", "it.a")] == ["not tested"] * 2
     assert less["it.a"]["reason"] == "needs 100 steps of training, and this run has 99"
     assert less["it.a"]["estimate"] == enough["it.a"]["estimate"] == pytest.approx(1)
+
+
+def test_a_secondary_study_is_held_to_its_own_needs(tmp_path):
+    """Needs of another study replace those of the case's study, key by key, and those of the case itself both."""
+    (tmp_path / "a.yaml").write_text(
+        """
+work: w
+needs: {one: {steps: 100, draws: 2}, two: {steps: 10}, three: {draws: 9}}
+it:
+  statement: s
+  defaults: {statement: s, study: one, also: [two, three, four], quantity: zone_at_every_radius, unit: "1"}
+  cases:
+    a: {of: {variable: kappa}, window: [-1, 1], expect: {above: 0.5}}
+    b: {of: {variable: kappa}, window: [-1, 1], expect: {above: 0.5}, needs: {steps: 50}}
+"""
+    )
+    cases = definitions.load(tmp_path)["it"]["cases"]
+    assert cases["a"]["needs_also"] == {"two": {"steps": 10, "draws": 2}, "three": {"steps": 100, "draws": 9}}
+    assert cases["b"]["needs_also"]["two"] == {"steps": 50, "draws": 2}
+    studies = {name: made(20) for name in ("one", "two", "four")}
+    rows = {row["id"]: row for row in evaluate.evaluate(definitions.load(tmp_path), studies, "run")}
+    place = "mnist.fc-200x2-relu.plane-50-sparse"
+    assert (
+        rows["it.a"]["reason"]
+        == rows[f"it.a.four.{place}"]["reason"]
+        == ("needs 100 steps of training, and this run has 20")
+    )
+    assert rows[f"it.a.two.{place}"]["verdict"] == "reproduced"
 
 
 def test_the_full_run_has_what_every_case_needs():

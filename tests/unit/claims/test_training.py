@@ -137,6 +137,30 @@ def test_the_smallest_dimension_bounds_the_intrinsic_one():
     assert "the smallest of this run, 10, reaches" in found.open_end
 
 
+def test_resamples_that_reach_no_dimension_leave_the_interval_open():
+    """In half of the draws no dimension reaches the level, so that many means over resampled draws do not."""
+    curves = np.array([[0.5, 0.99], [0.5, 0.85]])[np.arange(DRAWS) % 2].T
+    values = np.vstack([curves, np.ones(DRAWS)])[:, None, :]
+    here = xr.Dataset(
+        {"test_accuracy": (("subspace", "radius", "draw"), values)},
+        {"subspace": ["plane-100-dense", "plane-900-dense", "full-free"], "radius": [1.0], "draw": range(DRAWS)},
+    ).assign_coords(classes=10)
+    (found,) = estimate("intrinsic_dimension", here, share=0.9, published=750, name="resampled")
+    low, high = found.interval(0.95)
+    assert low < found.value < np.log10(900 / 750) and high == np.inf
+
+
+def test_a_smaller_dimension_may_be_the_only_one_that_reaches_the_level():
+    values = np.array([0.5, 0.95, 0.85, 1.0])[:, None, None] + np.zeros((1, DRAWS))
+    names = ["plane-10-dense", "plane-100-dense", "plane-1000-dense", "full-free"]
+    here = xr.Dataset(
+        {"test_accuracy": (("subspace", "radius", "draw"), values)},
+        {"subspace": names, "radius": [1.0], "draw": range(DRAWS)},
+    ).assign_coords(classes=10)
+    (found,) = estimate("intrinsic_dimension", here, share=0.9, published=100, name="resampled")
+    assert found.value == pytest.approx(-0.05 / 0.45)
+
+
 def test_an_intrinsic_dimension_needs_planes():
     values = ("subspace", "radius", "draw"), np.full((1, 9, DRAWS), 0.9)
     with pytest.raises(NotTested, match="this run has 0 planes or spheres"):

@@ -178,6 +178,11 @@ def test_parts_of_the_spread_are_told_apart():
     assert low < 0.06 < high
 
 
+def test_a_quantity_without_any_spread_has_none():
+    found = estimates.coefficients_of_variation(np.ones(4), np.zeros(4), 4)
+    assert found["total"].value == found["theta"].value == 0 and found["total"].interval(0.95) == (0, 0)
+
+
 def test_intervals_of_the_spread_cover():
     random = stream("spread coverage")
     covered = 0

@@ -79,8 +79,8 @@ class Reading:
         values = values.sel(places, drop=True)
         if values.sizes.get("radius", 1) != 1:
             raise NotTested(f"the claim is about one radius, and this run has {values.sizes['radius']}")
-        values = self._of_minimum(values.isel(radius=0, drop=True, missing_dims="ignore"))
-        return self.times * (np.log(values.where(values > 0)) if self.log else values)
+        values = values.isel(radius=0, drop=True, missing_dims="ignore")
+        return self.times * self._of_minimum(xr.ufuncs.log(values.where(values > 0)) if self.log else values)
 
     def _of_minimum(self, values: xr.DataArray) -> xr.DataArray:
         axis = "other_minimum" if "other_minimum" in values.dims else "minimum"

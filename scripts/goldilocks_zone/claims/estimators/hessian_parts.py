@@ -41,25 +41,29 @@ def rescaling_error(cell: Cell, dimension: int, values: Sequence) -> list[Estima
 
 
 def edges(kappa: xr.DataArray, ratio: xr.DataArray, outer: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Readings (3, draw) of two places in log10 α: where κ crosses ZONE, and where `ratio` = log10 ‖G‖/‖H′‖ crosses 0.
+    """Readings (3, draw) of two places in log10 α: where κ crosses ZONE, and where `ratio`, log10 ‖G‖/‖H′‖, falls to 0.
 
-    `kappa` and `ratio` have the axes radius and draw. In each draw, both places are the first crossings on the way from
-    the peak of κ to larger α (`outer`) or to smaller α. If κ does not cross ZONE there, the first reading is NaN. If
-    `ratio` does not cross 0 there, the second is censored beyond the end of the grid. A draw whose κ nowhere exceeds
-    ZONE is an exception: its first place is the grid point of the peak, and so is its second if `ratio` is not positive
-    there.
+    `kappa` and `ratio` have the axes radius and draw. In each draw, both places are the first ones on the way from the
+    peak of κ to larger α (`outer`) or to smaller α. If κ does not cross ZONE there, the first reading is NaN. The
+    second is censored beyond the end of the grid if `ratio` stays positive, and NaN if it is not positive at the peak,
+    from where it is to fall. A draw whose κ nowhere exceeds ZONE is an exception: its first place is the grid point of
+    the peak, and so is its second if `ratio` is not positive there.
     """
     places = np.log10(kappa["radius"].values)
     beyond, found = ([places[-1], places[-1], np.inf] if outer else [-np.inf, places[0], places[0]]), []
     for curve, of_ratio in zip(kappa.transpose("draw", "radius").values, ratio.transpose("draw", "radius").values):
+        if np.isnan(curve).all():
+            raise NotTested("κ of a draw is not finite at any radius")
         top = int(np.nanargmax(curve))
-        peak = np.clip(estimates.point_of_grid(places, top, top), places[0], places[-1])
-        edge, crossing = peak, curves.crossing_from(top, places, of_ratio, 0.0, outer)
+        edge = peak = np.clip(estimates.point_of_grid(places, top, top), places[0], places[-1])
         if curve[top] > ZONE:
             edge = np.full(3, curves.crossing_from(top, places, curve - ZONE, 0.0, outer))
-        elif of_ratio[top] <= 0:
-            crossing = peak
-        found.append((edge, beyond if np.isnan(crossing).any() else np.broadcast_to(crossing, 3)))
+        if of_ratio[top] > 0:
+            fall = curves.crossing_from(top, places, of_ratio, 0.0, outer)
+            crossing = beyond if np.isnan(fall) else np.full(3, fall)
+        else:
+            crossing = np.full(3, np.nan) if curve[top] > ZONE else peak
+        found.append((edge, crossing))
     return tuple(np.transpose(found, (1, 2, 0)))
 
 
@@ -71,15 +75,19 @@ def log_ratio(cell: Cell, norm: str) -> xr.DataArray:
 
 
 def crossing_gap(cell: Cell, dimension: int, edge: str, norm: str = "spectral_norm") -> list[Estimate]:
-    """Mean over draws of log10 of the α where ‖G‖/‖H′‖ crosses 1, minus log10 of the α where κ crosses ZONE.
+    """Mean over draws of log10 of the α where ‖G‖/‖H′‖ falls to 1, minus log10 of the α where κ crosses ZONE.
 
-    Both crossings are found by `edges`: beyond the peak of κ with the `edge` "outer", before it with "inner". `norm` is
-    as in `log_ratio`. κ is Tr(H)/‖H‖ on planes of a `dimension`. Raises NotTested if κ of a draw does not cross ZONE.
+    Both places are found by `edges`: beyond the peak of κ with the `edge` "outer", before it with "inner". `norm` is as
+    in `log_ratio`. κ is Tr(H)/‖H‖ on planes of a `dimension`. Raises NotTested if κ of a draw does not cross ZONE. It
+    does so too if ‖G‖ does not exceed ‖H′‖ at the peak of a κ in the zone.
     """
     here = cell.sel(dimension=dimension)
     kappa, crossing = edges(here["trace_over_norm"], log_ratio(here, norm), edge == "outer")
     if np.isnan(kappa).any():
         raise NotTested(f"κ of a draw does not pass {ZONE:g} at the {edge} edge on this run's radii")
+    if lacking := int(np.isnan(crossing).any(0).sum()):
+        draws = f"in {lacking} of {crossing.shape[1]} draws"
+        raise NotTested(f"{draws} ‖G‖ does not exceed ‖H′‖ at the peak of κ, from where it is to fall below ‖H′‖")
     reason = f"the place is censored: ‖G‖/‖H′‖ of a draw does not pass 1 at the {edge} edge on this run's radii"
     return [estimates.difference(crossing, kappa, reason=reason)]
 
@@ -144,10 +152,11 @@ def model_slope(cell: Cell, dimension: int, window: Window, form: str) -> list[E
 def model_error(cell: Cell, dimension: int, window: Window, form: str) -> list[Estimate]:
     """Relative error |modelled/measured − 1| of κ(G): median over the window's radii, then mean over draws.
 
-    κ(G) is Tr G/‖G‖. The model, with its `form`, is as in `model_and_measure`.
+    κ(G) is Tr G/‖G‖. The model, with its `form`, is as in `model_and_measure`. The median of a draw is NaN if G is 0 at
+    a radius of the window.
     """
     model, measured = model_and_measure(curves.in_scale(cell, window), dimension, form)
-    return [estimates.mean(abs(model / measured - 1).median("radius").values)]
+    return [estimates.mean(abs(model / measured - 1).median("radius", skipna=False).values)]
 
 
 def rank_correlation(

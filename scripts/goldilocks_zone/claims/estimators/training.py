@@ -17,7 +17,7 @@ from goldilocks_zone.claims.cells import Cell, NotTested, need, require, weight_
 from goldilocks_zone.claims.curves import Window
 from goldilocks_zone.statistics import estimates
 from goldilocks_zone.statistics.estimates import Estimate
-from goldilocks_zone.subspaces.labels import parse_subspace
+from goldilocks_zone.subspaces.labels import FullSpace, parse_subspace
 
 
 def accuracy(cell: Cell) -> xr.DataArray:
@@ -125,8 +125,8 @@ def dimensions_of(cell: Cell) -> tuple[np.ndarray, xr.Dataset]:
 
     Training in full space is left out.
     """
-    names = [name for name in cell["subspace"].values.tolist() if not name.startswith("full-")]
-    found = sorted((parse_subspace(name).dimension, name) for name in names)
+    spaces = {name: parse_subspace(name) for name in cell["subspace"].values.tolist()}
+    found = sorted((space.dimension, name) for name, space in spaces.items() if not isinstance(space, FullSpace))
     return np.array([d for d, _ in found]), cell.sel(subspace=[name for _, name in found])
 
 
@@ -178,7 +178,7 @@ def intrinsic_dimension(cell: Cell, share: float, published: int, name: str) -> 
     need(1, len(dimensions), "planes or spheres")
     values = accuracy(ordered).isel(radius=0).transpose("subspace", "draw").values
     baseline = accuracy(cell.sel(subspace="full-free")).isel(radius=0).values
-    if values[-1].mean() < share * baseline.mean():
+    if values.mean(1).max() < share * baseline.mean():
         raise NotTested(f"no dimension of this run reaches {share:g} of the accuracy in the whole space")
 
     def found(sample: np.ndarray) -> np.ndarray:
@@ -186,7 +186,11 @@ def intrinsic_dimension(cell: Cell, share: float, published: int, name: str) -> 
         return dimension_needed(dimensions, means[1:], share * means[0]) - np.log10(published)
 
     samples = np.vstack([baseline, values])
-    estimate = estimates.bootstrapped(lambda sample: found(sample)[1], samples, name)
+    # Unless it is censored itself: a resample whose dimension is censored counts as infinite, by the mean of a reading.
+    statistic = (
+        (lambda sample: found(sample)[1]) if np.isinf(found(samples)).any() else (lambda sample: found(sample).mean())
+    )
+    estimate = estimates.bootstrapped(statistic, samples, name)
     reached = f"the smallest of this run, {dimensions[0]}, reaches {share:g} of the accuracy in the whole space"
     reason = f"the dimension needed is censored: {reached}"
     return [estimates.read_off(estimate, found(samples), reason)]
@@ -219,7 +223,9 @@ def curvature_gain(cell: Cell, variable: str, examples_of: str) -> list[Estimate
     if variable not in cell:
         raise NotTested("the study measures no curvature")
     values = cell[variable].sel(examples_of=examples_of).transpose("moment", "radius", "draw")
-    step = 1 / parse_subspace(cell["subspace"].item()).dimension if variable == "fraction_positive" else 0.0
+    space = parse_subspace(cell["subspace"].item())
+    assert not isinstance(space, FullSpace)  # The configuration refuses this measurement in the whole space.
+    step = 1 / space.dimension if variable == "fraction_positive" else 0.0
     end, start = (values.sel(moment=moment).values for moment in ("end", "start"))
     return [estimates.difference(*pair, resolution=step) for pair in zip(end, start)]
 
@@ -251,7 +257,7 @@ def growth_exponent(cell: Cell, window: Window, steps: Sequence[int]) -> list[Es
     inside = (cell["step"] >= steps[0]) & (cell["step"] <= steps[1])
     if inside.sum() < 3:
         raise NotTested(f"this run logged {int(inside.sum())} steps from {steps[0]} to {steps[1]}, 3 are needed")
-    squares = np.square(curves.in_x(cell["norm"], window)).transpose("radius", "step", "draw")
+    squares = xr.ufuncs.square(curves.in_x(cell["norm"], window)).transpose("radius", "step", "draw")
     growth = (squares - squares.isel(step=0)).isel(step=inside.values).values
     logarithms = np.log10(cell["step"].values[inside.values])
     return [estimates.mean(np.polyfit(logarithms, np.log10(row), 1)[0]) for row in growth]
@@ -260,7 +266,7 @@ def growth_exponent(cell: Cell, window: Window, steps: Sequence[int]) -> list[Es
 def relative_growth(cell: Cell, window: Window) -> list[Estimate]:
     """Mean over draws of |r/r_0 − 1| with the radius r after training, at each initial radius r_0 of the window."""
     values = curves.in_x(cell["norm"], window).transpose("radius", "draw", "step")
-    change = np.abs(values.isel(step=-1) / values.isel(step=0) - 1)
+    change = abs(values.isel(step=-1) / values.isel(step=0) - 1)
     return [estimates.mean(row) for row in change.values]
 
 
@@ -273,8 +279,8 @@ def growth_over_walk(cell: Cell, window: Window) -> list[Estimate]:
     """
     if "random_signs" not in cell["gradients"].values:
         raise NotTested("this run has no gradients with random signs in its study")
-    squares = np.square(curves.in_x(cell["norm"], window))
-    growth = np.log10(squares.isel(step=-1) - squares.isel(step=0)).transpose("gradients", "radius", "draw")
+    squares = xr.ufuncs.square(curves.in_x(cell["norm"], window))
+    growth = xr.ufuncs.log10(squares.isel(step=-1) - squares.isel(step=0)).transpose("gradients", "radius", "draw")
     pairs = zip(*(growth.sel(gradients=each).values for each in ("loss", "random_signs")))
     return [estimates.difference(*pair) for pair in pairs]
 
@@ -287,7 +293,7 @@ def early_correlation(cell: Cell, variable: str, step: int, name: str, given: Se
     `name` names the bootstrap's random stream.
     """
     accuracies = _at_step(cell["validation_accuracy"], step).isel(radius=0)
-    rows = curves.for_correlation(accuracies, *(cell[each].isel(radius=0) for each in (variable, *given)))
+    rows = curves.for_correlation(accuracies.values, *(cell[each].isel(radius=0).values for each in (variable, *given)))
     return [estimates.bootstrapped(curves.partial_correlation, rows, name)]
 
 
