@@ -5,11 +5,16 @@ A minimum stands for the parameters after one kind of training, or before any. I
 alignment is the cosine between a gradient with respect to the parameters and an eigenvector.
 """
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.colors import ListedColormap, to_rgb
+from matplotlib.colors import ListedColormap, Normalize, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from goldilocks_zone.data import planar_shapes
@@ -29,7 +34,7 @@ BAR_CM = 0.35  # width of a colour bar
 PALE = 0.75  # share of white in the colour of a class's region
 NARROW, SHORT = 3, 20  # ratios of the ends of a logarithmic axis that change its ticks
 DECADES = 5  # largest number of decades with a tick
-SMALL = {"fontsize": 6.5}
+SMALL: dict[str, Any] = {"fontsize": 6.5}
 AXES_OF_MAPS = ("map_x", "map_y")
 EXAMPLES = ["example_point", "example_label"]
 
@@ -42,7 +47,7 @@ def one(study: xr.Dataset, names: list[str], *kept: str, softmax: str = PUBLISHE
     their first label, and so is an axis that lacks the wanted one. Names that the study lacks are skipped.
     """
     data = study[[name for name in names if name in study]].drop_vars("classes", errors="ignore")
-    for axis in [axis for axis in data.dims if axis not in (*kept, "draw")]:
+    for axis in [str(axis) for axis in data.dims if axis not in (*kept, "draw")]:
         labels = study[axis].values.tolist()
         wanted = {"epoch": max(labels), "softmax": softmax, "scaling": "none"}.get(axis, labels[0])
         data = data.isel({axis: labels.index(wanted) if wanted in labels else 0}, drop=True)
@@ -66,7 +71,7 @@ def title(minimum: str) -> str:
     return KINDS[kind(minimum)][0]
 
 
-def look(minimum: str, **more: object) -> dict:
+def look(minimum: str, **more: Any) -> dict:
     """Matplotlib's keyword arguments for the colour and marker of a minimum; they depend on its kind alone.
 
     `minimum` is its label. `more` adds or overrides arguments.
@@ -74,9 +79,10 @@ def look(minimum: str, **more: object) -> dict:
     return style.look(KINDS[kind(minimum)][1], **more)
 
 
-def box(dataset: str) -> list[float]:
-    """Bounding box [left, right, bottom, top] of the dataset of this name, whose inputs are points in the plane."""
-    return [end for ends in planar_shapes.of(dataset).box for end in ends]
+def box(dataset: str) -> tuple[float, float, float, float]:
+    """Bounding box (left, right, bottom, top) of the dataset of this name, whose inputs are points in the plane."""
+    (left, right), (bottom, top) = planar_shapes.known(dataset).box
+    return left, right, bottom, top
 
 
 def aspect(dataset: str) -> float:
@@ -95,7 +101,7 @@ def examples(study: xr.Dataset, dataset: str) -> int:
 
     It is the study's setting or, if the study has none, the usual number for this dataset.
     """
-    return curves.settings_of(study).get("examples") or planar_shapes.of(dataset).examples
+    return curves.settings_of(study).get("examples") or planar_shapes.known(dataset).examples
 
 
 def described_maps(data: xr.Dataset) -> xr.Dataset:
@@ -111,9 +117,7 @@ def described_maps(data: xr.Dataset) -> xr.Dataset:
     return data
 
 
-def draw_alignment(
-    ax: plt.Axes, values: xr.DataArray, classes: xr.DataArray, dataset: str, largest: float = 1.0
-) -> None:
+def draw_alignment(ax: Axes, values: xr.DataArray, classes: xr.DataArray, dataset: str, largest: float = 1.0) -> None:
     """Draw a map over the plane of the alignments `values` (map_x, map_y), and the decision boundary.
 
     `classes` (map_x, map_y) holds the predicted classes, from which the boundary is drawn. The map covers the box of
@@ -130,14 +134,14 @@ def draw_alignment(
     frame(ax, dataset)
 
 
-def draw_classes(ax: plt.Axes, classes: xr.DataArray, dataset: str) -> None:
+def draw_classes(ax: Axes, classes: xr.DataArray, dataset: str) -> None:
     """Draw the regions of the predicted `classes` (map_x, map_y) in pale colours, and the decision boundary.
 
     The map covers the box of the `dataset`.
     """
-    image, count = classes.transpose(*AXES_OF_MAPS).values.T, planar_shapes.of(dataset).classes
+    image, count = classes.transpose(*AXES_OF_MAPS).values.T, planar_shapes.known(dataset).classes
     pale = ListedColormap([PALE + (1 - PALE) * np.array(to_rgb(style.colour(each))) for each in range(count)])
-    ends = {"vmin": -0.5, "vmax": count - 0.5}
+    ends: dict[str, Any] = {"vmin": -0.5, "vmax": count - 0.5}
     ax.imshow(image, origin="lower", extent=box(dataset), interpolation="nearest", cmap=pale, **ends)
     if not np.isfinite(image).any():
         absent(ax)
@@ -145,7 +149,7 @@ def draw_classes(ax: plt.Axes, classes: xr.DataArray, dataset: str) -> None:
     frame(ax, dataset)
 
 
-def draw_boundary(ax: plt.Axes, classes: xr.DataArray, dataset: str) -> None:
+def draw_boundary(ax: Axes, classes: xr.DataArray, dataset: str) -> None:
     """Draw the decision boundary between the predicted `classes` (map_x, map_y), interpolated between nodes.
 
     It is drawn as the outline of every class but the first. The map covers the box of the `dataset`.
@@ -157,7 +161,7 @@ def draw_boundary(ax: plt.Axes, classes: xr.DataArray, dataset: str) -> None:
         ax.contour(x, y, (image == label).astype(float), [0.5], colors="k", linewidths=0.6)
 
 
-def draw_points(ax: plt.Axes, here: xr.Dataset) -> None:
+def draw_points(ax: Axes, here: xr.Dataset) -> None:
     """Draw the training examples in `here` as points in the plane, with colour and marker by class.
 
     `here` has the variables example_point (example, coordinate) and example_label (example), the class.
@@ -168,13 +172,13 @@ def draw_points(ax: plt.Axes, here: xr.Dataset) -> None:
         ax.plot(*points[:, labels == label], **style.look(int(label), **look))
 
 
-def class_entries(count: int, **more: object) -> list[plt.Line2D]:
+def class_entries(count: int, **more: Any) -> list[Line2D]:
     """Legend entries for `count` classes; `more` overrides the style of the markers."""
     look = {"linestyle": "none", "markersize": 3, **more}
     return [panels.entry(f"class {label + 1}", **style.look(label, **look)) for label in range(count)]
 
 
-def frame(ax: plt.Axes, dataset: str) -> None:
+def frame(ax: Axes, dataset: str) -> None:
     """Limit the axes of a map to the box of its dataset, with equal aspect and unlabelled ticks at the ends."""
     left, right, bottom, top = box(dataset)
     ax.set(xlim=(left, right), ylim=(bottom, top), xticks=[left, right], yticks=[bottom, top], aspect="equal")
@@ -182,7 +186,7 @@ def frame(ax: plt.Axes, dataset: str) -> None:
     ax.spines[:].set(visible=True, color="0.7")
 
 
-def number(ax: plt.Axes) -> None:
+def number(ax: Axes) -> None:
     """Label the ticks that `frame` has put at the ends of a map's axes with their values."""
     ax.tick_params(labelbottom=True, labelleft=True, labelsize=6.5, pad=1.5)
     for labels, places in ((ax.get_xticklabels(), ("left", "right")), (ax.get_yticklabels(), ("bottom", "top"))):
@@ -190,7 +194,7 @@ def number(ax: plt.Axes) -> None:
             label.set(**{"ha" if place in ("left", "right") else "va": place})
 
 
-def absent(ax: plt.Axes, text: str = "not measured") -> None:
+def absent(ax: Axes, text: str = "not measured") -> None:
     """Write `text` in the middle of a panel that has no data."""
     ax.annotate(text, (0.5, 0.5), xycoords="axes fraction", ha="center", va="center", color="0.4", **SMALL)
 
@@ -218,9 +222,9 @@ def logarithmic_ticks(axis: Axis, short: float = SHORT) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def colour_bar(figure: plt.Figure, axes: list[plt.Axes]) -> None:
+def colour_bar(figure: Figure, axes: list[Axes]) -> None:
     """Add one colour bar, for alignments from −1 to 1, beside the maps in the panels `axes`."""
-    mappable = plt.cm.ScalarMappable(plt.Normalize(-1, 1), COLOURS)
+    mappable = plt.cm.ScalarMappable(Normalize(-1, 1), COLOURS)
     aspect = figure.get_size_inches()[1] * panels.CENTIMETRES_PER_INCH / BAR_CM
     bar = figure.colorbar(mappable, ax=axes, aspect=aspect, pad=0.015, ticks=[-1, -0.5, 0, 0.5, 1])
     bar.ax.set_title("alignment $A_i$", **SMALL)

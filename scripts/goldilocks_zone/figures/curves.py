@@ -2,11 +2,13 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
+from numpy.typing import ArrayLike
 
 from goldilocks_zone.claims.cells import NotTested
 from goldilocks_zone.claims.curves import ratio_of_means
@@ -29,7 +31,7 @@ def ends_of(interval: str) -> dict[str, str]:
     return {"low": f"lower end of {interval}", "high": f"upper end of {interval}"}
 
 
-def columns(dims: tuple[str, ...], values: np.ndarray, meanings: Mapping[str, str], units: str = "1") -> dict:
+def columns(dims: tuple[Hashable, ...], values: np.ndarray, meanings: Mapping[str, str], units: str = "1") -> dict:
     """Split an array along its last axis into variables for xarray.Dataset, {name: (dims, array, attributes)}.
 
     The i-th key of `meanings` names the variable with the entries `values`[…, i], and its text describes this variable.
@@ -105,7 +107,7 @@ def logarithmic_means(values: xr.DataArray) -> xr.Dataset:
 
     The result has the variables mean and, for the ends of the interval, low and high, each with the axes (…).
     """
-    found = np.exp(means(np.log(values.where(values > 0)))[PARTS])
+    found = np.exp(means(xr.ufuncs.log(values.where(values > 0)))[PARTS])
     about, units = values.attrs.get("long_name", values.name), values.attrs.get("units", "1")
     for part, end in {"mean": "", **ends_of("the 95 % interval of the ")}.items():
         found[part].attrs = described(f"{end}geometric mean over draws: {about}", units)
@@ -214,11 +216,11 @@ def bars(found: xr.Dataset, value: str = "mean") -> np.ndarray:
     low and high are variables of `found`, and so is the value, whose name is `value`. Lengths are clipped at zero,
     because a bootstrap interval may lie on one side of its value.
     """
-    value = found[value].values
-    return np.clip([value - found["low"].values, found["high"].values - value], 0, None)
+    middle = found[value].values
+    return np.clip([middle - found["low"].values, found["high"].values - middle], 0, None)
 
 
-def draw_means(ax: plt.Axes, x: np.ndarray, found: xr.Dataset, **look: object) -> None:
+def draw_means(ax: Axes, x: ArrayLike, found: xr.Dataset, **look: Any) -> None:
     """Draw the variable mean of `found` at positions `x`, with error bars from its variable low to its variable high.
 
     `look` holds style arguments of `Axes.errorbar`.
@@ -226,7 +228,7 @@ def draw_means(ax: plt.Axes, x: np.ndarray, found: xr.Dataset, **look: object) -
     ax.errorbar(x, found["mean"].values, bars(found), **{"elinewidth": 0.8, "linewidth": 1.0, **look})
 
 
-def draw_band(ax: plt.Axes, x: np.ndarray, found: xr.Dataset, alpha: float = 0.25, **look: object) -> None:
+def draw_band(ax: Axes, x: ArrayLike, found: xr.Dataset, alpha: float = 0.25, **look: Any) -> None:
     """Draw the variable mean of `found` over `x` as a line, with a band from its variable low to its variable high.
 
     `look` holds style arguments of the line, and must contain the `color` of line and band. `alpha` is the band's
@@ -236,7 +238,7 @@ def draw_band(ax: plt.Axes, x: np.ndarray, found: xr.Dataset, alpha: float = 0.2
     ax.fill_between(x, found["low"], found["high"], color=look["color"], alpha=alpha, linewidth=0)
 
 
-def draw_curve(ax: plt.Axes, curve: xr.Dataset, number: int, label: str, deviations: bool = True) -> None:
+def draw_curve(ax: Axes, curve: xr.Dataset, number: int, label: str, deviations: bool = True) -> None:
     """Draw `curve`, a result of `over_radii`, over its coordinate x: the mean and its simultaneous band.
 
     `deviations` adds error bars of one standard deviation over draws. `number` chooses colour and marker; `label` is
@@ -248,7 +250,7 @@ def draw_curve(ax: plt.Axes, curve: xr.Dataset, number: int, label: str, deviati
         ax.errorbar(curve["x"].values, curve["mean"], curve["standard_deviation"], **bar)
 
 
-def draw_regression(ax: plt.Axes, x: np.ndarray, y: np.ndarray, line: object, band: object, alpha: float) -> None:
+def draw_regression(ax: Axes, x: np.ndarray, y: np.ndarray, line: object, band: object, alpha: float) -> None:
     """Draw the linear regression of `y` (n,) over `x` (n,), with the pointwise 95 % band of its mean.
 
     `line` and `band` are the colours of the two, and `alpha` is the band's opacity. Nothing is drawn if there are too
@@ -263,7 +265,7 @@ def draw_regression(ax: plt.Axes, x: np.ndarray, y: np.ndarray, line: object, ba
     ax.fill_between(places, low, high, color=band, alpha=alpha, linewidth=0)
 
 
-def limit(ax: plt.Axes, data: xr.Dataset) -> None:
+def limit(ax: Axes, data: xr.Dataset) -> None:
     """Set the y-limits to show mean ± standard_deviation of `data`, a result of `means` or `over_radii`.
 
     Bands are ignored, because they are wide for few draws.

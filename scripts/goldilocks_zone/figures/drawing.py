@@ -6,6 +6,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from matplotlib.figure import Figure
 
 from goldilocks_zone.claims import cells
 from goldilocks_zone.config import records
@@ -46,10 +47,11 @@ def drawn(figure: registry.Figure, studies: Studies, settings: FigureSettings, p
     """
     style.set_style()
     specification = importlib.util.spec_from_file_location(f"figure_{figure.id}", figure.module)
+    assert specification is not None and specification.loader is not None  # as the file is a Python file
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     match module.draw(studies, settings, published):
-        case (plt.Figure() as picture, xr.Dataset() as data):
+        case (Figure() as picture, xr.Dataset() as data):
             return picture, data
     raise ValueError(f"draw of {figure.module} must return a matplotlib Figure and an xarray Dataset")
 

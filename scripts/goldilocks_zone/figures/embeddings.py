@@ -4,10 +4,12 @@ An arm is one way to train, such as VICReg without its variance term. A world is
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
+from numpy.typing import ArrayLike
 
 from goldilocks_zone.figures import curves, panels, style
 
@@ -31,21 +33,21 @@ DOT = {"marker": ".", "linestyle": "none", "markersize": 3.5, "alpha": 0.45, "ma
 SMALL = {"fontsize": 6.5}
 
 
-def one(study: xr.Dataset, names: Sequence[str], *kept: str, **chosen: object) -> xr.Dataset:
+def one(study: xr.Dataset, names: Sequence[str], *kept: str, **chosen: Any) -> xr.Dataset:
     """Select the variables `names` from a study, with the axes `kept` and draw; reduce every other axis to one label.
 
     `chosen` holds labels by axis, such as arm="full". An axis that `chosen` does not name, or that lacks the chosen
     label, is reduced to its first label. Names that the study lacks are skipped.
     """
     data = study[[name for name in names if name in study]].drop_vars("classes", errors="ignore")
-    for axis in [axis for axis in data.dims if axis not in (*kept, "draw")]:
+    for axis in [str(axis) for axis in data.dims if axis not in (*kept, "draw")]:
         labels = study[axis].values.tolist()
         wanted = chosen.get(axis)
         data = data.isel({axis: labels.index(wanted) if wanted in labels else 0}, drop=True)
     return data.drop_encoding()  # the encoding may name axes that were dropped
 
 
-def values_of(study: xr.Dataset, name: str, *kept: str, **chosen: object) -> xr.DataArray:
+def values_of(study: xr.Dataset, name: str, *kept: str, **chosen: Any) -> xr.DataArray:
     """Variable `name` of a study, with the axes `kept` and `draw`; all NaN if the study lacks it.
 
     On each other axis one label is selected: the one in `chosen`, or else the one that `one` takes by itself.
@@ -58,7 +60,7 @@ def values_of(study: xr.Dataset, name: str, *kept: str, **chosen: object) -> xr.
     return xr.DataArray(blank, axes, tuple(axes), name, curves.described(f"{name}, not measured"))
 
 
-def look_of(arm: str, **more: object) -> dict:
+def look_of(arm: str, **more: Any) -> dict:
     """Matplotlib's keyword arguments for colour and marker of an arm's curve; `more` adds or overrides arguments."""
     return {**UNTRAINED, **more} if arm == "random" else style.look(NUMBERS.get(arm, 4), **more)
 
@@ -68,14 +70,14 @@ def world(dataset: str) -> str:
     return WORLDS.get(dataset) or panels.dataset_title(dataset)
 
 
-def finite(*shown: object, otherwise: tuple[float, float] = (0.0, 1.0)) -> np.ndarray:
+def finite(*shown: ArrayLike, otherwise: tuple[float, float] = (0.0, 1.0)) -> np.ndarray:
     """All finite values of the arrays `shown`, as one vector; `otherwise` if there are none."""
     values = np.concatenate([np.ravel(each) for each in shown])
     values = values[np.isfinite(values)]
     return values if len(values) else np.array(otherwise)
 
 
-def draw_known(ax: plt.Axes, x: np.ndarray, found: xr.Dataset, **look: object) -> None:
+def draw_known(ax: Axes, x: np.ndarray, found: xr.Dataset, **look: Any) -> None:
     """Draw means at positions `x`, joined by a line, with their intervals as error bars; leave out those that are NaN.
 
     `found` has the variables mean, low and high, with one axis. `look` holds style arguments.
@@ -86,7 +88,7 @@ def draw_known(ax: plt.Axes, x: np.ndarray, found: xr.Dataset, **look: object) -
         curves.draw_means(ax, np.asarray(x)[known], found.isel({axis: known}), **look)
 
 
-def draw_rows(ax: plt.Axes, rows: Sequence[str], series: Sequence[tuple[dict, xr.DataArray]], floor: float) -> None:
+def draw_rows(ax: Axes, rows: Sequence[str], series: Sequence[tuple[dict, xr.DataArray]], floor: float) -> None:
     """Draw one row for each arm in `rows`: the values of all draws as dots, and their mean with its interval.
 
     `series` holds several sets of values, such as one for each dataset, as pairs (style, values (arm, draw)). Sets are

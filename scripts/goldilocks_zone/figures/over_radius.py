@@ -10,7 +10,9 @@ from itertools import product
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.lines import Line2D
 
 from goldilocks_zone.claims.estimators import training
 from goldilocks_zone.figures import curves, panels, profiles, style
@@ -109,7 +111,7 @@ def look(rate: str, temperature: str) -> dict:
     return style.look(NUMBERS[rate], **filling, linestyle="-" if fixed else "--", linewidth=1.1 if fixed else 0.9)
 
 
-def arm_handles(drawn: list[tuple[str, str]]) -> list[plt.Line2D]:
+def arm_handles(drawn: list[tuple[str, str]]) -> list[Line2D]:
     """Legend entries for the styles of the arms (rate, temperature) `drawn`; temperatures only if one is not fixed."""
     rates, temperatures = {rate for rate, _ in drawn}, {temperature for _, temperature in drawn}
     looks = {RATES[rate]: look(rate, "fixed") for rate in RATES if rate in rates}
@@ -146,7 +148,7 @@ def accuracy_curves(study: xr.Dataset) -> xr.Dataset:
     return found
 
 
-def draw(ax: plt.Axes, curve: xr.Dataset, number: int, count: int, look: dict, apart: float = APART) -> None:
+def draw(ax: Axes, curve: xr.Dataset, number: int, count: int, look: dict, apart: float = APART) -> None:
     """Draw the means in `curve`, a result of `accuracy_curves`, over log10(r/r_X), with error bars.
 
     The bars show the simultaneous band, because areas would hide other curves. The curve is number `number` of `count`
@@ -185,7 +187,7 @@ def draw_cells(cells: list[tuple[str, xr.Dataset]], settings: FigureSettings, co
     return figure, panels.side_by_side(data)
 
 
-def frame(ax: plt.Axes, cell: xr.Dataset, highest: float) -> None:
+def frame(ax: Axes, cell: xr.Dataset, highest: float) -> None:
     """Mark chance accuracy and r_X in grey, and limit the y-axis from zero to slightly above `highest`.
 
     `highest` is the largest mean accuracy; error bars of few draws may exceed the axis. `cell` gives the number of
@@ -195,7 +197,7 @@ def frame(ax: plt.Axes, cell: xr.Dataset, highest: float) -> None:
     show_accuracy(ax, cell, highest)
 
 
-def show_accuracy(ax: plt.Axes, cell: xr.Dataset, highest: float) -> None:
+def show_accuracy(ax: Axes, cell: xr.Dataset, highest: float) -> None:
     """Limit the y-axis from zero to slightly above the accuracy `highest`, and mark chance in grey.
 
     `cell` gives the number of classes.

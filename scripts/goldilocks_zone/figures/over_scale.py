@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 
-import matplotlib.pyplot as plt
 import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from goldilocks_zone.figures import curves, panels, style
 from goldilocks_zone.figures.registry import FigureSettings
@@ -41,12 +42,12 @@ def bands(study: xr.Dataset, variables: dict[str, xr.DataArray]) -> xr.Dataset:
     return xr.Dataset({f"{name}_{part}": each[part] for name, each in found.items() for part in curves.PARTS})
 
 
-def draw(ax: plt.Axes, data: xr.Dataset, name: str, number: int, label: str, line: str = "-") -> None:
+def draw(ax: Axes, data: xr.Dataset, name: str, number: int, label: str, line: str = "-") -> None:
     look = style.look(number, linestyle=line, markersize=2.2, markevery=2, label=label)
     curves.draw_band(ax, data["x"].values, curves.parts_of(data, name), **look)
 
 
-def limit(ax: plt.Axes, data: xr.Dataset, *names: str) -> None:
+def limit(ax: Axes, data: xr.Dataset, *names: str) -> None:
     """Set the y-limits to show {name}_mean of `data` for all `names`, but not bands, which are wide for few draws."""
     ax.set_ylim(panels.limits(*(data[f"{name}_mean"] for name in names)))
 
@@ -55,11 +56,11 @@ def stacks(
     studies: dict[str, xr.Dataset],
     settings: FigureSettings,
     heights: list[str],
-    draw_stack: Callable[[list[plt.Axes], xr.Dataset], None],
+    draw_stack: Callable[[list[Axes], xr.Dataset], None],
     data: dict[str, xr.Dataset],
     titles: dict[str, str] | None = None,
     columns: int | None = None,
-) -> plt.Figure:
+) -> Figure:
     """Draw a figure with one stack of panels for each study.
 
     `heights` holds the y-label of each panel of a stack, from top to bottom. `draw_stack` is called for each study,

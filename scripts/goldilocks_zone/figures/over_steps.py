@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 from itertools import product
+from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from goldilocks_zone.claims.estimators import local_geometry
@@ -68,7 +69,7 @@ def stages(run: xr.Dataset, variable: str) -> dict[str, int]:
     return {name: int(step) for name, step in found.items()}
 
 
-def draw_over_steps(ax: plt.Axes, found: xr.Dataset, number: int, label: str, **look: object) -> None:
+def draw_over_steps(ax: Axes, found: xr.Dataset, number: int, label: str, **look: Any) -> None:
     """Draw the variable mean of `found` over the axis step, with a band from its variable low to its variable high.
 
     `number` chooses colour and marker; `label` is the text in the legend.
@@ -86,7 +87,7 @@ def points(number: int, filled: bool) -> dict:
     return style.look(number, markerfacecolor=style.colour(number) if filled else "white", **more)
 
 
-def step_axis(ax: plt.Axes, steps: np.ndarray) -> None:
+def step_axis(ax: Axes, steps: np.ndarray) -> None:
     """Set up an x-axis of steps: linear up to step 1, so that step 0 is visible, then logarithmic."""
     ax.set_xscale("symlog", linthresh=1, linscale=0.3)
     last = int(np.floor(np.log10(steps.max())))
@@ -95,7 +96,7 @@ def step_axis(ax: plt.Axes, steps: np.ndarray) -> None:
     ax.set_xlabel("step")
 
 
-def logarithmic_axis(ax: plt.Axes, *shown: xr.DataArray | float) -> None:
+def logarithmic_axis(ax: Axes, *shown: xr.DataArray | float) -> None:
     """Make the y-axis logarithmic, with plain tick labels and room for the values `shown`.
 
     Intervals of these values may extend beyond the axis.

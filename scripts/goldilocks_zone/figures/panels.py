@@ -6,10 +6,15 @@ above them.
 
 import math
 from itertools import product
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, FigureBase
+from matplotlib.lines import Line2D
+from numpy.typing import ArrayLike
 
 from goldilocks_zone.figures.registry import FigureSettings
 
@@ -37,8 +42,8 @@ def page_size(rows: int, settings: FigureSettings, room: float = 1.0) -> tuple[f
 
 
 def grid(
-    rows: int, columns: int, settings: FigureSettings, room: float = 1.0, **options: object
-) -> tuple[plt.Figure, np.ndarray]:
+    rows: int, columns: int, settings: FigureSettings, room: float = 1.0, **options: Any
+) -> tuple[Figure, np.ndarray]:
     """Page-wide figure and its array of panels (`rows`, `columns`); `options` are passed to `plt.subplots`.
 
     `settings` and `room` are as in `page_size`. Raises ValueError if there is no panel.
@@ -49,9 +54,7 @@ def grid(
     return plt.subplots(rows, columns, **{"figsize": size, "squeeze": False, **options})
 
 
-def page(
-    count: int, settings: FigureSettings, columns: int | None = None, **options: object
-) -> tuple[plt.Figure, list[plt.Axes]]:
+def page(count: int, settings: FigureSettings, columns: int | None = None, **options: Any) -> tuple[Figure, list[Axes]]:
     """Page-wide figure and its `count` panels, row by row, with `columns` panels in a row (by default at most three).
 
     `options` are passed to `stacked`.
@@ -61,8 +64,8 @@ def page(
 
 
 def stacked(
-    count: int, height: int, settings: FigureSettings, columns: int | None = None, x_label: str = "", **options: object
-) -> tuple[plt.Figure, list[list[plt.Axes]]]:
+    count: int, height: int, settings: FigureSettings, columns: int | None = None, x_label: str = "", **options: Any
+) -> tuple[Figure, list[list[Axes]]]:
     """Page-wide figure and its `count` stacks of panels; a stack is `height` panels one above the other.
 
     There are `columns` stacks side by side, by default at most three. With `x_label`, all panels share the x-axis, and
@@ -82,7 +85,7 @@ def stacked(
     return figure, stacks[:count]
 
 
-def for_each_cell(study: xr.Dataset, settings: FigureSettings) -> tuple[plt.Figure, list[tuple[plt.Axes, dict]]]:
+def for_each_cell(study: xr.Dataset, settings: FigureSettings) -> tuple[Figure, list[tuple[Axes, dict]]]:
     """Figure with one panel per cell of a study, and a list of pairs (panel, labels of its cell).
 
     A cell is a combination of dataset, network and subspace. If there are several panels, they share their axes, and
@@ -137,20 +140,20 @@ def lettered(number: int, title: str) -> str:
     return f"({letter(number)}) {title}"
 
 
-def letter_titles(axes: list[plt.Axes], titles: list[str] | None = None) -> None:
+def letter_titles(axes: list[Axes], titles: list[str] | None = None) -> None:
     """Put the letters (a), (b), … before the titles of panels; `titles` replaces their present titles."""
     for number, (ax, title) in enumerate(zip(axes, titles or [ax.get_title() for ax in axes])):
         ax.set_title(lettered(number, title))
 
 
-def label_y(figure: plt.Figure, text: str) -> None:
+def label_y(figure: Figure, text: str) -> None:
     if len(figure.axes) == 1:
         figure.axes[0].set_ylabel(text)
     else:
         figure.supylabel(text, fontsize=plt.rcParams["axes.labelsize"])
 
 
-def limits(*shown: object, margin: float = 0.08, above: float | None = None) -> tuple[float, float]:
+def limits(*shown: ArrayLike, margin: float = 0.08, above: float | None = None) -> tuple[float, float]:
     """Lower and upper end of an axis that has room for all values in the arrays `shown`; NaN are ignored.
 
     `margin` is the room at either end, relative to the range of the values; `above` replaces it at the upper end.
@@ -161,7 +164,7 @@ def limits(*shown: object, margin: float = 0.08, above: float | None = None) -> 
     return low - margin * span, high + (margin if above is None else above) * span
 
 
-def log_limits(*logarithms: object, margin: float = 0.06) -> tuple[float, float]:
+def log_limits(*logarithms: ArrayLike, margin: float = 0.06) -> tuple[float, float]:
     """Lower and upper end of a logarithmic axis that has room for values given as decimal `logarithms`.
 
     `margin` is the room at either end, relative to the range of the logarithms.
@@ -170,11 +173,11 @@ def log_limits(*logarithms: object, margin: float = 0.06) -> tuple[float, float]
     return 10**low, 10**high
 
 
-def entry(label: str, **look: object) -> plt.Line2D:
-    return plt.Line2D([], [], label=label, **look)
+def entry(label: str, **look: Any) -> Line2D:
+    return Line2D([], [], label=label, **look)
 
 
-def legend(ax: plt.Axes, handles: list, **place: object) -> None:
+def legend(ax: Axes, handles: list, **place: Any) -> None:
     """Place a legend inside the only panel of a figure or, if there are several panels, above all of them.
 
     If there are several, only the call for the first panel places a legend. `place` holds options of `Axes.legend` for
@@ -186,16 +189,16 @@ def legend(ax: plt.Axes, handles: list, **place: object) -> None:
         legend_on_top(ax.figure, handles, 5)
 
 
-def legend_on_top(figure: plt.Figure, handles: list | plt.Axes, columns: int = 10, **options: object) -> None:
+def legend_on_top(figure: FigureBase, handles: list | Axes, columns: int = 10, **options: Any) -> None:
     """Place one legend above all panels, in at most `columns` columns.
 
     `handles` are its entries, or the panel whose entries it shows. `options` are passed to `Figure.legend`.
     """
-    handles = handles.get_legend_handles_labels()[0] if isinstance(handles, plt.Axes) else handles
+    handles = handles.get_legend_handles_labels()[0] if isinstance(handles, Axes) else handles
     figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), columns), **options)
 
 
-def legend_above(ax: plt.Axes, heading: str, handles: list | None = None, columns: int | None = None) -> None:
+def legend_above(ax: Axes, heading: str, handles: list | None = None, columns: int | None = None) -> None:
     """Place a legend between a panel and its `heading`, clear of the curves.
 
     `handles` are by default the panel's own entries. The number of `columns` is by default 2 if there are more than
@@ -203,8 +206,14 @@ def legend_above(ax: plt.Axes, heading: str, handles: list | None = None, column
     """
     handles = ax.get_legend_handles_labels()[0] if handles is None else handles
     fit = len(handles) > 3 and max(len(each.get_label()) for each in handles) <= LONGEST_IN_TWO_COLUMNS
-    place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": columns or (2 if fit else 1)}
-    look = {"columnspacing": 0.8, "handlelength": 1.4, "labelspacing": 0.25, "fontsize": 6.5, "borderaxespad": 0.1}
+    place: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": columns or (2 if fit else 1)}
+    look: dict[str, Any] = {
+        "columnspacing": 0.8,
+        "handlelength": 1.4,
+        "labelspacing": 0.25,
+        "fontsize": 6.5,
+        "borderaxespad": 0.1,
+    }
     ax.legend(handles=handles, title=heading, title_fontsize=plt.rcParams["axes.titlesize"], **place, **look)
 
 

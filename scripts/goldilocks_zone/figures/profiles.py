@@ -3,9 +3,10 @@
 import csv
 from collections.abc import Mapping
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from goldilocks_zone.figures import curves, panels, style
 from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
@@ -21,7 +22,7 @@ def shown_dimension(study: xr.Dataset) -> int:
     return DIMENSION if DIMENSION in dimensions else int(dimensions.max())
 
 
-def draw_curves(ax: plt.Axes, curve: xr.Dataset, number: int, label: str, deviations: bool = True) -> None:
+def draw_curves(ax: Axes, curve: xr.Dataset, number: int, label: str, deviations: bool = True) -> None:
     """Draw a mean over the radius for each number of examples, with thin broken lines for all but the largest.
 
     `curve` is a result of `curves.over_radii` with the axis examples. `number` chooses the colour, and `label` is the
@@ -34,7 +35,7 @@ def draw_curves(ax: plt.Axes, curve: xr.Dataset, number: int, label: str, deviat
         ax.plot(thin["x"], thin["mean"], color=style.colour(number), linestyle=style.line(line), linewidth=0.7)
 
 
-def example_handles(study: xr.Dataset) -> list[plt.Line2D]:
+def example_handles(study: xr.Dataset) -> list[Line2D]:
     """Legend entries for the line styles of `draw_curves`, largest number of examples first."""
     counts = sorted(study["examples"].values.tolist(), reverse=True)
     return [

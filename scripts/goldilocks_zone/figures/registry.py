@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -115,7 +115,9 @@ def of(name: str, file: str | None = None) -> Figure:
         return figures()[name]
     if name in figures():
         raise ValueError(f"the name {name} belongs to a figure of this package; choose another")
-    return _registered(Path(file).expanduser(), name)
+    registered = _registered(Path(file).expanduser(), name)
+    assert registered is not None  # A user's module needs no FIGURE.
+    return registered
 
 
 def with_defaults(section: Mapping) -> dict:
@@ -125,7 +127,9 @@ def with_defaults(section: Mapping) -> dict:
     null, take the figure's defaults. Entries of a wrong type are returned unchanged, for validation to reject. Raises
     the ValueError of `of`, with the entry's name in front.
     """
-    found = {name: figure.defaults() for name, figure in figures().items() if section.get(name, {}) is not None}
+    found: dict[str, Any] = {
+        name: figure.defaults() for name, figure in figures().items() if section.get(name, {}) is not None
+    }
     for name, entry in section.items():
         if isinstance(entry, Mapping) and isinstance(entry.get("file") or "", str):
             given = {key: value for key, value in entry.items() if value is not None}

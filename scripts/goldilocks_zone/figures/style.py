@@ -1,6 +1,7 @@
 """Style of every figure: colours, markers, lines, and the matplotlib style file."""
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -35,6 +36,6 @@ def line(number: int) -> str:
     return LINES[number % len(LINES)]
 
 
-def look(number: int, **more: object) -> dict:
+def look(number: int, **more: Any) -> dict:
     """Keyword arguments for the colour and marker of curve `number`; `more` adds or overrides arguments."""
     return {"color": colour(number), "marker": marker(number), **more}

@@ -6,7 +6,7 @@ The macros of this module leave it to the paper how it shows an estimate: main.t
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from goldilocks_zone.paper import latex, mathematics
 
@@ -25,7 +25,7 @@ def claim_macros(rows: list[dict]) -> dict[str, dict[str, str]]:
     }
 
 
-def described(row: dict) -> str:
+def described(row: Mapping) -> str:
     """LaTeX macro with estimate, number n of initialisations and verdict of a case, or why it has no estimate."""
     if not row["estimate"]:
         return rf"\noresult{{{mathematics.typeset(row['reason'], strict=False)}}}"
@@ -45,12 +45,12 @@ def table_macros(rows: list[dict], texts: Iterable[str]) -> dict[str, dict[str, 
     return {"common": {name: next((n for n, _ in count.most_common(1)), "0") for name, count in counted.items()}}
 
 
-def measured(row: dict) -> str:
+def measured(row: Mapping) -> str:
     """Estimate and interval of a case in LaTeX; for an identity, the largest error alone."""
     estimate, low, high = (float(row[key]) for key in ("estimate", "low", "high"))
     return latex.interval(estimate, low, high) if low < high else f"${latex.number(estimate, low, high)}$"
 
 
-def measured_or_not(row: dict) -> str:
+def measured_or_not(row: Mapping) -> str:
     """Estimate and interval of a case in LaTeX, or the macro for a missing number."""
     return measured(row) if row["estimate"] else NOT_COMPUTED

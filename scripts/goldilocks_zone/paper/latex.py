@@ -75,10 +75,10 @@ def interval(value: float, low: float, high: float) -> str:
 
     `low` and `high` are the ends of the interval. At an infinite end the interval is open, as in `(-∞, 0.893]`.
     """
-    value, low, high = map(_power_of_ten, rounding.in_interval(value, low, high))
-    left = r"(-\infty" if low == "-∞" else f"[{low}"
-    right = r"\infty)" if high == "∞" else f"{high}]"
-    return f"${value}$ ${left}, {right}$"
+    middle, lower, upper = map(_power_of_ten, rounding.in_interval(value, low, high))
+    left = r"(-\infty" if lower == "-∞" else f"[{lower}"
+    right = r"\infty)" if upper == "∞" else f"{upper}]"
+    return f"${middle}$ ${left}, {right}$"
 
 
 def _power_of_ten(text: str) -> str:

@@ -88,7 +88,7 @@ def _unit(text: str, i: int) -> tuple[str, int] | None:
         return _number(*number.groups()), number.end()
     if text[i : i + 1] in _FENCES and (end := text.find(text[i], i + 1)) > 0:
         inner, (left, right) = _whole(text[i + 1 : end]), _FENCES[text[i]]
-        return inner and _with_suffixes(text, f"{left}{inner}{right}".rstrip(), end + 1)
+        return _with_suffixes(text, f"{left}{inner}{right}".rstrip(), end + 1) if inner else None
     if text[i : i + 1] == "√":
         found = _group(text, i + 1) or _unit(text, i + 1)
         return found and (rf"\sqrt{{{found[0].removeprefix('(').removesuffix(')')}}}", found[1])

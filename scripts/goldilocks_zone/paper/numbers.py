@@ -199,11 +199,11 @@ def logits_deviation_at_peak(study: xr.Dataset | None) -> str:
     if study is None:
         return NOT_COMPUTED
     cell = study.isel(dataset=0, network=0, subspace=0).sel(examples=study["examples"].max())
-    top = int(cell["trace_over_norm"].sel(dimension=study["dimension"].max()).mean("draw").argmax())
+    top = int(cell["trace_over_norm"].sel(dimension=study["dimension"].max()).mean("draw").argmax("radius"))
     values = cell["logits_std"].isel(radius=top).values
     if len(values) < 2:
         return f"${values.mean():.2g}$"
-    spread = np.std(values, ddof=1)
+    spread = float(np.std(values, ddof=1))
     return f"${latex.number(values.mean(), -spread, spread)} \\pm {spread:.2g}$"
 
 

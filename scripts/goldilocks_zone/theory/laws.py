@@ -1,10 +1,19 @@
 """Closed forms of κ = Tr/‖·‖_F on planes: for random planes, random matrices and random logit gradients."""
 
+from typing import TYPE_CHECKING, TypeVar
+
 import numpy as np
 from scipy import special
 
+if TYPE_CHECKING:
+    import xarray as xr
 
-def finite_dimension_law(kappa: np.ndarray | float, dimension: np.ndarray | float) -> np.ndarray | float:
+Values = TypeVar("Values", np.ndarray, "xr.DataArray")
+
+
+def finite_dimension_law(
+    kappa: "np.ndarray | float | xr.DataArray", dimension: np.ndarray | float
+) -> "np.ndarray | float | xr.DataArray":
     """κ_d = √d κ/√(κ² + d + 1): the ratio Tr/‖·‖_F on a random plane of d = `dimension` with isotropic columns.
 
     κ = `kappa` is the ratio in full space. The law is a ratio of expected values, for d ≪ D. It follows from E[vᵀHv] =
@@ -22,8 +31,8 @@ def null_bound(dimension: int) -> float:
 
 
 def kappa_of_random_gradients(
-    class_gradient: np.ndarray, example_gradient: np.ndarray, softmax_ratio: np.ndarray, dimension: int, form: str
-) -> np.ndarray:
+    class_gradient: Values, example_gradient: Values, softmax_ratio: Values, dimension: int, form: str
+) -> Values:
     """κ of the expected Gauss–Newton matrix on a plane, for random logit gradients (Vysogorets et al. 2024, result 5).
 
     The plane has d = `dimension` dimensions. The gradient of each logit is J = C + E: C is its mean over examples, and
@@ -34,6 +43,6 @@ def kappa_of_random_gradients(
     Then κ = Tr/‖·‖_F is √d (σ_E² + σ_C²)/√(σ_E⁴ + 2σ_E²σ_C² + x). If `form` is "large", x is dσ_C⁴/Γ², which is valid
     for large d. If it is "finite", x is σ_C⁴ (1 + (d + 1)/Γ²), which is valid for any d.
     """
-    shared, own = np.square(class_gradient), np.square(example_gradient)
+    shared, own = class_gradient**2, example_gradient**2
     last = dimension / softmax_ratio**2 if form == "large" else 1 + (dimension + 1) / softmax_ratio**2
-    return np.sqrt(dimension) * (own + shared) / np.sqrt(own**2 + 2 * own * shared + shared**2 * last)
+    return np.sqrt(dimension) * (own + shared) / (own**2 + 2 * own * shared + shared**2 * last) ** 0.5

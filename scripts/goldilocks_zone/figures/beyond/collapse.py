@@ -1,7 +1,6 @@
 """Tr(H)/‖H‖ over r/r_X and over the standard deviation σ_z of the logits, as a test of collapse across networks
 (claim by2)."""
 
-import numpy as np
 import xarray as xr
 
 from goldilocks_zone.figures import panels, profiles, style
@@ -16,7 +15,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     drawn = {}
     for column, (upper, lower, (title, members)) in enumerate(zip(axes, axes[len(shown) :], shown)):
         for number, (label, curve) in enumerate(members):
-            mean, spread = curve["trace_over_norm"].mean("draw"), np.log10(curve["logits_std"]).mean("draw")
+            mean, spread = curve["trace_over_norm"].mean("draw"), xr.ufuncs.log10(curve["logits_std"]).mean("draw")
             look = style.look(number, markersize=2.2)
             upper.plot(curve["x"], mean, label=label, **look)
             lower.plot(spread, mean, **look)

@@ -2,9 +2,9 @@
 
 from itertools import product, zip_longest
 
-import matplotlib.pyplot as plt
-import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter, NullLocator
 
 from goldilocks_zone.figures import curves, panels, style
@@ -48,13 +48,13 @@ def relative_radii(study: xr.Dataset) -> xr.Dataset:
     """
     norm = study["norm"]
     r_x = norm.isel(step=0, drop=True) / 10 ** (study["x"] / 2)
-    data = curves.means(np.log10(norm / r_x), "log10(r/r_X)")
+    data = curves.means(xr.ufuncs.log10(norm / r_x), "log10(r/r_X)")
     budget = (study["rate"] * study["step"] / r_x.mean()).drop_attrs()
     data["budget"] = budget.assign_attrs(curves.described("learning rate × steps, over r_X"))
     return data.assign_attrs(study.attrs)
 
 
-def draw_ends(ax: plt.Axes, data: xr.Dataset) -> None:
+def draw_ends(ax: Axes, data: xr.Dataset) -> None:
     """Draw the final radius over the rate, with one line per initial radius and kind of labels.
 
     `data` is a result of `relative_radii`. Dotted lines mark the initial radii, and grey guides show the two hypotheses
@@ -62,7 +62,8 @@ def draw_ends(ax: plt.Axes, data: xr.Dataset) -> None:
     """
     ends, rates = data.isel(step=-1), data["rate"].values
     starts = range(data.sizes["radius"])
-    lines = list(product(data["labels"].values.tolist(), starts))
+    names: list[str] = data["labels"].values.tolist()
+    lines = list(product(names, starts))
     for i, (name, number) in enumerate(lines):
         here = 10 ** ends[curves.PARTS].isel(radius=number).sel(labels=name).transpose("rate", ...)
         places = rates * 1.04 ** curves.centred(i, len(lines))
@@ -77,8 +78,8 @@ def draw_ends(ax: plt.Axes, data: xr.Dataset) -> None:
     ax.set(xlabel="learning rate", title=panels.lettered(0, f"after {int(data['step'][-1])} steps"))
 
 
-def draw_growth(ax: plt.Axes, data: xr.Dataset) -> None:
-    names = data["labels"].values.tolist()
+def draw_growth(ax: Axes, data: xr.Dataset) -> None:
+    names: list[str] = data["labels"].values.tolist()
     for number, i, name in product(range(data.sizes["radius"]), range(data.sizes["rate"]), names):
         here = data.isel(radius=number, rate=i, step=slice(1, None)).sel(labels=name).transpose("step", ...)
         colour, order = (style.colour(number), 2) if name == ORIGINAL else (GREY, 1)
@@ -98,7 +99,7 @@ def look(colour: str, number: int, name: str) -> dict:
     return style.look(number, markersize=3.5, markeredgewidth=0.8, **more)
 
 
-def legend_columns(data: xr.Dataset) -> list[list[plt.Line2D]]:
+def legend_columns(data: xr.Dataset) -> list[list[Line2D]]:
     """Columns of legend entries: initial radii (colour), rates (marker), labels (filling), and hypotheses.
 
     `data` is a result of `relative_radii`. The column of hypotheses explains the guides of `draw_ends`.
@@ -107,6 +108,7 @@ def legend_columns(data: xr.Dataset) -> list[list[plt.Line2D]]:
     starts = [panels.entry(f"from $r={radius:.2g}\\,r_X$", color=style.colour(i)) for i, radius in radii]
     dots = [look("k", i, ORIGINAL) | {"linestyle": "none"} for i in range(data.sizes["rate"])]
     rates = [panels.entry(f"rate {rate:g}", **dot) for rate, dot in zip(data["rate"].values, dots)]
-    labels = [panels.entry(LABELS.get(name, name), **look("k", 0, name)) for name in data["labels"].values.tolist()]
+    names: list[str] = data["labels"].values.tolist()
+    labels = [panels.entry(LABELS.get(name, name), **look("k", 0, name)) for name in names]
     readings = [panels.entry(text, color=GREY, linewidth=0.7, linestyle=line) for text, (_, line) in READINGS.items()]
     return [starts, rates, labels, readings]

@@ -1,7 +1,7 @@
 """κ and the ratio of the Hessian's parts in networks whose logits are not homogeneous in their parameters."""
 
-import matplotlib.pyplot as plt
 import xarray as xr
+from matplotlib.axes import Axes
 
 from goldilocks_zone.claims.estimators import hessian_parts
 from goldilocks_zone.figures import over_scale, style
@@ -28,7 +28,8 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
         data[label] = over_scale.bands(cell, {"trace_over_norm": cell["trace_over_norm"], "ratio": ratio})
     titles = {label: title(label) for label in data}
     figure = over_scale.stacks(of_networks, settings, heights, draw_network, data, titles, len(data))
-    return figure, xr.concat([data[label].expand_dims(network=[label]) for label in data], "network")
+    parts: list[xr.Dataset] = [found.expand_dims(network=[label]) for label, found in data.items()]
+    return figure, xr.concat(parts, "network")
 
 
 def title(label: str) -> str:
@@ -49,7 +50,7 @@ def title(label: str) -> str:
     return ", ".join(name for name, present in parts.items() if present) or "homogeneous"
 
 
-def draw_network(stack: list[plt.Axes], data: xr.Dataset) -> None:
+def draw_network(stack: list[Axes], data: xr.Dataset) -> None:
     """Draw κ in the upper panel of `stack`, and log10 of the ratio ‖G‖₂/‖H′‖₂ in the lower one, over log10 α.
 
     κ is Tr(H)/‖H‖ of the Hessian H, G is its Gauss–Newton part, H′ = H − G, and α is the scale of the initialisation.

@@ -1,9 +1,9 @@
 """Accuracy over learning rate and temperature at r_X, and the path across this map that is equivalent to a change of
 radius."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 
 from goldilocks_zone.claims.estimators import training
 from goldilocks_zone.figures import curves, panels, style
@@ -93,7 +93,7 @@ def read_off(table: xr.DataArray, rate: float, temperature: float) -> float:
     return float(there) if all(np.isclose(float(there[axis]), place[axis], rtol=1e-3) for axis in place) else np.nan
 
 
-def draw_map(ax: plt.Axes, mapped: xr.Dataset, over_radii: xr.Dataset | None) -> list:
+def draw_map(ax: Axes, mapped: xr.Dataset, over_radii: xr.Dataset | None) -> list:
     """Draw the map of accuracies and, across it, the path equivalent to a change of radius; return legend entries.
 
     `mapped` is a result of `map_of`. The path is from `over_radii`, a result of `path_of`; it is left out if this is
@@ -125,13 +125,13 @@ def draw_map(ax: plt.Axes, mapped: xr.Dataset, over_radii: xr.Dataset | None) ->
     ax.plot(x, y, color="white", linewidth=1)
     dots = ax.plot(x, y, linestyle="none", label=r"path of $r$, with $\log_{10}(r/r_X)$", **PATH)
     look = {"color": "black", "fontsize": 7, "bbox": {"color": "white", "pad": 0.6, "alpha": 0.85}}
-    for *place, radius in zip(x, y, points["x"].values / 2):
+    for rate, temperature, radius in zip(x, y, points["x"].values / 2):
         text = f"{round(radius, 2) + 0:g}".replace("-", "−")
-        ax.annotate(text, place, (5, -4), textcoords="offset points", ha="left", va="top", **look)
+        ax.annotate(text, (rate, temperature), (5, -4), textcoords="offset points", ha="left", va="top", **look)
     return dots
 
 
-def draw_radii(ax: plt.Axes, over_radii: xr.Dataset) -> list:
+def draw_radii(ax: Axes, over_radii: xr.Dataset) -> list:
     """Draw accuracy over the radius, as trained and as predicted by the map at r_X; return legend entries.
 
     `over_radii` is a result of `path_of`.

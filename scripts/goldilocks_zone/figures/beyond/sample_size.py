@@ -3,6 +3,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 
 from goldilocks_zone.claims import cells
 from goldilocks_zone.claims.curves import outermost_crossings
@@ -23,7 +24,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     studies = {name: primary(studies[name]) for name in (MAIN, CONTROLS) if name in studies}
     counts = sorted({count for study in studies.values() for count in study["examples"].values.tolist()})
     figure = plt.figure(figsize=panels.page_size(len(studies), settings, room=1.15))
-    rows = dict(zip(studies, np.atleast_1d(figure.subfigures(len(studies), 1))))
+    rows = dict(zip(studies, figure.subfigures(len(studies), 1, squeeze=False)[:, 0]))
     parts = {}
     if MAIN in studies:
         study = studies[MAIN]
@@ -94,7 +95,7 @@ def controls(study: xr.Dataset) -> list[tuple[str, dict]]:
     ]
 
 
-def draw_counts(ax: plt.Axes, curve: xr.Dataset, counts: list[int]) -> None:
+def draw_counts(ax: Axes, curve: xr.Dataset, counts: list[int]) -> None:
     """Draw Tr(H)/‖H‖ over the radius for each number of examples; `curve` is a result of `curves.over_radii`.
 
     `counts` lists all numbers of examples in the figure. The position of a number in this list chooses its colour.
@@ -102,10 +103,11 @@ def draw_counts(ax: plt.Axes, curve: xr.Dataset, counts: list[int]) -> None:
     ax.axhline(THRESHOLD, **style.DASHED)
     for count in curve["examples"].values.tolist():
         curves.draw_curve(ax, curve.sel(examples=count), counts.index(count), f"$N={count}$", deviations=False)
-    ax.set(xlabel=panels.X_LABEL, ylabel=Y_LABEL if ax.get_subplotspec().is_first_col() else "")
+    place = ax.get_subplotspec()
+    ax.set(xlabel=panels.X_LABEL, ylabel=Y_LABEL if place is not None and place.is_first_col() else "")
 
 
-def draw_edges(ax: plt.Axes, found: xr.Dataset) -> None:
+def draw_edges(ax: Axes, found: xr.Dataset) -> None:
     """Draw the zone's edges over the number of examples N, with thin lines that have the predicted slope.
 
     `found` is a result of `zone_edges`. The slope is that of x over log10 N: 0 for the inner edge, and 2/n for the
@@ -113,7 +115,7 @@ def draw_edges(ax: plt.Axes, found: xr.Dataset) -> None:
     """
     counts = found["examples"].values
     depths = {network: labels.depth(network) or 0 for network in found["network"].values.tolist()}
-    networks = sorted(depths, key=depths.get)
+    networks = sorted(depths, key=depths.__getitem__)
     for number, network in enumerate(networks):
         colour = style.colour(number)
         places = counts * 1.1 ** curves.centred(number, len(networks))

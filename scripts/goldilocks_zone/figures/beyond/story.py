@@ -1,9 +1,9 @@
 """Summary of the results: the zone and the accuracy over the radius, with rate and temperature fixed or scaled with it,
 the zone for several numbers of examples, and the zone of a joint embedding."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 
 from goldilocks_zone.claims import zone_map
 from goldilocks_zone.figures import curves, over_radius, panels, style
@@ -85,7 +85,7 @@ def accuracies(study: xr.Dataset) -> dict[tuple[str, str], xr.Dataset]:
     return {(rate, temperature): found.sel(place) for rate, temperature, place in over_radius.arms(cell)}
 
 
-def draw_training(ax: plt.Axes, parts: dict, arms: list[tuple[str, str]], zone: bool) -> None:
+def draw_training(ax: Axes, parts: dict, arms: list[tuple[str, str]], zone: bool) -> None:
     """Draw the accuracy over the radius for each of the `arms`, and tint the radii inside the zone.
 
     An arm is a pair (rate rule, temperature rule), as in `accuracies`. `parts` holds the figure's source data by name.
@@ -128,7 +128,7 @@ def intervals_above(found: xr.Dataset) -> list[tuple[float, float]]:
     return [(x[low] / 2, x[high - 1] / 2) for low, high in zip(steps[::2], steps[1::2])]
 
 
-def draw_samples(ax: plt.Axes, parts: dict) -> None:
+def draw_samples(ax: Axes, parts: dict) -> None:
     """Draw Tr(H)/‖H‖ over the radius for each number of examples, with the outer edge of the zone as a triangle.
 
     `parts` holds the figure's source data by name; if it lacks these data, the panel says so.
@@ -149,7 +149,7 @@ def draw_samples(ax: plt.Axes, parts: dict) -> None:
     ax.legend(loc="upper right", **LEGEND)
 
 
-def draw_embeddings(ax: plt.Axes, parts: dict) -> None:
+def draw_embeddings(ax: Axes, parts: dict) -> None:
     """Draw Tr(H)/‖H‖ over the radius for VICReg and for the cross-entropy.
 
     `parts` holds the figure's source data by name; curves that it lacks are left out.
@@ -167,5 +167,5 @@ def draw_embeddings(ax: plt.Axes, parts: dict) -> None:
         say_missing(ax)
 
 
-def say_missing(ax: plt.Axes) -> None:
+def say_missing(ax: Axes) -> None:
     ax.text(0.5, 0.5, "no study of this run shows this", ha="center", va="center", transform=ax.transAxes)

@@ -1,8 +1,8 @@
 """Accuracy and Tr(H)/‖H‖ over the radius of one Gaussian over all parameters (Chang 2019), with the published learning
 rates and with the best rate for each radius."""
 
-import matplotlib.pyplot as plt
 import xarray as xr
+from matplotlib.axes import Axes
 
 from goldilocks_zone.claims.curves import vertex_of_neighbours
 from goldilocks_zone.figures import curves, over_radius, panels, style
@@ -65,7 +65,7 @@ def curvature(study: xr.Dataset) -> xr.Dataset:
     return data.merge(curves.statistics({"zone": peak}, {"zone": meaning}))
 
 
-def draw_curvature(ax: plt.Axes, data: xr.Dataset) -> None:
+def draw_curvature(ax: Axes, data: xr.Dataset) -> None:
     """Draw Tr(H)/‖H‖ with its simultaneous band, and above it the location of its peak with its interval.
 
     `data` is a result of `curvature`.

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 
 from goldilocks_zone.claims.estimators import training
 from goldilocks_zone.figures import curves, panels, style
@@ -25,7 +26,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     drawn, shown, handles = {}, [], []
     if "chang" in studies:
         study = curves.primary(studies["chang"]).sel(subspace=SUBSPACE)
-        relative = np.log10(study["norm"] / (study["radius"] / 10 ** (study["x"] / 2)))
+        relative = xr.ufuncs.log10(study["norm"] / (study["radius"] / 10 ** (study["x"] / 2)))
         drawn["chang"] = curves.prefixed({"radius": curves.means(relative, "log10(r/r_X)")})
         shown.append(("radius", draw_radii, drawn["chang"]))
     if "chang_rates" in studies:
@@ -63,7 +64,7 @@ def motion(study: xr.Dataset) -> xr.Dataset:
     study = study[["norm", "step_cosine"]].isel(radius=small).transpose("rate", "gradients", "radius", ...)
     squares = study["norm"] ** 2
     growth = squares - squares.isel(step=0)
-    growth = np.log10(growth.where(growth > 0))
+    growth = xr.ufuncs.log10(growth.where(growth > 0))
     exponents = np.empty((*growth.shape[:3], 3))
     for i, j, k in np.ndindex(exponents.shape[:3]):
         cell = study[["norm"]].isel(rate=i, gradients=j, radius=[k]).dropna("draw")
@@ -76,7 +77,7 @@ def motion(study: xr.Dataset) -> xr.Dataset:
     return data
 
 
-def draw_radii(ax: plt.Axes, data: xr.Dataset) -> None:
+def draw_radii(ax: Axes, data: xr.Dataset) -> None:
     """Draw r/r_X over steps, with one curve and its band for each initial radius r_0.
 
     `data` has the variables radius_mean, radius_low and radius_high (radius, step), in log10(r/r_X).
@@ -105,7 +106,7 @@ def curves_of(data: xr.Dataset) -> Iterator[tuple[xr.Dataset, dict]]:
         yield here, {"color": style.colour(number), "linestyle": line, "linewidth": 0.6 if i else 1.1}
 
 
-def draw_growth(ax: plt.Axes, data: xr.Dataset) -> None:
+def draw_growth(ax: Axes, data: xr.Dataset) -> None:
     """Draw r² − r_0² over steps for the curves of `curves_of`, with a guide proportional to the number of steps.
 
     `data` is a result of `motion`, and r_0 the initial radius.
@@ -119,7 +120,7 @@ def draw_growth(ax: plt.Axes, data: xr.Dataset) -> None:
     ax.set_ylim(panels.log_limits(data["growth_mean"], top + np.log10(2)))
 
 
-def draw_cosines(ax: plt.Axes, data: xr.Dataset) -> None:
+def draw_cosines(ax: Axes, data: xr.Dataset) -> None:
     """Draw the mean cosine of successive steps, with a grey line at the value that Adam's momentum alone would give.
 
     `data` is a result of `motion`.

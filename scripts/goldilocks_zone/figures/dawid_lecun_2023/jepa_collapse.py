@@ -3,9 +3,9 @@ last layer's Hessian where that layer vanishes (Dawid & LeCun 2023)."""
 
 from collections.abc import Iterator
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 
 from goldilocks_zone.figures import curves, embeddings, panels, style
 from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
@@ -63,7 +63,7 @@ def ends_of(study: xr.Dataset) -> dict[float, xr.Dataset]:
     return found
 
 
-def draw_ends(ax: plt.Axes, found: xr.Dataset, epsilon: float, heading: str) -> None:
+def draw_ends(ax: Axes, found: xr.Dataset, epsilon: float, heading: str) -> None:
     """Draw the final deviation over μ/λ for every correlation in `found`, with the predicted law as a line.
 
     `found` is the dataset that `ends_of` gives for this `epsilon`, and μ/λ is its variable `weight`. `heading` is the
@@ -105,13 +105,13 @@ def spectra_of(studies: Studies) -> Iterator[tuple[str, xr.Dataset]]:
             own = values.sel(edge_loss=label, drop=True)
             if label != "cross_entropy" and own.notnull().any():
                 about = "eigenvalues of the Hessian along one row of W_n at W_n = 0, over their largest magnitude"
-                relative = own / np.abs(own).max("unit")
+                relative = own / abs(own).max("unit")
                 data = curves.means(relative, about)
-                size = np.abs(own).max("unit").assign_attrs(curves.described("largest magnitude", "loss"))
+                size = abs(own).max("unit").assign_attrs(curves.described("largest magnitude", "loss"))
                 yield label, data.assign(size=size, unit=data["unit"])
 
 
-def draw_spectra(ax: plt.Axes, spectra: dict[str, xr.Dataset]) -> None:
+def draw_spectra(ax: Axes, spectra: dict[str, xr.Dataset]) -> None:
     """Draw the eigenvalues of each loss over their rank, in ascending order; `spectra` are those of `spectra_of`.
 
     Lines are thinner from loss to loss, since those of VICReg nearly coincide for large weights μ/λ.

@@ -7,9 +7,9 @@ those for InfoNCE. Edges are locations in x = log10(r²/r_X²).
 
 from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 
 from goldilocks_zone.figures import curves, embeddings, panels, style
 from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
@@ -97,7 +97,11 @@ def cells_of(studies: Studies) -> dict[str, xr.Dataset]:
         for network in study["network"].values.tolist() if wanted else []:
             for views in study["views"].values.tolist() if "views" in study.dims else ["shift_2"]:
                 here = embeddings.one(study, EDGES, "edge_loss", network=network, views=views)
-                title = "InfoNCE" if name == "jepa_zone_info_nce" else DEPTHS.get(networks.depth(network), VIEWS[views])
+                title = (
+                    "InfoNCE"
+                    if name == "jepa_zone_info_nce"
+                    else DEPTHS.get(networks.depth(network) or 0, VIEWS[views])
+                )
                 found[title] = here.sel(edge_loss=wanted)
     return {title: found[title] for title in [*ORDER, "InfoNCE"] if title in found}
 
@@ -128,7 +132,7 @@ def name_of(title: str) -> str:
     return "".join(letter if letter.isalnum() else "_" for letter in title.replace("≤", "by"))
 
 
-def draw_places(ax: plt.Axes, cells: dict[str, xr.Dataset]) -> None:
+def draw_places(ax: Axes, cells: dict[str, xr.Dataset]) -> None:
     """Draw the measured edge (y) against the edge that the formula predicts (x), for every draw and the mean.
 
     `cells` holds results of `measured` by title; InfoNCE is left out.
@@ -145,7 +149,7 @@ def draw_places(ax: plt.Axes, cells: dict[str, xr.Dataset]) -> None:
 
 
 def draw_differences(
-    ax: plt.Axes, cells: dict[str, xr.Dataset], labels: Sequence[str], shown: dict[str, tuple[str, str]]
+    ax: Axes, cells: dict[str, xr.Dataset], labels: Sequence[str], shown: dict[str, tuple[str, str]]
 ) -> None:
     """Draw the differences of edges in every cell, over the losses in `labels`.
 
@@ -196,7 +200,7 @@ def layers_of(study: xr.Dataset) -> dict[int, xr.Dataset]:
     return dict(sorted(found.items()))
 
 
-def draw_layers(ax: plt.Axes, layers: dict[int, xr.Dataset], heading: str) -> None:
+def draw_layers(ax: Axes, layers: dict[int, xr.Dataset], heading: str) -> None:
     """Draw the relative trace of each layer, with a line for the value that theory predicts for wide networks.
 
     `layers` is a result of `layers_of`. Where that has no prediction, as for the cross-entropy, the line is at 1.

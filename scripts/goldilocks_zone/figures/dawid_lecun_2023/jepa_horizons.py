@@ -1,9 +1,11 @@
 """Prediction error over the horizon: level 1 unrolled, a predictor of a whole span at once, and level 2 (Dawid & LeCun
 2023)."""
 
-import matplotlib.pyplot as plt
+from typing import Any
+
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.ticker import StrMethodFormatter
 
 from goldilocks_zone.data import worlds
@@ -34,7 +36,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     for ax, part in zip(axes[len(shown) :], parts.values()):
         draw_unexplained(ax, part)
         ax.set(ylabel="own error, median (FVU)", yscale="log")
-    titles = [TARGETS.get(target, target) for _, target in shown]
+    titles = [str(TARGETS.get(target, target)) for _, target in shown]
     titles += [f"own space, {world(study)}" for study in studies.values()]
     owners = [name for name, _ in shown] + list(parts)
     for ax, name in zip(axes, owners):
@@ -96,7 +98,7 @@ def look(level: str) -> dict:
     return style.look(list(LEVELS).index(level), markersize=3, linewidth=1.0)
 
 
-def draw_decoded(ax: plt.Axes, data: xr.Dataset) -> None:
+def draw_decoded(ax: Axes, data: xr.Dataset) -> None:
     """Draw R² of each level over the horizon for both decoders, and the best possible R² as a broken line.
 
     `data` is a result of `measured`, reduced to one label of the axis target.
@@ -108,7 +110,7 @@ def draw_decoded(ax: plt.Axes, data: xr.Dataset) -> None:
     ax.plot(data["horizon"], data["best_possible"], **style.DASHED)
 
 
-def draw_unexplained(ax: plt.Axes, data: xr.Dataset) -> None:
+def draw_unexplained(ax: Axes, data: xr.Dataset) -> None:
     """Draw the prediction error of each level in its own embeddings over the horizon, and a broken line at 1.
 
     `data` is a result of `measured`.
@@ -118,7 +120,7 @@ def draw_unexplained(ax: plt.Axes, data: xr.Dataset) -> None:
     ax.axhline(1, **style.GREY, linestyle=":")
 
 
-def draw_known(ax: plt.Axes, here: xr.Dataset, **how: object) -> None:
+def draw_known(ax: Axes, here: xr.Dataset, **how: Any) -> None:
     known = here.isel(horizon=here["mean"].notnull().values)
     if known.sizes["horizon"]:
         curves.draw_means(ax, known["horizon"].values, known, **how)

@@ -3,9 +3,9 @@ of codes about the hidden cause (Dawid & LeCun 2023)."""
 
 from collections.abc import Mapping
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 
 from goldilocks_zone.figures import curves, embeddings, panels, style
 from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
@@ -71,7 +71,7 @@ def energies(study: xr.Dataset, axes: Mapping[str, int]) -> xr.Dataset:
     return curves.prefixed(found).assign_attrs(embedding=int(settings["embedding"]))
 
 
-def draw_codes(ax: plt.Axes, data: xr.Dataset) -> None:
+def draw_codes(ax: Axes, data: xr.Dataset) -> None:
     """Draw energies over the number of codes, with one pair of curves for each number of causes.
 
     `data` is a result of `energies` with the axes (causes, codes).
@@ -84,7 +84,7 @@ def draw_codes(ax: plt.Axes, data: xr.Dataset) -> None:
     ax.set_ylim(bottom=0)
 
 
-def draw_columns(ax: plt.Axes, data: xr.Dataset) -> None:
+def draw_columns(ax: Axes, data: xr.Dataset) -> None:
     """Draw energies over the number q of columns of a linear latent, with the line 2(1 − q/e) for the trivial solution.
 
     `data` is a result of `energies` with the axis columns, and e is the size of the embedding.
@@ -96,7 +96,7 @@ def draw_columns(ax: plt.Axes, data: xr.Dataset) -> None:
     ax.set_ylim(bottom=0)
 
 
-def draw_pair(ax: plt.Axes, data: xr.Dataset, axis: str, number: int, label: str) -> None:
+def draw_pair(ax: Axes, data: xr.Dataset, axis: str, number: int, label: str) -> None:
     for name, (symbol, line) in ENERGIES.items():
         look = style.look(number, label=f"{symbol}, {label}".rstrip(", "), **LINES, **line)
         embeddings.draw_known(ax, data[axis].values, curves.parts_of(data, name), **look)
@@ -146,7 +146,7 @@ def told_by_equal_factors(study: xr.Dataset, worlds: list[str]) -> xr.Dataset:
     return curves.prefixed({"information_geometric": curves.means(values, meaning)})
 
 
-def draw_information(ax: plt.Axes, data: xr.Dataset) -> None:
+def draw_information(ax: Axes, data: xr.Dataset) -> None:
     """Draw the information about the cause in each world, for every draw and the mean, and its chance level.
 
     `data` is a result of `informed`.

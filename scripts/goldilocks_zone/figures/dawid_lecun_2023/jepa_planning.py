@@ -2,9 +2,10 @@
 (Dawid & LeCun 2023).
 """
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from goldilocks_zone.figures import curves, panels, style
 from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
@@ -67,7 +68,7 @@ def shown(label: str) -> dict | None:
     return {"color": colour, "marker": marker, "markersize": 4, "markerfacecolor": colour if planner.held else "white"}
 
 
-def draw_room(ax: plt.Axes, data: xr.Dataset) -> None:
+def draw_room(ax: Axes, data: xr.Dataset) -> None:
     """Draw the share of goals reached by each planner over its number of calls.
 
     `data` is a result of `measured`, reduced to one label of the axis rooms. Planners with equal numbers of calls are
@@ -75,11 +76,12 @@ def draw_room(ax: plt.Axes, data: xr.Dataset) -> None:
     """
     calls = data["calls"].values
     for value in np.unique(calls[np.isfinite(calls)]):
-        here = [label for label in data["planner"].values[calls == value].tolist() if shown(label)]
-        for number, label in enumerate(here):
+        looks = {label: shown(label) for label in data["planner"].values[calls == value].tolist()}
+        here = {label: look for label, look in looks.items() if look}
+        for number, (label, look) in enumerate(here.items()):
             x = value * 2 ** (SPREAD * curves.centred(number, len(here)) / max(6, len(here)))
             means = curves.parts_of(data.sel(planner=[label]), "success")
-            curves.draw_means(ax, [x], means, linestyle="none", **shown(label))
+            curves.draw_means(ax, [x], means, linestyle="none", **look)
     for label in data["planner"].values.tolist():
         if "exact" in label and np.isfinite(top := data["success_mean"].sel(planner=label).item()):
             ax.axhline(top, **style.DASHED)
@@ -89,13 +91,13 @@ def draw_room(ax: plt.Axes, data: xr.Dataset) -> None:
     ax.minorticks_off()
 
 
-def entries(planners: list[str]) -> list[plt.Line2D]:
+def entries(planners: list[str]) -> list[Line2D]:
     """Legend entries: one for each planner with sub-goals, and one for each property that flat planners have.
 
     Of flat planners, colour shows the cost, filling whether actions are held, and the marker the number of steps.
     """
     found = [
-        panels.entry(HIERARCHICAL[label], linestyle="none", **shown(label))
+        panels.entry(HIERARCHICAL[label], linestyle="none", **(shown(label) or {}))
         for label in HIERARCHICAL
         if label in planners
     ]

@@ -3,8 +3,8 @@ little, over the amplitude of the detail (Dawid & LeCun 2023)."""
 
 from collections.abc import Callable
 
-import matplotlib.pyplot as plt
 import xarray as xr
+from matplotlib.axes import Axes
 
 from goldilocks_zone.figures import curves, embeddings, panels, style
 from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
@@ -38,23 +38,23 @@ def measured(study: xr.Dataset, variables: list[str], kept: tuple[str, ...]) -> 
     {variable}_mean, _low and _high are the mean and the ends of its 95 % interval. R² below FLOOR are set to FLOOR.
     Axes in `kept` that the study lacks are skipped.
     """
-    kept, found = [axis for axis in kept if axis in study.dims], {}
+    axes, found = [axis for axis in kept if axis in study.dims], {}
     for name in variables:
-        values = embeddings.values_of(study, name, *kept)
+        values = embeddings.values_of(study, name, *axes)
         if name in RING:
             values = values.clip(min=FLOOR, keep_attrs=True)
         found[name] = values
     return curves.prefixed({name: curves.means(values) for name, values in found.items()}).assign(found)
 
 
-def by_arm(names: dict[str, str], label: str, start: float) -> Callable[[plt.Axes, xr.Dataset], None]:
+def by_arm(names: dict[str, str], label: str, start: float) -> Callable[[Axes, xr.Dataset], None]:
     """Return a function of a panel and a result of `measured`, which draws its variables in one row per arm.
 
     An arm is one way to train. `names` holds the legend text of each variable to draw. The x-axis is labelled `label`
     and runs from `start` to 1; lower values are drawn at `start`.
     """
 
-    def paint(ax: plt.Axes, data: xr.Dataset) -> None:
+    def paint(ax: Axes, data: xr.Dataset) -> None:
         looks = [style.look(number, linestyle="none") for number in range(len(names))]
         series = [(look, data[name]) for look, name in zip(looks, names)]
         embeddings.draw_rows(ax, embeddings.arms_of(data), series, floor=start)
@@ -66,7 +66,7 @@ def by_arm(names: dict[str, str], label: str, start: float) -> Callable[[plt.Axe
     return paint
 
 
-def over_amplitude(ax: plt.Axes, data: xr.Dataset) -> None:
+def over_amplitude(ax: Axes, data: xr.Dataset) -> None:
     """Draw the AUC of the energy for pairs that differ little, over the amplitude of the detail, one curve per arm.
 
     `data` is a result of `measured` with the variable auc_hard.
@@ -82,7 +82,7 @@ def over_amplitude(ax: plt.Axes, data: xr.Dataset) -> None:
     ax.set(xlabel="amplitude $A$ of the detail", ylabel="AUC, hard pairs", ylim=(low - 0.03, 1.02))
 
 
-def over_size(ax: plt.Axes, data: xr.Dataset) -> None:
+def over_size(ax: Axes, data: xr.Dataset) -> None:
     """Draw R² of the probes for each target in RING over the embedding size, for the first arm.
 
     `data` is a result of `measured`.

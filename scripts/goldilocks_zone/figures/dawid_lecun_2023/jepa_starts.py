@@ -1,9 +1,9 @@
 """Accuracy of probes after training over the initial deviation of embeddings, with κ at initialisation (Dawid & LeCun
 2023)."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 
 from goldilocks_zone.figures import curves, embeddings, panels, style
 from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
@@ -84,7 +84,7 @@ def of_best(values: xr.DataArray, axes: list[str]) -> xr.DataArray:
     return xr.DataArray(found, {name: values[name] for name in ("radius", "draw")}, ("radius", "draw"))
 
 
-def draw_deviations(axes: list[plt.Axes], data: xr.Dataset) -> None:
+def draw_deviations(axes: list[Axes], data: xr.Dataset) -> None:
     """Draw the accuracy of probes and κ over the initial deviation, and the accuracy over κ, in three panels `axes`.
 
     `data` is a result of `over_deviation`.
@@ -109,7 +109,7 @@ def draw_deviations(axes: list[plt.Axes], data: xr.Dataset) -> None:
     panels.legend_above(axes[2], panels.lettered(2, "result over curvature"), columns=3)
 
 
-def draw_radii(ax: plt.Axes, data: xr.Dataset) -> None:
+def draw_radii(ax: Axes, data: xr.Dataset) -> None:
     """Draw the accuracy of probes over the radius, for the trained and for the frozen random encoder.
 
     `data` is a result of `over_radius`.

@@ -1,8 +1,8 @@
 """Clustering of logit gradients along training, for several datasets, networks and arms (Fort & Ganguli 2019)."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 
 from goldilocks_zone.figures import curves, over_steps, panels, style
 from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
@@ -45,7 +45,7 @@ def cosines(studies: dict[str, xr.Dataset]) -> xr.Dataset:
     labels along the axis `of` are the kinds of pairs, keys of PAIRS. Runs and stages are as in `over_steps.runs` and
     `over_steps.stages`.
     """
-    parts = []
+    parts: list[xr.Dataset] = []
     for name, run in (named for study in studies.values() for named in over_steps.runs(study)):
         of_logits = run["clustering"].sel(layers="all", drop=True).rename(pair="of")
         both = xr.concat([of_logits, run["input_cosine"].rename(input_pair="of")], "of")
@@ -57,7 +57,7 @@ def cosines(studies: dict[str, xr.Dataset]) -> xr.Dataset:
     return xr.concat(parts, "run")
 
 
-def draw_stage(ax: plt.Axes, data: xr.Dataset) -> None:
+def draw_stage(ax: Axes, data: xr.Dataset) -> None:
     rows = np.arange(data.sizes["run"])
     for i, (of, (label, number, filled)) in enumerate(PAIRS.items()):
         here, look = data.sel(of=of), over_steps.points(number, filled)

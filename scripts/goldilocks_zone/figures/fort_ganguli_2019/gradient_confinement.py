@@ -1,8 +1,8 @@
 """Share of the gradient's power along the top eigenvectors of G, over their rank and over training (Fort & Ganguli
 2019)."""
 
-import matplotlib.pyplot as plt
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from goldilocks_zone.claims.estimators import local_geometry
@@ -78,7 +78,7 @@ def beside_null(shares: xr.DataArray, null: xr.DataArray) -> xr.Dataset:
     return curves.means(shares, "share of the squared gradient").merge(curves.prefixed(nulls))
 
 
-def draw_over_rank(ax: plt.Axes, data: xr.Dataset) -> None:
+def draw_over_rank(ax: Axes, data: xr.Dataset) -> None:
     ranks = data["rank"].values
     for number, (source, (label, line)) in enumerate(SOURCES.items()):
         look = {"color": style.colour(number), "linestyle": line, "label": label, "linewidth": 1.1}
@@ -92,10 +92,11 @@ def draw_over_rank(ax: plt.Axes, data: xr.Dataset) -> None:
     ax.set_xlabel("number $m$ of eigenvectors")
 
 
-def draw_along_training(ax: plt.Axes, runs: dict[str, xr.Dataset]) -> None:
+def draw_along_training(ax: Axes, runs: dict[str, xr.Dataset]) -> None:
     for number, (name, data) in enumerate(runs.items()):
         label = "original labels" if name == over_steps.USUAL else name
         over_steps.draw_over_steps(ax, data, number, label)
         nulls = curves.parts_of(data, "null")
         over_steps.draw_over_steps(ax, nulls, number, f"null, {label}", linestyle="--", markerfacecolor="white")
-    over_steps.step_axis(ax, data["step"].values)
+    *_, last = runs.values()
+    over_steps.step_axis(ax, last["step"].values)

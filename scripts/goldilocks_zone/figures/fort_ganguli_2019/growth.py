@@ -15,6 +15,7 @@ MEASURES = {
 
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
     runs = {name: run for study in studies.values() for name, run in over_steps.runs(study)}
+    *_, last = runs.values()
     data, (figure, axes) = {}, panels.page(len(MEASURES), settings)
     for ax, variable in zip(axes, MEASURES):
         for number, (name, run) in enumerate(runs.items()):
@@ -22,7 +23,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
             shown = "original labels" if name == over_steps.USUAL else name
             over_steps.draw_over_steps(ax, found, number, shown, linestyle=style.line(number))
             data[f"{variable}_{number}"] = found
-        over_steps.step_axis(ax, run["step"].values)
+        over_steps.step_axis(ax, last["step"].values)
         over_steps.logarithmic_axis(ax, *(data[f"{variable}_{number}"]["mean"] for number in range(len(runs))))
     panels.letter_titles(axes, list(MEASURES.values()))
     panels.legend_on_top(figure, axes[0], 2)

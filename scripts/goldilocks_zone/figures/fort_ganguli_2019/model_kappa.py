@@ -1,9 +1,9 @@
 """κ = Tr(G)/‖G‖ of the random model over the spread of the logits, and compared with κ of networks over the radius
 (Fort & Ganguli 2019)."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 
 from goldilocks_zone.figures import curves, panels, profiles, style
 from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
@@ -73,19 +73,19 @@ def modelled(examples: int, classes: int, size: int, cluster: float, noise: floa
         return float(random_model.kappa(p, size, cluster, noise))
 
 
-def draw_over_spread(ax: plt.Axes, data: xr.Dataset) -> None:
+def draw_over_spread(ax: Axes, data: xr.Dataset) -> None:
     for number, ratio in enumerate(data["ratio"].values):
-        look = {"color": style.colour(number), "linestyle": style.line(number)}
-        ax.plot(data["spread"], data["model_over_spread"].sel(ratio=ratio), label=f"{ratio:.2g}", **look)
+        here, label = data["model_over_spread"].sel(ratio=ratio), f"{ratio:.2g}"
+        ax.plot(data["spread"], here, color=style.colour(number), linestyle=style.line(number), label=label)
     ax.set(xscale="log", ylim=(0, None), xlabel=r"deviation of the logits $\sigma_z$")
     ax.set(ylabel=r"$\mathrm{Tr}(G)/\Vert G\Vert$", title=panels.lettered(0, "random model"))
     ax.legend(title=r"$\sigma_c/\sigma_E$", loc="lower left", ncols=2)
 
 
-def draw_over_radius(ax: plt.Axes, data: xr.Dataset) -> None:
+def draw_over_radius(ax: Axes, data: xr.Dataset) -> None:
     for name, (_, label, number, line) in MEASURES.items():
-        look = {"color": style.colour(number), "linestyle": line, "label": label}
-        curves.draw_band(ax, data["x"], curves.parts_of(data, name), **look)
+        here = curves.parts_of(data, name)
+        curves.draw_band(ax, data["x"], here, color=style.colour(number), linestyle=line, label=label)
     ax.axvline(0, **style.GREY)
     ax.axhline(0, **style.DASHED)
     title = f"over the radius, $N={data.attrs['examples']}$, $d={data.attrs['dimension']}$"

@@ -35,13 +35,12 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
         lines = [arm for name in present for arm in drawn[name]]
         for number, (label, found) in enumerate(lines):
             over_steps.draw_over_steps(ax, found, number, label)
-            steps = found["step"].values
         # The stability threshold 2/rate holds for gradient descent, but not for Adam.
         by_study = (curves.settings_of(studies[name]) for name in present)
         limits = sorted({2 / each["rate"] for each in by_study if each["optimiser"] == "sgd"})
         for number, height in enumerate(limits):
             ax.axhline(height, color="0.3", linewidth=0.8, linestyle=":", label="_" * number + "2/rate")
-        over_steps.step_axis(ax, steps)
+        over_steps.step_axis(ax, lines[-1][1]["step"].values)
         over_steps.logarithmic_axis(ax, *limits, *(found["mean"] for _, found in lines))
         panels.legend_above(ax, panels.lettered(panel, title), columns=1)
     axes[0].set_ylabel("largest eigenvalue (nat)")

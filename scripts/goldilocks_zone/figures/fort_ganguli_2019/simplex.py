@@ -1,8 +1,9 @@
 """Softmax outputs of three classes on the simplex during training, and of the random model (Fort & Ganguli 2019)."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.patches import Polygon
 
 from goldilocks_zone.figures import curves, over_steps, panels, style
 from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
@@ -47,7 +48,8 @@ def outputs(study: xr.Dataset) -> xr.Dataset:
     for step in found["step"].values:
         p = found["outputs"].sel(step=step).transpose("output_example", "class").values
         spreads.append(matching(1 - np.square(p).sum(1).mean(), p.shape[1]))
-        made.append(random_model.probabilities(*p.shape, spreads[-1], random))
+        count, classes = p.shape
+        made.append(random_model.probabilities(count, classes, spreads[-1], random))
     found["model_outputs"] = (("step", "output_example", "class"), np.array(made))
     found["model_outputs"].attrs = curves.described("softmax outputs of independent Gaussian logits")
     meaning = "standard deviation of Gaussian logits whose outputs are as mixed as the network's"
@@ -67,9 +69,9 @@ def matching(mixing: float, classes: int) -> float:
         return 0.0 if mixing > 0.5 else 1e6
 
 
-def draw_triangle(ax: plt.Axes, p: np.ndarray, labels: np.ndarray | None) -> None:
+def draw_triangle(ax: Axes, p: np.ndarray, labels: np.ndarray | None) -> None:
     """Draw points p (n, 3) of the simplex in a triangle, styled by their `labels` (n,); in grey if these are None."""
-    ax.add_patch(plt.Polygon(CORNERS, fill=False, edgecolor="0.5", linewidth=0.7))
+    ax.add_patch(Polygon(CORNERS, fill=False, edgecolor="0.5", linewidth=0.7))
     places = p @ CORNERS
     for k in range(len(CORNERS)):
         aside = 1.5 * (CORNERS[k] - CORNERS.mean(0))

@@ -1,8 +1,8 @@
 """Top eigenvalues of G and of the Hessian during training, and of the random model for each choice of its inputs (Fort
 & Ganguli 2019)."""
 
-import matplotlib.pyplot as plt
 import xarray as xr
+from matplotlib.axes import Axes
 
 from goldilocks_zone.figures import curves, over_steps, panels, style
 from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
@@ -52,7 +52,7 @@ def spectra(study: xr.Dataset) -> xr.Dataset:
     return result.assign(classes=((), int(run["classes"]), curves.described("number of classes")))
 
 
-def draw_spectrum(ax: plt.Axes, data: xr.Dataset) -> None:
+def draw_spectrum(ax: Axes, data: xr.Dataset) -> None:
     for name, (label, number, filled) in MEASURED.items():
         here = curves.parts_of(data, name)
         ax.errorbar(data["rank"], here["mean"], curves.bars(here), label=label, **over_steps.points(number, filled))

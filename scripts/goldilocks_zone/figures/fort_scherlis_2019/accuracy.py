@@ -3,6 +3,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 
 from goldilocks_zone.figures import over_radius, panels, style
 from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
@@ -41,10 +42,11 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
                 ax.plot(*points[d], **looks[d] | OPEN)
         over_radius.frame(ax, cells, top)
         ax.set_ylabel(over_radius.Y_LABEL)
-    for ax, i in zip(axes[len(data) :], mapped):
-        shades = draw_map(ax, data[i], highest, float(1 / families[i][1]["classes"]))
-    if mapped:
-        figure.colorbar(shades, ax=axes[len(data) :], label=over_radius.Y_LABEL, aspect=25)
+    shades = [
+        draw_map(ax, data[i], highest, float(1 / families[i][1]["classes"])) for ax, i in zip(axes[len(data) :], mapped)
+    ]
+    if shades:
+        figure.colorbar(shades[-1], ax=axes[len(data) :], label=over_radius.Y_LABEL, aspect=25)
     panels.letter_titles(axes, [families[i][0] for i in (*range(len(data)), *mapped)])
     handles = [panels.entry(f"$d={d}$", **looks[d]) for d in dimensions]
     if any(points_of):
@@ -65,7 +67,7 @@ def published_points(path: Published, cells: xr.Dataset) -> dict[int, np.ndarray
     return {d: np.array(each, float).T for d, each in points.items() if each}
 
 
-def draw_map(ax: plt.Axes, data: xr.Dataset, highest: float, chance: float) -> plt.cm.ScalarMappable:
+def draw_map(ax: Axes, data: xr.Dataset, highest: float, chance: float) -> plt.cm.ScalarMappable:
     """Draw the mean accuracy over log10(r/r_X) and the dimension, with contour lines; return the coloured mesh.
 
     `data` is a result of `over_radius.accuracy_curves`. Colours run from 0 to `highest`. There are no contours below or

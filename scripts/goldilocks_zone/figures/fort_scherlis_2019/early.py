@@ -4,6 +4,8 @@ from choosing among initialisations by these measures."""
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from goldilocks_zone.claims.curves import LEAST_CORRELATED
@@ -118,7 +120,7 @@ def slope_in_words(data: xr.Dataset, name: str, correlated: bool) -> str:
     return f"slope {words}: $t$ = {t}"
 
 
-def draw_steps(ax: plt.Axes, data: xr.Dataset, name: str, colours: np.ndarray, correlated: bool) -> None:
+def draw_steps(ax: Axes, data: xr.Dataset, name: str, colours: np.ndarray, correlated: bool) -> None:
     """Draw the outcome over the measure `name`, with one point per initialisation and step, coloured by step.
 
     `data` is a result of `gathered`, and `colours` has one colour per step. With `correlated`, regression lines and
@@ -159,7 +161,7 @@ def best_of_many(data: xr.Dataset) -> xr.Dataset:
     return xr.Dataset(curves.columns(("score", "count"), found, meanings), coordinates)
 
 
-def draw_gains(ax: plt.Axes, gains: xr.Dataset) -> None:
+def draw_gains(ax: Axes, gains: xr.Dataset) -> None:
     """Draw the gain of each score over the number of candidate initialisations, with intervals at BARRED.
 
     `gains` is a result of `best_of_many`.
@@ -180,7 +182,7 @@ def draw_gains(ax: plt.Axes, gains: xr.Dataset) -> None:
     ax.legend(loc="upper left", ncols=2, columnspacing=1.0)
 
 
-def step_handles(data: xr.Dataset, colours: np.ndarray, settings: dict) -> list[plt.Line2D]:
+def step_handles(data: xr.Dataset, colours: np.ndarray, settings: dict) -> list[Line2D]:
     """Legend entries of the logged steps in `data`, with the number of epochs in brackets if it is known.
 
     It is known for full batches and for the datasets in `official_shapes.OFFICIAL`. `colours` has one colour per step;

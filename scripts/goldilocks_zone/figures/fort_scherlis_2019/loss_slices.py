@@ -5,6 +5,7 @@ import math
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from goldilocks_zone.figures import curves, panels, style
@@ -21,7 +22,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     size = [length / panels.CENTIMETRES_PER_INCH for length in (settings.width_cm, settings.height_cm)]
     figure, axes = plt.subplots(2, data.sizes["radius"], figsize=size, squeeze=False, sharex=True, sharey="row")
     # Keep two-line titles clear of the upper edge.
-    figure.get_layout_engine().set(rect=(0, 0, 1, 0.985))
+    figure.set_layout_engine("constrained", rect=(0, 0, 1, 0.985))
     for (above, below), radius in zip(axes.T, data["radius"].values):
         here = data.sel(radius=radius)
         above.set_title(f"$r={radius:.3g}\\,r_X$\n$L(\\theta)={float(here['loss']):.4g}$ nat")
@@ -47,7 +48,7 @@ def relative_losses(cuts: xr.Dataset) -> xr.Dataset:
     return drawn
 
 
-def draw_lines(ax: plt.Axes, here: xr.Dataset) -> None:
+def draw_lines(ax: Axes, here: xr.Dataset) -> None:
     """Draw L/L(θ) over the displacement along each direction, as thin lines.
 
     `here` is the part of `relative_losses` for one radius.
@@ -59,7 +60,7 @@ def draw_lines(ax: plt.Axes, here: xr.Dataset) -> None:
     ax.set_box_aspect(1)
 
 
-def draw_plane(ax: plt.Axes, here: xr.Dataset) -> None:
+def draw_plane(ax: Axes, here: xr.Dataset) -> None:
     """Draw L − L(θ) as filled contours with a separate colour scale, and a line where it is zero.
 
     `here` is the part of `relative_losses` for one radius.

@@ -1,8 +1,8 @@
 """Dependence of the zone on settings that the original leaves open, and the sources of its spread."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from goldilocks_zone.claims.curves import outermost_crossing, vertex_within_reach
@@ -58,7 +58,7 @@ def measures(study: xr.Dataset) -> xr.Dataset:
     return xr.Dataset(curves.columns(ratio.dims[:-1], found, meanings), ratio.isel(radius=0, drop=True).coords)
 
 
-def draw_levels(axes: list[plt.Axes], measured: xr.Dataset) -> None:
+def draw_levels(axes: list[Axes], measured: xr.Dataset) -> None:
     """Draw one row for each level of each factor, in every panel of `axes`; each panel shows one of MEASURES.
 
     A factor is a setting that the study varies, a key of FACTORS, and a level is one of its values. A row has a mark
@@ -122,7 +122,7 @@ def spread(study: xr.Dataset) -> xr.Dataset:
     return xr.Dataset(curves.columns(("x", "part"), found, meanings), coordinates)
 
 
-def draw_parts(ax: plt.Axes, parts: xr.Dataset) -> None:
+def draw_parts(ax: Axes, parts: xr.Dataset) -> None:
     for number, (part, text) in enumerate(PARTS.items()):
         here = parts.sel(part=part)
         place = here["x"].values + 0.05 * curves.centred(number, len(PARTS))

@@ -3,6 +3,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 
 from goldilocks_zone.claims.estimators import training
 from goldilocks_zone.figures import curves, panels, style
@@ -55,7 +56,7 @@ def measured(study: xr.Dataset) -> xr.Dataset:
     data = xr.Dataset({name: study[name].isel(radius=0) for name in MEASURES if name in study}, attrs=study.attrs)
     data["test_accuracy"] = training.accuracy(study).isel(radius=0)
     data["test_accuracy"].attrs = curves.described("test accuracy at the end, chance where training diverged")
-    data = data.merge(curves.prefixed({name: curves.means(data[name]) for name in data.data_vars}))
+    data = data.merge(curves.prefixed({name: curves.means(data[name]) for name in map(str, data.data_vars)}))
     planes = [study.isel(subspace=i) for i in range(study.sizes["subspace"])]
     spread = [curves.of_claim(training.spread_over_draws, plane) for plane in planes]
     meaning = "standard deviation of the accuracy over draws, binomial variance taken off, with its 95 % interval"
@@ -63,7 +64,7 @@ def measured(study: xr.Dataset) -> xr.Dataset:
     return data.assign_coords(quantity=["value", "low", "high"])
 
 
-def draw_pairs(ax: plt.Axes, data: xr.Dataset, name: str) -> None:
+def draw_pairs(ax: Axes, data: xr.Dataset, name: str) -> None:
     """Draw the measure `name` before and after training on each plane: a thin line per draw, a thick one for the mean.
 
     `data` is a result of `measured`.
@@ -81,7 +82,7 @@ def draw_pairs(ax: plt.Axes, data: xr.Dataset, name: str) -> None:
     ax.set_ylim(panels.limits(data[name], margin=0.06))
 
 
-def draw_strips(ax: plt.Axes, data: xr.Dataset) -> None:
+def draw_strips(ax: Axes, data: xr.Dataset) -> None:
     """Draw the final accuracy of each draw, with the mean and its interval beside them, and the spread in words.
 
     `data` is a result of `measured`.

@@ -1,9 +1,12 @@
 """Dimension needed for an accuracy, over the radius, and accuracy over the dimension (Li et al. 2018)."""
 
-import matplotlib.pyplot as plt
+from typing import Any
+
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.lines import Line2D
 
 from goldilocks_zone.claims.estimators import training
 from goldilocks_zone.figures import curves, over_radius, panels, style
@@ -81,7 +84,7 @@ def dimensions_needed(cells: xr.Dataset) -> xr.Dataset:
     return xr.Dataset(variables, values.isel(subspace=0, draw=0, drop=True).coords, cells.attrs)
 
 
-def draw_needed(ax: plt.Axes, cells: xr.Dataset, data: xr.Dataset) -> list[plt.Line2D]:
+def draw_needed(ax: Axes, cells: xr.Dataset, data: xr.Dataset) -> list[Line2D]:
     """Draw the dimension needed over the radius, with one curve for each arm of `cells`; return legend entries.
 
     `data` is a result of `dimensions_needed`. Curves are interrupted at bounds, which have their own markers.
@@ -132,7 +135,7 @@ def over_dimensions(cell: xr.Dataset) -> xr.Dataset:
     """
     dimensions, ordered = training.dimensions_of(cell)
     rows = [mean_accuracy(ordered.isel(subspace=i)) for i in range(len(dimensions))]
-    found = {"": (("subspace",), rows, "test accuracy")}
+    found: dict[str, tuple[tuple[str, ...], Any, str]] = {"": (("subspace",), rows, "test accuracy")}
     if WHOLE in cell["subspace"].values:
         found["whole_"] = ((), mean_accuracy(cell.sel(subspace=WHOLE)), "test accuracy in the whole space")
     intrinsic = curves.of_claim(training.intrinsic_dimension, cell, SHARE, 1, NAME)
@@ -149,7 +152,7 @@ def mean_accuracy(cell: xr.Dataset) -> curves.WithInterval:
     return curves.bootstrapped(np.mean, training.accuracy(cell).isel(radius=0).values, NAME, "accuracy")
 
 
-def draw_over_dimensions(ax: plt.Axes, cell: xr.Dataset, data: xr.Dataset, published: np.ndarray) -> list[plt.Line2D]:
+def draw_over_dimensions(ax: Axes, cell: xr.Dataset, data: xr.Dataset, published: np.ndarray) -> list[Line2D]:
     """Draw accuracy over log10 of the dimension d, with published and full-space accuracies; return legend entries.
 
     `data` is a result of `over_dimensions` for the `cell`. The rows of `published` (2, points) are dimensions and
@@ -165,13 +168,15 @@ def draw_over_dimensions(ax: plt.Axes, cell: xr.Dataset, data: xr.Dataset, publi
         whole = float(data["whole_mean"])
         handles.append(ax.axhline(whole, label="whole space", **IN_WHOLE_SPACE))
         handles.append(ax.axhline(SHARE * whole, label="nine tenths of it", **OF_WHOLE_SPACE))
-        ax.axhspan(data["whole_low"], data["whole_high"], color=IN_WHOLE_SPACE["color"], alpha=0.2, linewidth=0)
+        ax.axhspan(
+            float(data["whole_low"]), float(data["whole_high"]), color=IN_WHOLE_SPACE["color"], alpha=0.2, linewidth=0
+        )
         highest.append(whole)
-    if "intrinsic_mean" in data:
-        x, low, high = (float(data[f"intrinsic_{part}"]) for part in PARTS)
-        ax.plot([low, high], [SHARE * whole] * 2, color=REACHED["color"], linewidth=0.8)
-        ax.plot(x, SHARE * whole, **REACHED)
-        handles.append(panels.entry(r"$d_{\rm int90}$", **REACHED))
+        if "intrinsic_mean" in data:
+            x, low, high = (float(data[f"intrinsic_{part}"]) for part in PARTS)
+            ax.plot([low, high], [SHARE * whole] * 2, color=REACHED["color"], linewidth=0.8)
+            ax.plot(x, SHARE * whole, **REACHED)
+            handles.append(panels.entry(r"$d_{\rm int90}$", **REACHED))
     over_radius.show_accuracy(ax, cell, float(max(highest)))
     show_dimensions(ax.xaxis, np.union1d(dimensions, published[0]).astype(int))
     ax.set(xlabel="dimension $d$", ylabel=over_radius.Y_LABEL)

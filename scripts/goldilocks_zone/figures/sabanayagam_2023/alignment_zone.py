@@ -3,9 +3,10 @@ biases are rescaled, and where the parts of the Hessian are equally large (claim
 
 from collections.abc import Iterator
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from goldilocks_zone.claims.curves import crossing_from
 from goldilocks_zone.figures import boundaries, curves, panels, style
@@ -87,7 +88,7 @@ def over_radius(study: xr.Dataset) -> xr.Dataset:
         values = here[name].sel(hessian_rank=rank, drop=True)
         found[name] = curves.means(values, f"{study[name].attrs['long_name']}, k = {rank}")
     parts = here["gauss_newton_top_eigenvalue"].isel(hessian_rank=0) / here["residual_spectral_norm"]
-    ratio, share = np.log10(parts), here["captured_by_hessian"].sel(hessian_rank=rank)
+    ratio, share = xr.ufuncs.log10(parts), here["captured_by_hessian"].sel(hessian_rank=rank)
     x, draws = study["x"].values, range(here.sizes["draw"])
     places = [crossing(x, *(each.isel(draw=draw).values for each in (ratio, share))) for draw in draws]
     where = xr.DataArray(places, dims="draw")
@@ -110,7 +111,7 @@ def crossing(x: np.ndarray, logarithm: np.ndarray, share: np.ndarray) -> float:
     return crossing_from(top, x, logarithm, 0.0, outer=False) if logarithm[top] > 0 else np.nan
 
 
-def draw_cell(ax: plt.Axes, found: xr.Dataset, number: int) -> None:
+def draw_cell(ax: Axes, found: xr.Dataset, number: int) -> None:
     """Draw the alignments with H and with G over the radius, and above them the x of the crossing with its interval.
 
     `found` is a result of `over_radius`. `number` chooses colour and marker, and the height of the crossing.
@@ -127,7 +128,7 @@ def draw_cell(ax: plt.Axes, found: xr.Dataset, number: int) -> None:
         ax.plot([x, x], [0, height], color=style.colour(number), linewidth=0.5, linestyle=":")
 
 
-def mark_missing(ax: plt.Axes, cells: list[xr.Dataset]) -> None:
+def mark_missing(ax: Axes, cells: list[xr.Dataset]) -> None:
     """Write "no G" into a panel at each radius at which all alignments are NaN.
 
     `cells` are the results of `over_radius` that the panel shows.
@@ -138,7 +139,7 @@ def mark_missing(ax: plt.Axes, cells: list[xr.Dataset]) -> None:
             ax.annotate("no $G$", (x, 0.02), ha="center", va="bottom", rotation=90, color="0.4", **boundaries.SMALL)
 
 
-def entries(counts: list[int]) -> list[plt.Line2D]:
+def entries(counts: list[int]) -> list[Line2D]:
     handles = [
         panels.entry(f"$N={count}$", **style.look(number, markersize=2.6)) for number, count in enumerate(counts)
     ]

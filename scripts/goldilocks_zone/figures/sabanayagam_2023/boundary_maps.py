@@ -1,9 +1,9 @@
 """Alignment of the gradient of the predicted label's loss with the top eigenvectors of G, and with a random direction,
 over the plane (Sabanayagam et al. 2023)."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 
 from goldilocks_zone.figures import boundaries, panels
 from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
@@ -54,7 +54,7 @@ def maps(study: xr.Dataset) -> xr.Dataset:
     return boundaries.described_maps(data.isel(rank=slice(RANKS)))
 
 
-def draw_row(line: list[plt.Axes], here: xr.Dataset, name: str) -> None:
+def draw_row(line: list[Axes], here: xr.Dataset, name: str) -> None:
     """Draw the maps of the dataset `name` into `line`, a row of panels: alignments by rank, then the controls.
 
     `here` is the part of `maps` for this dataset. The controls are small, so their colours are scaled to their largest

@@ -1,9 +1,10 @@
 """Margins on the checkerboard: decision regions at minima trained on it, the published margin estimate against the true
 margin, and rival estimates (Sabanayagam et al. 2023)."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from goldilocks_zone.figures import boundaries, curves, panels, style
 from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
@@ -62,7 +63,7 @@ def margins(study: xr.Dataset) -> xr.Dataset:
         values = here[name].where(here[name] > 0)
         if "start" in values.dims:  # a draw's estimate is the mean over its converged starts
             values = values.where(aligned).mean("start")
-        ratio = np.log10(values / true)
+        ratio = xr.ufuncs.log10(values / true)
         meaning = f"log10 of the {words} over the true margin".replace("\n", " ")
         found[f"log_{name}"] = curves.means(ratio, meaning).assign(
             draws=ratio.notnull().sum("draw").assign_attrs(curves.described(f"draws with a {meaning}"))
@@ -72,7 +73,7 @@ def margins(study: xr.Dataset) -> xr.Dataset:
     return boundaries.described_maps(xr.merge(parts, combine_attrs="drop_conflicts"))
 
 
-def draw_map(ax: plt.Axes, here: xr.Dataset, name: str) -> None:
+def draw_map(ax: Axes, here: xr.Dataset, name: str) -> None:
     """Draw the decision regions, training points and aligned points of the first draw, for the dataset `name`.
 
     `here` is the part of `margins` for one minimum. Aligned points are filled if their descent converged.
@@ -88,7 +89,7 @@ def draw_map(ax: plt.Axes, here: xr.Dataset, name: str) -> None:
     boundaries.number(ax)
 
 
-def draw_estimates(ax: plt.Axes, data: xr.Dataset) -> None:
+def draw_estimates(ax: Axes, data: xr.Dataset) -> None:
     """Draw the margin estimate from every start over the true margin; markers are filled if the descent converged.
 
     `data` is a result of `margins`.
@@ -101,7 +102,7 @@ def draw_estimates(ax: plt.Axes, data: xr.Dataset) -> None:
             look = boundaries.look(label, **POINTS)
             look |= {} if full else {"markerfacecolor": "none", "alpha": 0.45}
             ax.plot(np.ravel(x), np.ravel(y.where(filled == full)), **look)
-    shown = [np.log10(each.where(each > 0)) for each in (true, data["margin_estimate"])]
+    shown = [xr.ufuncs.log10(each.where(each > 0)) for each in (true, data["margin_estimate"])]
     if all(bool(each.notnull().any()) for each in shown):
         ends = (panels.log_limits(each, margin=0.1) for each in shown)
         ax.set(xlim=next(ends), ylim=next(ends))
@@ -116,7 +117,7 @@ def draw_estimates(ax: plt.Axes, data: xr.Dataset) -> None:
         boundaries.logarithmic_ticks(axis, DECADES)
 
 
-def draw_ratios(ax: plt.Axes, data: xr.Dataset) -> None:
+def draw_ratios(ax: Axes, data: xr.Dataset) -> None:
     """Draw the geometric mean over draws of each estimate divided by the true margin, with its interval.
 
     `data` is a result of `margins`.
@@ -142,7 +143,7 @@ def draw_ratios(ax: plt.Axes, data: xr.Dataset) -> None:
             ax.annotate("none", (x, 0.5), xycoords=("data", "axes fraction"), ha="center", color="0.4", fontsize=6.5)
 
 
-def entries(data: xr.Dataset) -> list[plt.Line2D]:
+def entries(data: xr.Dataset) -> list[Line2D]:
     """Legend entries for `data`, a result of `margins`, in two groups that begin with the letters of their panels.
 
     The first is for the panels of margins, whose colours show the minimum. The second is for the maps, if there are

@@ -1,8 +1,8 @@
 """Decision boundary, alignment with the top eigenvectors of G, and spectrum of G at three kinds of minima (Sabanayagam
 et al. 2023)."""
 
-import matplotlib.pyplot as plt
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.ticker import MultipleLocator
 
 from goldilocks_zone.figures import boundaries, panels
@@ -74,7 +74,7 @@ def spectral_look(held: bool) -> dict:
     return {"color": "k", "marker": "o", "linestyle": "none", "markersize": 3, "markerfacecolor": "k" if held else "w"}
 
 
-def draw_spectrum(ax: plt.Axes, here: xr.Dataset, data: xr.Dataset) -> None:
+def draw_spectrum(ax: Axes, here: xr.Dataset, data: xr.Dataset) -> None:
     """Draw the eigenvalues of G over their rank, filled for the leading ones that hold 90 % of the trace.
 
     `here` is the part of `data` for one minimum. `data` is a result of `minima`; its largest eigenvalue sets the

@@ -4,9 +4,10 @@
 
 from collections.abc import Iterator
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MultipleLocator
 
 from goldilocks_zone.figures import boundaries, curves, panels, style
@@ -82,7 +83,7 @@ def by_minimum(study: xr.Dataset) -> xr.Dataset:
     )
 
 
-def draw_alignment(ax: plt.Axes, data: xr.Dataset, classes: int) -> None:
+def draw_alignment(ax: Axes, data: xr.Dataset, classes: int) -> None:
     """Draw the mean share of the boundary's normals that the first k eigenvectors capture, over k.
 
     `data` is a result of `alignments`. A grey line marks k = `classes`.
@@ -115,7 +116,7 @@ def series(data: xr.Dataset, name: str) -> Iterator[tuple[dict, xr.DataArray, xr
         yield TEMPERATURES[softmax][1], data[name].sel(softmax=softmax), found.sel(softmax=softmax), shift
 
 
-def draw_measure(ax: plt.Axes, data: xr.Dataset, name: str) -> None:
+def draw_measure(ax: Axes, data: xr.Dataset, name: str) -> None:
     """Draw the measure `name` by kind of minimum: its value in every draw, and the mean over draws with its interval.
 
     `data` is a result of `by_minimum`; intervals are of 95 %.
@@ -134,7 +135,7 @@ def draw_measure(ax: plt.Axes, data: xr.Dataset, name: str) -> None:
     ax.set(xlim=(-0.5, len(minima) - 0.5), ylim=panels.limits([0], data[name], margin=0.06, above=0.12))
 
 
-def temperatures(values: xr.DataArray) -> list[plt.Line2D]:
+def temperatures(values: xr.DataArray) -> list[Line2D]:
     """Legend entries for the temperatures of a measure; none if its `values` do not depend on temperature."""
     grey = {"color": "0.3", "marker": "o", "linestyle": "none", "markersize": 4}
     shown = [TEMPERATURES[each] for each in values["softmax"].values] if "softmax" in values.dims else []

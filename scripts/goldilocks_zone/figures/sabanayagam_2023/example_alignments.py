@@ -1,9 +1,9 @@
 """Alignment of training gradients with the top eigenvectors of G, over their rank and by class (Sabanayagam et al.
 2023)."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.ticker import MultipleLocator
 
 from goldilocks_zone.figures import boundaries, curves, panels, style
@@ -45,7 +45,7 @@ def alignments(study: xr.Dataset) -> xr.Dataset:
     return data
 
 
-def draw_examples(ax: plt.Axes, here: xr.Dataset, count: int) -> None:
+def draw_examples(ax: Axes, here: xr.Dataset, count: int) -> None:
     """Draw the alignment of examples with each eigenvector, classes side by side and examples jittered.
 
     `here` is the part of `alignments` for one dataset, which has `count` classes.

@@ -1,10 +1,14 @@
 """Measures of generalisation against the test error of minima of every kind and strength, and Kendall's τ between them
 (Sabanayagam et al. 2023)."""
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
 import scipy.stats
 import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from goldilocks_zone.figures import boundaries, curves, panels, style
 from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
@@ -91,10 +95,11 @@ def kendall(values: np.ndarray, errors: np.ndarray) -> float:
     there = np.isfinite(values) & np.isfinite(errors)
     if there.sum() < LEAST or min(np.ptp(values[there]), np.ptp(errors[there])) == 0:
         return np.nan
-    return scipy.stats.kendalltau(values[there], errors[there]).statistic
+    found: Any = scipy.stats.kendalltau(values[there], errors[there])
+    return found.statistic
 
 
-def draw_errors(ax: plt.Axes, here: xr.Dataset, name: str) -> None:
+def draw_errors(ax: Axes, here: xr.Dataset, name: str) -> None:
     """Draw the test error over the measure `name`, with one point for every minimum of every draw.
 
     `here` is the part of `measured` for one dataset.
@@ -127,7 +132,7 @@ def marker_sizes(minima: list[str]) -> dict[str, float]:
     return {each: sizes.get(boundaries.steps(each), np.mean(SIZES)) for each in minima}
 
 
-def draw_taus(ax: plt.Axes, data: xr.Dataset, names: list[str]) -> None:
+def draw_taus(ax: Axes, data: xr.Dataset, names: list[str]) -> None:
     """Draw the mean of Kendall's τ, with its interval, for each measure in `names` and each dataset.
 
     `data` is a result of `measured`.
@@ -144,7 +149,7 @@ def draw_taus(ax: plt.Axes, data: xr.Dataset, names: list[str]) -> None:
     ax.set(xlim=(-0.5, len(names) - 0.5), ylim=(-1.05, 1.05), ylabel="τ")
 
 
-def entries(minima: list[str]) -> list[plt.Line2D]:
+def entries(minima: list[str]) -> list[Line2D]:
     """Legend entries for kinds of minima, and for numbers of training steps on random labels by marker size."""
     kinds = {boundaries.kind(each): each for each in minima}
     handles = [

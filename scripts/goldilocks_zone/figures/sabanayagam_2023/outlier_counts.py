@@ -3,9 +3,9 @@
 
 from collections.abc import Iterator
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, MultipleLocator
 
 from goldilocks_zone.data import planar_shapes
@@ -61,7 +61,7 @@ def counts(study: xr.Dataset, shown: list[tuple[str, str, str]]) -> xr.Dataset:
     over draws and the ends of its 95 % interval, where `key` gives the name of a count. Networks that diverged or did
     not reach their stopping loss are left out; `draws` (dataset) is the number of those that are averaged.
     """
-    known = {name: planar_shapes.of(name) for name in boundaries.in_plane(study)}
+    known = {name: planar_shapes.known(name) for name in boundaries.in_plane(study)}
     known = {name: design for name, design in known.items() if design.kind in DESIGNS}
     study = study.sel(dataset=list(known))
     ended = reached(study)
@@ -93,7 +93,7 @@ def look(classes: list[int], count: int) -> dict:
     return style.look(classes.index(count), markersize=3.2, linewidth=0.9)
 
 
-def draw_counts(ax: plt.Axes, here: xr.Dataset, classes: list[int]) -> None:
+def draw_counts(ax: Axes, here: xr.Dataset, classes: list[int]) -> None:
     """Draw mean counts of outliers over m, with one line for each number of classes, and the diagonal.
 
     `here` has the variables mean, low and high (dataset) of one count, for datasets of one design with m sections;

@@ -1,9 +1,12 @@
 """The published measure G_θ over its threshold in single and double precision, with the rank bound, the live share and
 an untrained network (Sabanayagam et al. 2023)."""
 
-import matplotlib.pyplot as plt
+from typing import Any
+
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from goldilocks_zone.data import planar_shapes
 from goldilocks_zone.figures import boundaries, curves, panels, style
@@ -19,7 +22,7 @@ BY_MEAN = (
     "rule (b), eigenvectors of $G$",
     {"color": style.colour(2), "linestyle": "--", "marker": "^", "markersize": 2.2},
 )
-LIVE = ("live share", {"color": style.colour(3), "linestyle": ":"})
+LIVE: tuple[str, dict[str, Any]] = ("live share", {"color": style.colour(3), "linestyle": ":"})
 BOUND = ("rank bound", {"color": "0.3", "linestyle": "-.", "linewidth": 0.9})
 SHOWN = ("published_measure_above", "published_measure_in_range", "encoding_share_above", "live_share")
 
@@ -76,7 +79,7 @@ def rank_bound(study: xr.Dataset) -> float | None:
     return min(1.0, (2 * (first + last) + examples * (known.classes - 1)) / whole)
 
 
-def draw_minimum(ax: plt.Axes, here: xr.Dataset) -> None:
+def draw_minimum(ax: Axes, here: xr.Dataset) -> None:
     """Draw shares of parameters over the threshold ε; shares that do not depend on ε are horizontal lines.
 
     `here` is the part of `measures` for one minimum.
@@ -99,7 +102,7 @@ def draw_minimum(ax: plt.Axes, here: xr.Dataset) -> None:
         boundaries.absent(ax)
 
 
-def entries(data: xr.Dataset) -> list[plt.Line2D]:
+def entries(data: xr.Dataset) -> list[Line2D]:
     """Legend entries: rule (a) in each precision, eigenvectors above rounding, rule (b) and the horizontal lines."""
     shown = [PRECISIONS[precision] for precision in data["precision"].values]
     handles = [panels.entry(words, **style.look(number, markersize=2.2)) for words, number in shown]

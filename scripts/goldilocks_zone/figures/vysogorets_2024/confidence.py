@@ -3,9 +3,10 @@ of the mean output from the class frequencies (Vysogorets et al. 2024)."""
 
 from collections.abc import Callable
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 
 from goldilocks_zone.claims.curves import LEAST_CORRELATED, partial_rank_correlation
 from goldilocks_zone.figures import curves, over_scale, panels, style
@@ -59,7 +60,7 @@ def relative_slope(rows: np.ndarray) -> float:
     return float(np.polyfit(mismatch, gradient, 1)[0] / expected.mean())
 
 
-def draw_gradients(ax: plt.Axes, data: xr.Dataset) -> None:
+def draw_gradients(ax: Axes, data: xr.Dataset) -> None:
     """Draw ‖∇L‖ of each initialisation over the prior mismatch, as initialised and with the mismatch removed.
 
     The prior mismatch is the distance between mean output and class frequencies; `data` holds both variables of each
@@ -72,7 +73,7 @@ def draw_gradients(ax: plt.Axes, data: xr.Dataset) -> None:
     places, highest = np.linspace(0, x.max(), 50), [y.max(), forced.max()]
     if len(x) >= LEAST_CORRELATED and np.ptp(x) > 0:
         line, low, high = estimates.regression_band(x, y, places, estimates.LEVEL)
-        ax.plot(places, line, color=0.6 * np.array(plt.matplotlib.colors.to_rgb(style.colour(0))), label="regression")
+        ax.plot(places, line, color=0.6 * np.array(to_rgb(style.colour(0))), label="regression")
         ax.fill_between(places, low, high, color=style.colour(0), alpha=0.3, linewidth=0)
         highest.append(high.max())
     slope = float(data["class_gradient_norm"].mean())

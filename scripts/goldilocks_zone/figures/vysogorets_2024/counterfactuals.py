@@ -1,7 +1,7 @@
 """κ over the scale of the parameters, unchanged and with one factor of the Hessian frozen at its value at α = 1."""
 
-import matplotlib.pyplot as plt
 import xarray as xr
+from matplotlib.axes import Axes
 
 from goldilocks_zone.figures import over_scale, panels, style
 from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
@@ -23,7 +23,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     return figure, panels.side_by_side(data)
 
 
-def draw_curves(stack: list[plt.Axes], data: xr.Dataset) -> None:
+def draw_curves(stack: list[Axes], data: xr.Dataset) -> None:
     (ax,) = stack
     for number, (name, label) in enumerate(CURVES.items()):
         over_scale.draw(ax, data, name, number, label, style.line(number))

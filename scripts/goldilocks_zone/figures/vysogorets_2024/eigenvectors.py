@@ -26,11 +26,12 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     size = (width, rows * (side + TEXT_CM) / panels.CENTIMETRES_PER_INCH)
     figure, axes = panels.grid(rows, columns, settings, figsize=size)
     share = min(1.0, (columns * (side + 0.3) + BAR_CM) / width_cm)  # few images, 0.3 cm apart, are centred
-    figure.get_layout_engine().set(rect=((1 - share) / 2, 0, share, 1))
-    for i, j in np.ndindex(axes.shape):
-        ax, here = axes[i, j], data.isel(eigenvector=i, radius=j)
+    figure.set_layout_engine("constrained", rect=((1 - share) / 2, 0, share, 1))
+    drawn = []
+    for (i, j), ax in np.ndenumerate(axes):
+        here = data.isel(eigenvector=i, radius=j)
         # Zero is white, positive orange and negative purple: safe for colour-blind readers.
-        drawn = ax.imshow(here["image"], cmap="PuOr_r", vmin=-1, vmax=1, interpolation="nearest")
+        drawn.append(ax.imshow(here["image"], cmap="PuOr_r", vmin=-1, vmax=1, interpolation="nearest"))
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set(visible=True, color="0.7")
         if np.isfinite(here["image"]).all():
@@ -42,7 +43,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
         ax.set_title(rf"$\alpha={alpha:.4g}$")
     for ax, number in zip(axes[:, 0], data["eigenvector"].values):
         ax.set_ylabel(f"eigenvector {number}")
-    bar = figure.colorbar(drawn, ax=axes, aspect=25, pad=0.02, ticks=[-1, 0, 1], label="relative to the largest")
+    bar = figure.colorbar(drawn[-1], ax=axes, aspect=25, pad=0.02, ticks=[-1, 0, 1], label="relative to the largest")
     bar.outline.set_visible(False)
     return figure, data
 
@@ -55,7 +56,7 @@ def images(study: xr.Dataset) -> xr.Dataset:
     radius is the scale α of the initialisation.
     """
     here = over_scale.first_cell(over_scale.parameters_rescaled(study)).isel(draw=0)
-    largest = np.abs(here["eigenvector_image"]).max(("row", "column"))
+    largest = abs(here["eigenvector_image"]).max(("row", "column"))
     result = here[["top_eigenvalue"]]
     result["image"] = here["eigenvector_image"] / largest.where(largest > 0, 1)
     meaning = "first layer's part of an eigenvector, averaged over units and channels, over its largest absolute value"

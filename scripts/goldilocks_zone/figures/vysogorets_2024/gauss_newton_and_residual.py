@@ -1,8 +1,8 @@
 """The parts G and H′ of the Hessian over the scale of the parameters, and the edges of the zone."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 
 from goldilocks_zone.claims.estimators import hessian_parts
 from goldilocks_zone.figures import curves, over_scale, panels, style
@@ -31,7 +31,7 @@ def shown(study: xr.Dataset) -> xr.Dataset:
     """
     here = over_scale.first_cell(over_scale.parameters_rescaled(study))
     with np.errstate(divide="ignore"):
-        norms = {name: np.log10(here[name]).clip(SMALLEST) for name in NORMS}
+        norms = {name: xr.ufuncs.log10(here[name]).clip(SMALLEST) for name in NORMS}
     squares = here["gauss_newton_norm"] ** 2 + here["residual_norm"] ** 2
     kappa, ratios = here["trace_over_norm"], {f"ratio_{norm}": hessian_parts.log_ratio(here, norm) for norm in RATIOS}
     of_norms = here["gauss_newton_trace"] / np.sqrt(squares)
@@ -44,7 +44,7 @@ def shown(study: xr.Dataset) -> xr.Dataset:
     return result
 
 
-def draw_parts(stack: list[plt.Axes], data: xr.Dataset) -> None:
+def draw_parts(stack: list[Axes], data: xr.Dataset) -> None:
     kappa, norms, ratios = stack
     over_scale.draw(kappa, data, "trace_over_norm", 0, "measured")
     of_norms = r"$\mathrm{Tr}\,G/\sqrt{\Vert G\Vert_F^2+\Vert H'\Vert_F^2}$"

@@ -2,10 +2,11 @@
 ends (Vysogorets et al. 2024)."""
 
 import itertools
+from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.container import ErrorbarContainer
 from matplotlib.patches import Patch
@@ -37,7 +38,7 @@ SIZES = {
 }
 ACCURACY = "test accuracy at the end"
 ASIDE = 0.02  # offset of two curves of a panel to either side, in log10 α
-REFERENCE = {"color": "0.45", "linewidth": 0.7, "linestyle": "--", "zorder": 1}
+REFERENCE: dict[str, Any] = {"color": "0.45", "linewidth": 0.7, "linestyle": "--", "zorder": 1}
 
 
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
@@ -95,7 +96,7 @@ def one_rate(study: xr.Dataset) -> xr.Dataset:
     for moment, here in (("start", start), ("end", end)):
         # If all logits are zero, there is no logarithm.
         meaning = curves.described(f"log10 of the {name} in {unit} at the {moment}")
-        measures[moment] = np.log10(here[size].where(here[size] > 0)).assign_attrs(meaning)
+        measures[moment] = xr.ufuncs.log10(here[size].where(here[size] > 0)).assign_attrs(meaning)
     result = summarised(measures)
     shares = xr.concat([found.mean("draw") for found in hessian_parts.regimes(cell).values()], "regime")
     meaning = curves.described("share of the draws whose training ends in this regime")
@@ -141,12 +142,12 @@ def curvature(study: xr.Dataset) -> xr.Dataset:
     return result.assign(null_bound=((), null_bound(int(cell["dimension"])), meaning))
 
 
-def draw_curve(ax: plt.Axes, data: xr.Dataset, name: str, number: int, aside: float = 0, **look: object) -> None:
+def draw_curve(ax: Axes, data: xr.Dataset, name: str, number: int, aside: float = 0, **look: Any) -> None:
     look = style.look(number, markersize=3.5, capsize=1.5) | look
     curves.draw_means(ax, data["x"].values + aside, curves.parts_of(data, name), **look)
 
 
-def draw_accuracy(ax: plt.Axes, data: dict[str, xr.Dataset]) -> None:
+def draw_accuracy(ax: Axes, data: dict[str, xr.Dataset]) -> None:
     here = {name: data[name] for name in (PUBLISHED, TUNED) if name in data}
     looks = {PUBLISHED: (0, -ASIDE, "published rate"), TUNED: (3, ASIDE, "best rate\nat each $\\alpha$")}
     for name, part in here.items():
@@ -158,16 +159,17 @@ def draw_accuracy(ax: plt.Axes, data: dict[str, xr.Dataset]) -> None:
     ax.set(ylim=limits, ylabel="test accuracy", title="accuracy at the end of training")
 
 
-def draw_kappa(ax: plt.Axes, data: dict[str, xr.Dataset]) -> None:
+def draw_kappa(ax: Axes, data: dict[str, xr.Dataset]) -> None:
     here, look = data[CURVATURE], {"color": style.colour(0), "label": r"$\kappa$"}
     curves.draw_band(ax, here["x"], curves.parts_of(here, "kappa"), alpha=0.3, **look)
     ax.axhline(1, label=r"$\kappa=1$", **REFERENCE)
-    ax.axhline(float(here["null_bound"]), label="bound of\nno excess", **REFERENCE | {"linestyle": ":"})
+    dotted: dict[str, Any] = REFERENCE | {"linestyle": ":"}
+    ax.axhline(float(here["null_bound"]), label="bound of\nno excess", **dotted)
     title = "excess of positive curvature at the start"
     ax.set(ylim=panels.limits(0.0, 1.0, here["kappa_mean"]), ylabel=r"$\kappa$", title=title)
 
 
-def draw_states(ax: plt.Axes, data: dict[str, xr.Dataset]) -> None:
+def draw_states(ax: Axes, data: dict[str, xr.Dataset]) -> None:
     here = data[PUBLISHED]
     draw_curve(ax, here, "cosine", 0, -ASIDE, label="cosine\nto the start")
     draw_curve(ax, here, "zeros", 2, ASIDE, linestyle="--", label="share of\nzero logits")
@@ -175,7 +177,7 @@ def draw_states(ax: plt.Axes, data: dict[str, xr.Dataset]) -> None:
     ax.set(ylim=panels.limits(0.0, 1.0, here["cosine_mean"]), ylabel="share, cosine", title=title)
 
 
-def draw_sizes(ax: plt.Axes, data: dict[str, xr.Dataset]) -> None:
+def draw_sizes(ax: Axes, data: dict[str, xr.Dataset]) -> None:
     here, white = data[PUBLISHED], {"markerfacecolor": "white", "markeredgewidth": 0.8}
     draw_curve(ax, here, "start", 0, -ASIDE, label="start", linestyle="--", **white)
     draw_curve(ax, here, "end", 1, ASIDE, label="end")

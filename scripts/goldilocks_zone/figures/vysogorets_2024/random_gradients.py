@@ -1,9 +1,9 @@
 """κ of the Gauss–Newton part G, measured and predicted by the model J = C + E of random logit gradients (Vysogorets et
 al. 2024)."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from goldilocks_zone.figures import curves, over_scale, panels, style
@@ -43,7 +43,7 @@ def modelled(study: xr.Dataset) -> xr.Dataset:
     values. The variables `finite` and `large` hold the predictions of the model for any d and for large d.
     """
     here = over_scale.first_cell(over_scale.parameters_rescaled(study))
-    d, given = int(here["dimension"]), [here[name] for name in ("class_gradient", "example_gradient", "softmax_ratio")]
+    d, given = int(here["dimension"]), (here["class_gradient"], here["example_gradient"], here["softmax_ratio"])
     with np.errstate(divide="ignore", invalid="ignore"):
         found = {"measured": here["gauss_newton_trace"] / here["gauss_newton_norm"]}
         found |= {form: kappa_of_random_gradients(*given, d, form) for form in FORMS}
@@ -54,7 +54,7 @@ def modelled(study: xr.Dataset) -> xr.Dataset:
     return result.transpose("radius", "draw")
 
 
-def draw_over_scales(ax: plt.Axes, data: xr.Dataset) -> None:
+def draw_over_scales(ax: Axes, data: xr.Dataset) -> None:
     x = data["x"].values
     for form, (number, line, label) in FORMS.items():
         curves.draw_band(ax, x, curves.parts_of(data, form), color=style.colour(number), linestyle=line, label=label)
@@ -69,7 +69,7 @@ def draw_over_scales(ax: plt.Axes, data: xr.Dataset) -> None:
     ax.legend(loc="lower left", bbox_to_anchor=(0, 0.07), frameon=False)  # clear of the line at unity
 
 
-def draw_one_by_one(ax: plt.Axes, data: dict[str, xr.Dataset]) -> None:
+def draw_one_by_one(ax: Axes, data: dict[str, xr.Dataset]) -> None:
     for name, here in data.items():
         model, measured = here["finite"], here["measured"]
         if name == SCALES:

@@ -1,7 +1,7 @@
 """κ and the fraction of positive eigenvalues over the scale of the parameters, over the temperature, and over both."""
 
-import matplotlib.pyplot as plt
 import xarray as xr
+from matplotlib.axes import Axes
 
 from goldilocks_zone.figures import over_scale, panels, style
 from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
@@ -23,7 +23,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     return figure, panels.side_by_side(data)
 
 
-def draw_ways(stack: list[plt.Axes], data: xr.Dataset) -> None:
+def draw_ways(stack: list[Axes], data: xr.Dataset) -> None:
     for ax, (name, (_, reference)) in zip(stack, MEASURES.items()):
         for number, way in enumerate(data["rescaled"].values.tolist()):
             over_scale.draw(ax, data.sel(rescaled=way), name, number, over_scale.WAYS[way], LINES[way])
