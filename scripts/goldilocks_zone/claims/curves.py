@@ -30,7 +30,7 @@ def in_x(cell: Measured, window: Window, least: int = 1) -> Measured:
     """
     if "x" not in cell.coords:
         raise NotTested("the study's radii are not in units of r_X")
-    return _inside(cell, cell["x"].values, "x", window, least)
+    return _inside(cell, cell.coords["x"].values, "x", window, least)
 
 
 def in_scale(cell: Measured, window: Window, least: int = 1) -> Measured:
@@ -39,7 +39,7 @@ def in_scale(cell: Measured, window: Window, least: int = 1) -> Measured:
     The radii of the cell's study are scale factors α of the initialisation. Raises NotTested if fewer than `least` of
     them lie in the window.
     """
-    return _inside(cell, np.log10(cell["radius"].values), "log10 α", window, least)
+    return _inside(cell, np.log10(cell.coords["radius"].values), "log10 α", window, least)
 
 
 def _inside(cell: Measured, places: np.ndarray, letter: str, window: Window, least: int) -> Measured:

@@ -68,10 +68,14 @@ def _make(name: str, own: dict | None, folder: str | None, code: Path, outputs: 
 
     from goldilocks_zone.data.official import Unavailable
 
-    make, source, unavailable = fetch_dataset, folder, Unavailable
-    if own:
-        make, source, unavailable = read_own_dataset, own, FileNotFoundError
     try:
-        make(name, source, code, *outputs)
-    except unavailable as reason:
+        if own:
+            read_own_dataset(name, own, code, *outputs)
+        else:
+            fetch_dataset(name, folder, code, *outputs)
+    except Unavailable as reason:
+        return str(reason)
+    except FileNotFoundError as reason:
+        if not own:
+            raise
         return str(reason)

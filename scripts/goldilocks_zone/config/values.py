@@ -4,7 +4,7 @@ import difflib
 import math
 import re
 from collections.abc import Iterable
-from typing import Annotated, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic.fields import FieldInfo
@@ -126,14 +126,15 @@ def sentence(error: ValidationError, given: dict) -> str:
     return _sentence(".".join(map(str, path)), found)
 
 
-def _places(error: ErrorDetails, given: object) -> tuple[tuple, tuple]:
+def _places(error: ErrorDetails, given: Any) -> tuple[tuple, tuple]:
     """Path of the key that an `error` is about, in two forms, each a tuple of keys.
 
     The second form is the full path. The first form ends at the first key for which several types are allowed, if there
     is one. Pydantic inserts names of types into its own paths, which are left out here. `given` has the settings.
     """
     path, start = [], None
-    for key in error["loc"]:
+    keys: tuple[Any, ...] = error["loc"]
+    for key in keys:
         if isinstance(given, dict | list) and (key in given if isinstance(given, dict) else isinstance(key, int)):
             path.append(key)
             given = given[key]

@@ -166,7 +166,7 @@ def edge(criteria: Criteria, moments: Moments, weights: LayerWeights, depth: int
     return float(np.exp(last / (2 * depth)))
 
 
-def collapse_threshold(correlation: np.ndarray, epsilon: float) -> np.ndarray:
+def collapse_threshold(correlation: np.ndarray | float, epsilon: float) -> np.ndarray:
     """Threshold 4√ε(1 − c) of μ/λ, below which the last layer's weights W_n = 0 are a minimum of the loss.
 
     c = `correlation` is the largest correlation that the two views of a feature can have.
@@ -174,7 +174,9 @@ def collapse_threshold(correlation: np.ndarray, epsilon: float) -> np.ndarray:
     return 4 * np.sqrt(epsilon) * (1 - np.asarray(correlation, dtype=float))
 
 
-def final_deviation(ratio: np.ndarray, correlation: np.ndarray, epsilon: float, hinge: float = 1.0) -> np.ndarray:
+def final_deviation(
+    ratio: np.ndarray | float, correlation: np.ndarray | float, epsilon: float, hinge: float = 1.0
+) -> np.ndarray:
     """Standard deviation σ of a feature at the end of training, for μ/λ = `ratio`; 0 after collapse.
 
     √(σ² + ε) is μ/(4λ(1 − c)), or the `hinge` where this is smaller. This σ minimises

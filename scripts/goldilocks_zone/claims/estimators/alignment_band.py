@@ -131,5 +131,5 @@ def outer_half_height_shift(cell: Cell, minimum: str) -> list[Estimate]:
     here = _at_minimum(cell, minimum)
     pair = [shares(here, variable) for variable in ("captured_by_hessian", "other_captured")]
     known, x = _known(*pair), here["x"].values
-    edges = [np.transpose([edge_of_band(x, curve, outer=True) for curve in share[known]]) for share in pair]
-    return [estimates.difference(*edges, reason=OUTER)]
+    own, other = (np.transpose([edge_of_band(x, curve, outer=True) for curve in share[known]]) for share in pair)
+    return [estimates.difference(own, other, reason=OUTER)]

@@ -253,6 +253,7 @@ def frozen_entropy(cell: Cell, stage: str, held_out: bool = False, window: Windo
     """
     names = [f"{'held_out_' if held_out else ''}{name}" for name in ("logits_std", "entropy")]
     if stage == "untrained":
+        assert window is not None, "a case before training needs a window of radii"
         points = zip(*(curves.in_x(_variable(cell, each), window).transpose("radius", ...) for each in names))
     else:
         points = [[_stage(cell, stage, each) for each in names]]
