@@ -73,7 +73,7 @@ def checksum(*arrays: np.ndarray) -> str:
     """
     digest = hashlib.sha256()
     for array in arrays:
-        digest.update(np.ascontiguousarray(array))
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 

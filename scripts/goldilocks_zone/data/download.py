@@ -28,7 +28,9 @@ def download(url: str, limit: int) -> bytes:
         nonlocal content, failure
         try:
             with requests.get(url, timeout=(CONNECT_SECONDS, WINDOW_SECONDS), stream=True) as reply:
-                reply.raise_for_status()
+                if not reply.ok:
+                    failure = f"answered {reply.status_code}"
+                    return
                 while piece := reply.raw.read1(1 << 16):
                     content += piece
                     if len(content) > limit:
@@ -36,8 +38,6 @@ def download(url: str, limit: int) -> bytes:
                         return
         except requests.Timeout:
             failure = "no answer in time"
-        except requests.HTTPError as error:
-            failure = f"answered {error.response.status_code}"
         except Exception:
             # An exception in a thread would only be printed.
             failure = "broke off" if content else "cannot be reached"

