@@ -25,8 +25,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from goldilocks_zone.curvature import hessian as curvature_hessian
 from goldilocks_zone.curvature import tangents
+from goldilocks_zone.curvature.arguments import Rows
 from goldilocks_zone.curvature.directions import Directions
-from goldilocks_zone.curvature.dispatch import PlaneCurvature, Rows
+from goldilocks_zone.curvature.dispatch import PlaneCurvature
 from goldilocks_zone.curvature.tangents import Ray, cross_terms
 from goldilocks_zone.models import chains
 from goldilocks_zone.models import layers as models_layers

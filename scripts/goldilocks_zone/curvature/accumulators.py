@@ -6,11 +6,26 @@ given for a plane; orthonormal directions are obtained from them through the Cho
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from goldilocks_zone.models import losses
+
+
+@dataclass
+class _Moments:
+    """Sums whose shapes depend on the number k of classes, for p points and d directions.
+
+    predicted (p, k) and products (p, k, k): softmax outputs p, and products p pᵀ. tangents (p, d, k): derivatives of
+    the logits along the directions. members (p, k): numbers of examples in each class.
+    """
+
+    predicted: Tensor
+    products: Tensor
+    tangents: Tensor
+    members: Tensor
 
 
 class Sums:
@@ -38,8 +53,7 @@ class Sums:
         self.gradient, self.traces, self.squares = (factor.new_zeros(p, d) for _ in range(3))
         self.losses, self.variances, self.radial_derivative = (factor.new_zeros(p) for _ in range(3))
         self.entropies, self.zeros, self._elements, self._tangent_squares = (factor.new_zeros(p) for _ in range(4))
-        # None until the number of classes is known.
-        self._predicted = self._products = self._tangents = self._members = None
+        self._moments: _Moments | None = None  # None until the number of classes is known
 
     def __len__(self) -> int:
         return len(self.temperatures)
@@ -78,8 +92,8 @@ class Sums:
         as tokens, for each element. After adding examples at all points, call `counted` once. Raises ValueError if a
         logit or a loss is not finite and `refuse_overflow` is true.
         """
-        firsts, numbers, points = map(self._places, (*(alike or (slice(None), slice(None))), points))
-        temperatures = self.temperatures[points]
+        firsts, numbers, places = map(self._places, (*(alike or (slice(None), slice(None))), points))
+        temperatures = self.temperatures[places]
         cooled = outputs[firsts] / temperatures[firsts]
         totals = self.loss.total(cooled, labels)
         if self.refuse_overflow and not (torch.isfinite(outputs).all() and torch.isfinite(totals).all()):
@@ -87,16 +101,16 @@ class Sums:
                 "a logit or a loss is not finite, probably because the parameters are too large for this precision: "
                 "use smaller radii or scales, or double precision"
             )
-        self.losses[points] += totals[numbers]
+        self.losses[places] += totals[numbers]
         examples = outputs.shape[1]
         loss, outputs, labels, *tangents = self.loss.elements(outputs, labels, *(each for _, each in parts))
         parts = [(factors, each) for (factors, _), each in zip(parts, tangents)]
         cooled = outputs[firsts] / temperatures[firsts]
-        self._elements[points] += outputs.shape[1]
+        self._elements[places] += outputs.shape[1]
         deviations, k = outputs - outputs.mean(-1, keepdim=True), outputs.shape[-1]
-        self.variances[points] += deviations.square().sum((1, 2)) / (k - 1)
-        self.zeros[points] += (outputs == 0).sum((1, 2)) / k
-        self._add_moments(cooled, labels, parts, points, numbers)
+        self.variances[places] += deviations.square().sum((1, 2)) / (k - 1)
+        self.zeros[places] += (outputs == 0).sum((1, 2)) / k
+        self._add_moments(cooled, labels, parts, places, numbers)
         classes = losses.likeliest(outputs)
         (scales, first), *others = [(factors, loss.relative(each, classes)) for factors, each in parts]
         # Multiply by the scales last, in double precision: products at large radii overflow single precision.
@@ -114,10 +128,10 @@ class Sums:
             found.append((product, gradient, traces.sum(1), traces.square().sum(1)))
         product, gradient, traces, squares = (torch.cat(each)[numbers] for each in zip(*found))
         heights = heights[:, None]
-        self.gauss_newton[points] += heights[..., None] ** 2 * product
-        self.gradient[points] += heights * gradient
-        self.traces[points] += heights**2 * traces
-        self.squares[points] += heights**4 * squares
+        self.gauss_newton[places] += heights[..., None] ** 2 * product
+        self.gradient[places] += heights * gradient
+        self.traces[places] += heights**2 * traces
+        self.squares[places] += heights**4 * squares
 
     def _places(self, given: slice | list[int]) -> slice | Tensor:
         """Convert a list of point indices to a tensor on the device of the sums; return a slice unchanged.
@@ -135,20 +149,20 @@ class Sums:
         belongs to the i-th of the `points`. `parts` are as in `add`.
         """
         classes = cooled.shape[-1]
-        if self._predicted is None:
-            p, d = len(self), len(self.factor)
-            self._predicted, self._products = (self.factor.new_zeros(p, *(classes,) * i) for i in (1, 2))
-            self._tangents, self._members = self.factor.new_zeros(p, d, classes), self.factor.new_zeros(p, classes)
+        sums = self._moments
+        if sums is None:
+            shapes = (classes,), (classes, classes), (len(self.factor), classes), (classes,)
+            sums = self._moments = _Moments(*(self.factor.new_zeros(len(self), *shape) for shape in shapes))
         logarithms = torch.log_softmax(cooled, -1)
         predicted = logarithms.exp()
         # Clamp log p, so that p log p is zero if p underflows.
         weighted = predicted * logarithms.clamp_min(torch.finfo(logarithms.dtype).min)
         self.entropies[points] -= weighted.sum((1, 2))[numbers]
-        self._predicted[points] += predicted.sum(1)[numbers]
-        self._products[points] += (predicted.transpose(1, 2) @ predicted)[numbers]
-        self._members[points] += self.loss.class_counts(labels, classes)
+        sums.predicted[points] += predicted.sum(1)[numbers]
+        sums.products[points] += (predicted.transpose(1, 2) @ predicted)[numbers]
+        sums.members[points] += self.loss.class_counts(labels, classes)
         for number, (factors, each) in enumerate(parts):
-            self._tangents[points] += factors[:, None, None] * each.sum(2, dtype=torch.float64)
+            sums.tangents[points] += factors[:, None, None] * each.sum(2, dtype=torch.float64)
             self._tangent_squares[points] += (factors * torch.linalg.vector_norm(each, dtype=torch.float64)) ** 2
             for others, other in parts[:number]:
                 self._tangent_squares[points] += 2 * factors * others * (each.double() * other).sum()
@@ -163,16 +177,18 @@ class Sums:
 
         They are means and statistics over the examples added so far.
         """
-        n, (d, classes) = self._elements, self._tangents.shape[1:]
+        sums = self._moments
+        assert sums is not None, "no examples were added"
+        n, (d, classes) = self._elements, sums.tangents.shape[1:]
         # Off-diagonal entries are −⟨p_k p_l⟩. Minus the sum of a row of them is the diagonal entry ⟨p_k (1 − p_k)⟩,
         # without cancellation for p near 1.
-        crossed = self._products - torch.diag_embed(self._products.diagonal(dim1=1, dim2=2))
+        crossed = sums.products - torch.diag_embed(sums.products.diagonal(dim1=1, dim2=2))
         spread = torch.diag_embed(crossed.sum(2)) - crossed
         # Divide by the largest entry first, as its square may underflow.
         spread = spread / spread.abs().amax((1, 2), keepdim=True).clamp_min(torch.finfo(spread.dtype).tiny)
         norms = spread.flatten(1).norm(dim=1)
         ratios = spread.diagonal(dim1=1, dim2=2).sum(1) / norms
-        means = (self._tangents / n[:, None, None]).square().sum((1, 2)) / (d * classes)
+        means = (sums.tangents / n[:, None, None]).square().sum((1, 2)) / (d * classes)
         # The spread is unknown for a single example; avoid division by zero.
         spreads = (self._tangent_squares / (n * d * classes) - means).clamp_min(0) * (n / (n - 1).clamp_min(1))
         return {
@@ -181,7 +197,7 @@ class Sums:
             "radial_derivative": self.radial_derivative / self.amount,
             "zero_logits": self.zeros / n,
             "entropy": self.entropies / n,
-            "prior_mismatch": (self._members - self._predicted).norm(dim=1) / n,
+            "prior_mismatch": (sums.members - sums.predicted).norm(dim=1) / n,
             "softmax_ratio": torch.where(norms > 0, ratios, torch.ones_like(ratios)),
             "class_gradient": (means - spreads / n).clamp_min(0).sqrt(),
             "example_gradient": spreads.sqrt(),

@@ -9,7 +9,7 @@ import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from numbers import Integral
+from typing import Any, TypeVar
 
 import numpy as np
 import scipy.sparse
@@ -23,6 +23,8 @@ from goldilocks_zone.models.problem import Array, Labels, Problem
 
 Network = nn.Module | Logits
 Rows = Array | scipy.sparse.sparray
+Plane = Tensor | scipy.sparse.csr_array
+Matrix = TypeVar("Matrix", Tensor, scipy.sparse.csr_array)
 EXAMPLES_COMPARED = 4
 NO_EXAMPLES = "there are no examples to average over: give at least one, and ask for at least one"
 CHECKPOINTED = (
@@ -37,19 +39,21 @@ def network(given: Network) -> Network:
     Raises ValueError if `given` is not callable, or is a module without parameters, with lazy (uninitialised)
     parameters, or with batch normalisation that mixes examples.
     """
-    while isinstance(given, nn.DataParallel | nn.parallel.DistributedDataParallel) or hasattr(given, "_orig_mod"):
-        given = given._orig_mod if hasattr(given, "_orig_mod") else given.module
-    if not callable(given):
+    found: Any = given
+    while isinstance(found, nn.DataParallel | nn.parallel.DistributedDataParallel) or hasattr(found, "_orig_mod"):
+        found = found._orig_mod if hasattr(found, "_orig_mod") else found.module
+    _refuse_unfit(found)
+    return found
+
+
+def _refuse_unfit(module: object) -> None:
+    if not callable(module):
         raise ValueError(
-            f"the network is of type {type(given).__name__}: give a torch.nn.Module, or a function that takes "
+            f"the network is of type {type(module).__name__}: give a torch.nn.Module, or a function that takes "
             "parameters (D,) and inputs and returns logits (n, k)"
         )
-    if isinstance(given, nn.Module):
-        _refuse_unfit_module(given)
-    return given
-
-
-def _refuse_unfit_module(module: nn.Module) -> None:
+    if not isinstance(module, nn.Module):
+        return
     tensors = dict(module.named_parameters())
     for name, tensor in tensors.items():
         if nn.parameter.is_lazy(tensor):
@@ -91,29 +95,31 @@ def rows(given: Array, theta: Tensor, name: str = "vectors") -> Tensor:
     return found
 
 
-def plane(given: Rows, theta: Tensor) -> Tensor | scipy.sparse.csr_array:
+def plane(given: Rows, theta: Tensor) -> Plane:
     """Directions (d, D) as a tensor on the device of `theta`, or as a CSR matrix if they are a sparse scipy matrix.
 
     Their values are checked later. Raises ValueError if they are complex or not a matrix with at least one row.
     """
-    if not scipy.sparse.issparse(given):
+    if not isinstance(given, scipy.sparse.sparray | scipy.sparse.spmatrix):
         return _matrix(real(given, "directions").to(theta.device), "directions")
-    _refuse_complex(given.dtype, "directions")
-    found = scipy.sparse.csr_array(given)
+    found: Any = scipy.sparse.csr_array(given)
+    _refuse_complex(found.dtype, "directions")
     if not found.has_canonical_format:
         found = found.copy()
         found.sum_duplicates()
     return _matrix(found if found.dtype in (np.float32, np.float64) else found.astype(np.float64), "directions")
 
 
-def _matrix(rows: Rows, name: str) -> Rows:
-    if rows.ndim != 2 or not rows.shape[0]:
-        raise ValueError(f"{name} have the shape {tuple(rows.shape)}: give an array (d, D) with at least one row")
+def _matrix(rows: Matrix, name: str) -> Matrix:
+    shape: Any = rows.shape
+    if rows.ndim != 2 or not shape[0]:
+        raise ValueError(f"{name} have the shape {tuple(shape)}: give an array (d, D) with at least one row")
     return rows
 
 
-def refuse_other_size(theta: Tensor, network: Network, entries: int | None = None) -> None:
-    """Raise ValueError unless θ (D,), the parameters of a module and `entries`, if given, have the same number D."""
+def refuse_other_size(theta: Tensor, network: Network, directions: Plane | None = None) -> None:
+    """Raise ValueError unless θ (D,), the parameters of a module and `directions` (d, D), if given, agree in D."""
+    entries = None if directions is None else directions.shape[1]  # pyright: ignore[reportOptionalSubscript]
     size = sum(each.numel() for each in network.parameters()) if isinstance(network, nn.Module) else len(theta)
     if not len(theta) == size == (size if entries is None else entries):
         beside = "" if entries is None else f" and directions of {entries} entries"
@@ -136,17 +142,19 @@ class Prepared:
         self, problem: Problem, network: Network, theta: Tensor, dtype: torch.dtype | None = None, labelled: bool = True
     ):
         self.network, self.theta, self.loss, self.temperature = network, theta, problem.loss, problem.temperature
-        self._problem, self._dtype, self._labelled, self._kept, self._begun = problem, dtype, labelled, None, False
-        self.first, _ = next(iter(self), (None, None))
-        if self.first is None:
+        self._problem, self._dtype, self._labelled, self._begun = problem, dtype, labelled, False
+        self._kept: tuple[Tensor, Tensor] | None = None
+        batch = next(iter(self), None)
+        if batch is None:
             raise ValueError(NO_EXAMPLES)
+        self.first, _ = batch
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         if self._kept is not None:
             yield self._kept
             return
         for inputs, labels in self._problem.batches():
-            *found, loss = _examples(self.network, self.theta, inputs, labels, self._problem.loss, self._labelled)
+            x, y, loss = _examples(self.network, self.theta, inputs, labels, self._problem.loss, self._labelled)
             if self._begun and loss.layout != self.loss.layout:
                 raise ValueError(
                     f"the network's outputs have the axes {self.loss.layout} in one batch and {loss.layout} in "
@@ -154,10 +162,10 @@ class Prepared:
                 )
             self.loss, self._begun = loss, True
             if self._dtype is not None:
-                found = tuple(in_precision(each, self._dtype) for each in found)
+                x, y = in_precision(x, self._dtype), in_precision(y, self._dtype)
             if self._problem.is_one_batch:
-                self._kept = found
-            yield found
+                self._kept = x, y
+            yield x, y
 
     @cached_property
     def amount(self) -> float:
@@ -332,21 +340,6 @@ def classes(labels: Labels, examples: int, count: int, ignored: int | None = Non
     return found
 
 
-def counts(given: Sequence[int] | None, available: int) -> list[int]:
-    """Numbers n of first examples to average over (default: all). Raises ValueError unless 1 ≤ each n ≤ `available`."""
-    found = [available] if given is None else given
-    if isinstance(found, Integral) or not all(isinstance(each, Integral) for each in found):
-        raise ValueError(
-            f"examples must be a list of whole numbers, not {given!r}: to average over the first 100, give [100]"
-        )
-    found = list(map(int, found))
-    if max(found, default=0) > available:
-        raise ValueError(f"{max(found)} examples were asked for, and {available} given: ask for {available} at most")
-    if min(found, default=0) < 1:
-        raise ValueError(NO_EXAMPLES)
-    return found
-
-
 def real(given: Array, name: str) -> Tensor:
     """Contiguous tensor without gradients, in single or double precision. Raises ValueError for complex numbers."""
     found = dense(given, name)
@@ -356,7 +349,7 @@ def real(given: Array, name: str) -> Tensor:
     return (found.float() if found.element_size() < 4 else found).contiguous()
 
 
-def dense(given: Array, name: str) -> Tensor:
+def dense(given: Array | Sequence, name: str) -> Tensor:
     """Dense tensor without gradients from a tensor, array or list of numbers. Raises ValueError for anything else."""
     if not isinstance(given, Tensor):
         try:

@@ -109,7 +109,7 @@ def products_forward(problem: Problem, parameters: Tensor, part: str) -> Callabl
         return problem.network(theta, problem.inputs) / problem.temperature
 
     def forward_and_back(directions):
-        outputs, pull = vjp(of_inputs, parameters)
+        outputs, pull = vjp(of_inputs, parameters)  # pyright: ignore[reportAssignmentType]
         push, curved = _along(of_inputs, parameters), problem.loss.curvature(outputs, problem.labels)
         return vmap(lambda direction: pull(curved(push(direction)))[0])(directions)
 
@@ -160,7 +160,11 @@ def jacobian(logits: Logits, parameters: Tensor, inputs: Tensor) -> Tensor:
 
 
 def pulled(
-    logits: Logits, parameters: Tensor, chunks: Iterable[Tensor], cotangents: Sequence[Tensor], dtype: torch.dtype
+    logits: Logits,
+    parameters: Tensor,
+    chunks: Iterable[Tensor],
+    cotangents: Tensor | Sequence[Tensor],
+    dtype: torch.dtype,
 ) -> Tensor:
     """Vector–Jacobian products (m, D) of the logits with m `cotangents` (n, k), summed over examples.
 
@@ -378,7 +382,8 @@ class _Watch(TorchFunctionMode):
     unseen = False
 
     def __torch_function__(self, function: Callable, types: tuple, arguments: tuple = (), options: dict | None = None):
-        if not torch.is_grad_enabled() or function == Tensor.data.__get__:
+        data = Tensor.data.__get__  # pyright: ignore[reportAttributeAccessIssue]
+        if not torch.is_grad_enabled() or function == data:
             given = [*arguments, *(options or {}).values()]
             nested = [each for some in given if isinstance(some, list | tuple) for each in some]
             self.unseen |= any(isinstance(each, Tensor) and each.requires_grad for each in given + nested)

@@ -158,4 +158,5 @@ def _descending(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues of a symmetric matrix, descending, and eigenvectors as columns, in the precision of the matrix."""
     # Use scipy: torch.linalg.eigh fails in single precision on matrices with many zero eigenvalues.
     values, vectors = scipy.linalg.eigh(((matrix + matrix.T) / 2).cpu().numpy(), driver="evd")
-    return tuple(torch.as_tensor(each.copy()).to(matrix) for each in (values[::-1], vectors[:, ::-1]))
+    eigenvalues, eigenvectors = (torch.as_tensor(each.copy()).to(matrix) for each in (values[::-1], vectors[:, ::-1]))
+    return eigenvalues, eigenvectors

@@ -8,16 +8,19 @@ import functools
 import math
 import warnings
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 import scipy.sparse
 import torch
 from torch import Tensor
 
-from goldilocks_zone.curvature.arguments import Rows
+from goldilocks_zone.curvature.arguments import Plane
 from goldilocks_zone.models.chains import affine_layers
 from goldilocks_zone.models.layers import Affine, Dense
 from goldilocks_zone.subspaces import planes
+
+Made = TypeVar("Made")
 
 
 class Directions:
@@ -27,13 +30,14 @@ class Directions:
     parameter vector.
     """
 
-    def __init__(self, given: Rows, chain: tuple, sparse: scipy.sparse.csr_array | None = None):
+    def __init__(self, given: Plane, chain: tuple, sparse: scipy.sparse.csr_array | None = None):
         """Prepare `given` directions (d, D), a tensor or, on the CPU only, a sparse matrix, for the layers of a chain.
 
         `sparse` is the result of `planes.as_sparse` for the tensor, if already computed.
         """
         self._moves, self._sparse, self._cache = {}, {}, {}
-        self._entries, self._count, self.dtype = _entries(given), given.shape[0], torch.as_tensor(given.data).dtype
+        shape: Any = given.shape
+        self._entries, self._count, self.dtype = _entries(given), shape[0], torch.as_tensor(given.data).dtype
         on_cpu = not isinstance(given, Tensor) or given.device.type == "cpu"
         if sparse is None and on_cpu:
             sparse = planes.as_sparse(given.numpy()) if isinstance(given, Tensor) else given
@@ -142,7 +146,7 @@ class Directions:
         """Ẇ of all directions in a dense `layer`, as one contiguous tensor (o, d, i)."""
         return self._once(layer, "stacked", lambda: self.weights(layer).transpose(0, 1).contiguous())
 
-    def _once(self, layer: Affine, name: str, make: Callable) -> object:
+    def _once(self, layer: Affine, name: str, make: Callable[[], Made]) -> Made:
         key = (layer.weight.start, name)
         if key not in self._cache:
             self._cache[key] = make()
@@ -175,7 +179,7 @@ def _csr(starts: Tensor, columns: Tensor, values: Tensor, size: tuple[int, int])
         return torch.sparse_csr_tensor(starts, columns, values, size, check_invariants=False)
 
 
-def _entries(given: Rows) -> Callable[[slice], Tensor]:
+def _entries(given: Plane) -> Callable[[slice], Tensor]:
     """Map from a place of the parameter vector to the entries (d, …) of all directions there."""
     if isinstance(given, Tensor):
         return lambda place: given[:, place]

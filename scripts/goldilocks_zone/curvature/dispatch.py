@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.sparse
@@ -20,7 +21,7 @@ from goldilocks_zone.curvature import (
     working_memory,
 )
 from goldilocks_zone.curvature.accumulators import Sums
-from goldilocks_zone.curvature.arguments import Rows
+from goldilocks_zone.curvature.arguments import Plane
 from goldilocks_zone.curvature.graph_tangents import Traced
 from goldilocks_zone.curvature.tangents import Ray
 from goldilocks_zone.models import chains, kernels, losses
@@ -127,7 +128,7 @@ def form_of(loss: losses.Loss, network: arguments.Network, points: Iterable[Tens
     return chains.matching(network, points, inputs) or graph_tangents.traced(network, points, inputs)
 
 
-def prepared(directions: Rows, path: str, device: torch.device) -> tuple[Rows, scipy.sparse.csr_array | None]:
+def prepared(directions: Plane, path: str, device: torch.device) -> tuple[Plane, scipy.sparse.csr_array | None]:
     """Directions (d, D) in the format that the algorithm named `path` takes, and as a sparse matrix or None.
 
     The first result is a tensor on the `device`. On a CPU, it is instead a sparse matrix if `directions` are one with
@@ -137,16 +138,15 @@ def prepared(directions: Rows, path: str, device: torch.device) -> tuple[Rows, s
     """
     if isinstance(directions, Tensor):
         return directions, planes.as_sparse(directions.numpy()) if device.type == "cpu" else None
-    few = directions.nnz < planes.SPARSE_BELOW * math.prod(directions.shape)
-    sparse = directions.astype(np.float64) if few else None
+    rows: Any = directions  # SciPy does not declare the types of its matrices.
+    few = rows.nnz < planes.SPARSE_BELOW * math.prod(rows.shape)
+    sparse = rows.astype(np.float64) if few else None
     if device.type == "cpu":
-        return (
-            directions if few and path not in (*GRAPHS, AUTOMATIC) else torch.as_tensor(directions.toarray())
-        ), sparse
+        return rows if few and path not in (*GRAPHS, AUTOMATIC) else torch.as_tensor(rows.toarray()), sparse
     # Transfer only the non-zero entries to the device.
-    found = torch.zeros(directions.shape, dtype=torch.as_tensor(directions.data).dtype, device=device)
-    places = (torch.as_tensor(each, dtype=torch.int64, device=device) for each in directions.tocoo().coords)
-    return found.index_put_(tuple(places), torch.as_tensor(directions.data, device=device)), sparse
+    found = torch.zeros(rows.shape, dtype=torch.as_tensor(rows.data).dtype, device=device)
+    places = (torch.as_tensor(each, dtype=torch.int64, device=device) for each in rows.tocoo().coords)
+    return found.index_put_(tuple(places), torch.as_tensor(rows.data, device=device)), sparse
 
 
 def averages_over(

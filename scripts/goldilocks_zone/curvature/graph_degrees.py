@@ -16,7 +16,7 @@ degree of the operation's result, and raises _Inhomogeneous if degrees that must
 
 import itertools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from numbers import Number
@@ -154,7 +154,7 @@ class _Inference:
         return sum(self._reduced(degree).values(), Fraction(0))
 
 
-def added(first: Degree, second: Degree, factor: Number = 1) -> Degree:
+def added(first: Degree, second: Degree, factor: Fraction | int = 1) -> Degree:
     """Sum `first` + `factor` · `second` of two degrees, coefficient by coefficient."""
     found = dict(first)
     for unknown, each in second.items():
@@ -162,7 +162,7 @@ def added(first: Degree, second: Degree, factor: Number = 1) -> Degree:
     return {unknown: each for unknown, each in found.items() if each}
 
 
-def scaled(degree: Degree, factor: Number) -> Degree:
+def scaled(degree: Degree, factor: Fraction | int) -> Degree:
     """Product `factor` · `degree`, coefficient by coefficient."""
     return added({}, degree, factor)
 
@@ -179,7 +179,7 @@ def _constants(graph: Graph) -> dict[int, object]:
     return found
 
 
-def _overlap(places: list[slice]) -> bool:
+def _overlap(places: Iterable[slice]) -> bool:
     """Whether two slices in `places` overlap without being equal."""
     bounds = sorted({(each.start, each.stop) for each in places})
     return any(stop > start for (_, stop), (start, _) in itertools.pairwise(bounds))
@@ -204,7 +204,7 @@ def _converted(infer: _Inference, first: object, **options: object) -> Degree:
     return infer.of(first)
 
 
-def _norm(infer: _Inference, first: object, order: Number = 2, *others: object, **options: object) -> Degree:
+def _norm(infer: _Inference, first: object, order: object = 2, *others: object, **options: object) -> Degree:
     """Degree of the norm of a tensor: that of the tensor, or 0 for `order` 0, which counts non-zero entries."""
     return infer.of(first) if order else {}
 
@@ -262,14 +262,14 @@ def _onto(factor: int = 1) -> Callable[..., Degree]:
     return rule
 
 
-def _power(exponent: Number) -> Callable[..., Degree]:
+def _power(exponent: Fraction | int) -> Callable[..., Degree]:
     """Rule for a power with a fixed `exponent`, by which it multiplies the degree of the first argument."""
     return lambda infer, first, *others, **options: scaled(infer.of(first), exponent)
 
 
 def _any_power(infer: _Inference, first: object, exponent: object) -> Degree:
     """Degree of the power `first` ** `exponent`. Raises _Inhomogeneous unless the exponent is a number."""
-    if not isinstance(exponent, Number):
+    if not isinstance(exponent, int | float):
         raise _Inhomogeneous
     return scaled(infer.of(first), Fraction(exponent))
 

@@ -96,7 +96,7 @@ def _derivatives(operation: Operation, point: Point) -> tuple[dict[int, Tensor],
         return {i: (b, a)[i] for i in numbers}, both
     args = [each.detach() if isinstance(each, Tensor) else each for each in args]
     for i in numbers:
-        args[i] = args[i].expand(operation.shape).clone().requires_grad_()
+        args[i] = args[i].expand(*operation.shape).clone().requires_grad_()
     ours, bends, is_bent = [args[i] for i in numbers], {}, operation.number in point.adjoints
     slopes = dict(zip(numbers, _gradients(operation.target(*args, **options), ours, is_bent)))
     for i, slope in slopes.items() if is_bent else ():
@@ -129,9 +129,10 @@ class Softmax:
         """True: there is a second derivative."""
         return True
 
-    def push(self, operation: Operation, point: Point) -> Tensor:
-        """Tangents p A (d, …) of the softmax, with A as in the class."""
-        return _centred(operation, point, point.tangents).mul_(point.value(operation.number))
+    def push(self, operation: Operation, point: Point) -> Tensor | None:
+        """Tangents p A (d, …) of the softmax, with A as in the class; None if x has no tangents."""
+        along = _centred(operation, point, point.tangents)
+        return None if along is None else along.mul_(point.value(operation.number))
 
     def bend(self, operation: Operation, point: Point, one: Tangents, other: Tangents) -> Tensor | None:
         """Second derivative Σ p (δ − ⟨p, δ⟩) A^i A^j (q, d, d), with tangents i from `one` and j from `other`.

@@ -4,8 +4,8 @@ Tangents of a result of shape (*shape) are (d, *shape). In memory, tangents of i
 directions.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,8 +16,10 @@ from goldilocks_zone.models.graphs import Graph, Operation, Reference, Weights
 from goldilocks_zone.models.layers import Dense
 
 aten = torch.ops.aten
-Tangent = Tensor | Sequence[Tensor | None] | dict[int, Tensor] | None
+# A tensor (d, …) or None; for an operation with several results, a sequence or dictionary of these.
+Tangent = Any
 Tangents = dict[int, Tangent]  # by number of the operation
+Made = TypeVar("Made")
 Filled = tuple[Tensor, Tensor, Tensor]  # directions, row indices and entries of rows, from `Directions.filled`
 
 
@@ -37,8 +39,8 @@ class Point:
         self.adjoints: dict[int, Tensor] = {}
         self.tangents: Tangents = {}
         self.free: set[int] = set()
-        self._values: dict[int, object] = {}
-        self._derivatives: dict[int, object] = {}
+        self._values: dict[int, Any] = {}
+        self._derivatives: dict[int, Any] = {}
 
     def moves(self, number: int) -> bool:
         """Whether the result of operation `number` can be differentiated with respect to the parameters.
@@ -49,20 +51,20 @@ class Point:
         result = self.results[number]
         return self.graph.operations[number].moves and (not isinstance(result, Tensor) or result.requires_grad)
 
-    def value(self, number: int) -> object:
+    def value(self, number: int) -> Any:
         """Result of operation `number`, detached, with floats in the precision of the tangents."""
         if number not in self._values:
             self._values[number] = pytree.tree_map(self.cast, self.results[number])
         return self._values[number]
 
-    def cast(self, value: object) -> object:
+    def cast(self, value: Any) -> Any:
         """Detach a tensor, and convert floats to the precision of the tangents; return other objects unchanged."""
         if not isinstance(value, Tensor):
             return value
         value = value.detach()
         return value.to(self.dtype) if value.is_floating_point() else value
 
-    def once(self, number: int, make: Callable[[], object]) -> object:
+    def once(self, number: int, make: Callable[[], Made]) -> Made:
         """Result of `make`, cached until this method is called for another operation `number`."""
         if number not in self._derivatives:
             self._derivatives = {number: make()}
@@ -87,7 +89,7 @@ class Point:
             return None
         return self._directions.filled(layer, axis if weights.turned else 1 - axis)
 
-    def along(self, argument: object) -> Tensor | None:
+    def along(self, argument: object) -> Tangent:
         """Tangents of an operation's `argument`, from `tangents`; None if it is a constant or has no tangents."""
         return self.tangents.get(argument.number) if isinstance(argument, Reference) else None
 
@@ -109,6 +111,7 @@ class Rule(Protocol):
 
     def bends(self, operation: Operation, moving: set[int]) -> bool:
         """Whether the operation has a second derivative; `moving` holds the numbers of all results with tangents."""
+        ...
 
     def push(self, operation: Operation, point: Point) -> Tangent:
         """Tangents of the result of the operation, from those of its arguments in `point.tangents`."""

@@ -36,10 +36,10 @@ class _Bilinear(ABC):
         """References to the operands a and b among the arguments of the operation."""
 
     @abstractmethod
-    def crossed(self, operation: Operation, point: Point, a: Tensor, b: Tensor) -> Tensor:
+    def crossed(self, operation: Operation, point: Point, deltas: Tensor, a: Tensor, b: Tensor) -> Tensor:
         """Cross terms ⟨δ, f(ȧ^i, ḃ^j)⟩ (q, d, d) of tangents `a` and `b` of the operands.
 
-        The terms are for q adjoints δ of the result.
+        The terms are for the q adjoints δ = `deltas` of the result.
         """
 
     def bends(self, operation: Operation, moving: set[int]) -> bool:
@@ -51,14 +51,15 @@ class _Bilinear(ABC):
 
         None if there are no adjoints δ, or if in each of the two terms an operand has no tangents.
         """
-        if operation.number not in point.adjoints:
+        deltas = point.adjoint(operation.number)
+        if deltas is None:
             return None
         first, second = (each.number for each in self.operands(operation))
         (a, b), (c, d) = ((each.get(first), each.get(second)) for each in (one, other))
-        found = None if a is None or d is None else self.crossed(operation, point, a, d)
+        found = None if a is None or d is None else self.crossed(operation, point, deltas, a, d)
         if one is other:
             return None if found is None else found + found.mT
-        turned = None if b is None or c is None else self.crossed(operation, point, c, b).mT
+        turned = None if b is None or c is None else self.crossed(operation, point, deltas, c, b).mT
         return turned if found is None else found if turned is None else found + turned
 
 
@@ -69,7 +70,7 @@ class Product(_Bilinear):
         """References to the factors A and B."""
         return operation.args[-2:]
 
-    def push(self, operation: Operation, point: Point) -> Tensor:
+    def push(self, operation: Operation, point: Point) -> Tensor | None:
         """Tangents Ȧ B + A Ḃ of the result, plus the tangents of the third tensor if there is one.
 
         The factors alpha and beta of the operation multiply the product and the third tensor.
@@ -97,10 +98,9 @@ class Product(_Bilinear):
             total = shift.expand(-1, *operation.shape) if total is None else total.add_(shift)
         return total
 
-    def crossed(self, operation: Operation, point: Point, a: Tensor, b: Tensor) -> Tensor:
-        """Cross terms ⟨δ, Ȧ^i Ḃ^j⟩ (q, d, d) of the factors' tangents `a` and `b` with q adjoints δ of the result."""
-        deltas, sparse = point.adjoint(operation.number), point.sparse(operation.args[-1].number, 1)
-        alpha = operation.kwargs.get("alpha", 1)
+    def crossed(self, operation: Operation, point: Point, deltas: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        """Cross terms ⟨δ, Ȧ^i Ḃ^j⟩ (q, d, d) of the factors' tangents `a` and `b` with the q adjoints δ."""
+        sparse, alpha = point.sparse(operation.args[-1].number, 1), operation.kwargs.get("alpha", 1)
         (d, n), o = a.shape[:2], b.shape[-1]
         if sparse and d * n < o * (n + d):
             pulled = (_add_sparse(torch.zeros_like(a), delta, sparse) for delta in deltas)
@@ -170,7 +170,7 @@ class Convolution(_Bilinear):
         """References to the image a and the weights W."""
         return operation.args[:2]
 
-    def push(self, operation: Operation, point: Point) -> Tensor:
+    def push(self, operation: Operation, point: Point) -> Tensor | None:
         """Tangents W ∗ ȧ + Ẇ ∗ a + ḃ of the result."""
         image, weight, bias, *options = operation.args
         a, w, shift = map(point.along, (image, weight, bias))
@@ -184,14 +184,14 @@ class Convolution(_Bilinear):
             total = shift.expand(-1, *operation.shape) if total is None else total.add_(shift)
         return total
 
-    def crossed(self, operation: Operation, point: Point, a: Tensor, b: Tensor) -> Tensor:
+    def crossed(self, operation: Operation, point: Point, deltas: Tensor, a: Tensor, b: Tensor) -> Tensor:
         """Cross terms ⟨δ, Ẇ^j ∗ ȧ^i⟩ (q, d, d) of tangents `a` of the image and `b` of W, for q adjoints δ.
 
         They are scalar products of Ẇ^j with the gradient with respect to W of a convolution of the image ȧ^i. The q
         adjoints are stacked as output channels.
         """
         *options, groups = operation.args[3:]
-        deltas, transposed, weight = point.adjoint(operation.number), options[3], point.value(operation.args[1].number)
+        transposed, weight = options[3], point.value(operation.args[1].number)
         q, axis = len(deltas), 1 if transposed else 0
         stacked = deltas.unflatten(2, (groups, -1)).permute(1, 2, 0, *range(3, deltas.ndim + 1)).flatten(1, 3)
         shape = list(weight.shape)

@@ -63,19 +63,19 @@ class Linear(_Straight):
 class Sum(_Straight):
     """Rule for a + s b or a − s b, where the factor s is usually 1."""
 
-    def push(self, operation: Operation, point: Point) -> Tensor:
-        """Tangents ȧ + s ḃ or ȧ − s ḃ (d, …) of the result."""
+    def push(self, operation: Operation, point: Point) -> Tensor | None:
+        """Tangents ȧ + s ḃ or ȧ − s ḃ (d, …) of the result; None if neither a nor b has tangents."""
         factor, ndim = SUMS[operation.target] * operation.kwargs.get("alpha", 1), len(operation.shape)
         a, b = (None if each is None else aligned(each, ndim) for each in map(point.along, operation.args[:2]))
-        if a is None:
-            total = b if factor == 1 else b * factor
-        elif b is None:
+        if b is None:
             total = a
+        elif a is None:
+            total = b if factor == 1 else b * factor
         elif operation.args[0].number in point.free and a.shape[1:] == operation.shape:
             total = a.add_(b, alpha=factor)
         else:
             total = a.add(b, alpha=factor)
-        return total.expand(len(total), *operation.shape)
+        return None if total is None else total.expand(len(total), *operation.shape)
 
 
 class MaxPool(_Straight):
@@ -207,7 +207,7 @@ def _function(operation: Operation, point: Point, moving: list[int]) -> tuple[Ca
 
     The function returns these results as a tuple. If the operation has a single result, the list of indices is empty.
     """
-    several = () if operation.shape is not None else point.results[operation.number]
+    several = () if operation.result is not None else point.results[operation.number]
     parts = [i for i, each in enumerate(several) if _is_real(each)]
 
     def function(*given: Tensor) -> tuple[Tensor, ...]:
@@ -254,7 +254,7 @@ VIEWS: dict[Callable, Callable[[Tensor, Operation], Tensor]] = {
     aten.expand.default: lambda along, operation: aligned(along, len(operation.shape)).expand(-1, *operation.shape),
     aten._to_copy.default: lambda along, operation: along,
 }
-SUMS = {aten.add.Tensor: 1, aten.sub.Tensor: -1}
+SUMS: dict[Callable, int] = {aten.add.Tensor: 1, aten.sub.Tensor: -1}
 LINEAR, CHOICE = Linear(), Local(bent=False)
 RULES: dict[Callable, Rule] = {
     operator.getitem: Part(),
@@ -296,7 +296,7 @@ def rule_of(operation: Operation) -> Rule:
     if operation.target in RULES:
         return RULES[operation.target]
     plain = operation.sources == [each.number for each in operation.args if isinstance(each, Reference)]
-    pointwise = torch.Tag.pointwise in getattr(operation.target, "tags", ()) and operation.shape is not None
+    pointwise = torch.Tag.pointwise in getattr(operation.target, "tags", ()) and operation.result is not None
     return POINTWISE if pointwise and plain else LOCAL
 
 

@@ -243,8 +243,8 @@ def _entries_by_example(graph: Graph) -> dict[int, float]:
     for each in graph.operations:
         if varies.intersection(each.sources):
             varies.add(each.number)
-            if each.moves and each.shape is not None:
-                found[each.number] = each.shape.numel() / graph.examples
+            if each.moves and each.result is not None:
+                found[each.number] = each.result.numel() / graph.examples
     return found
 
 
@@ -289,6 +289,7 @@ def _add_points(
     gradients, bends, along = carried(program, results, adjoints, kept)
     coefficients = spans[1][kinds] / temperatures[:, None]
     if gradients is None:
+        assert program.degree is not None
         # By Euler's theorem for homogeneous functions.
         radial = float(program.degree) * (residuals[kinds] * logits).sum((1, 2)) / temperatures
     else:
@@ -360,7 +361,7 @@ def _pulled_back(graph: Graph, results: list, adjoints: Tensor, wanted: list[int
     In place of an operation with several results, the operations that select one of them are returned. Results on which
     the output does not depend are left out.
     """
-    parts = (([i] if graph.operations[i].shape is not None else graph.operations[i].users) for i in wanted)
+    parts = (([i] if graph.operations[i].result is not None else graph.operations[i].users) for i in wanted)
     numbers = [i for i in itertools.chain(*parts) if results[i].requires_grad]
     if not numbers:
         return {}

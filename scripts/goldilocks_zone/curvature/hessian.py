@@ -8,6 +8,7 @@ the logits, and of H′, which has their second derivatives.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from goldilocks_zone.curvature.accumulators import Sums
 from goldilocks_zone.curvature.arguments import Rows
 from goldilocks_zone.curvature.directions import Directions
 from goldilocks_zone.curvature.dispatch import PlaneCurvature
+from goldilocks_zone.curvature.graph_tangents import Traced
 from goldilocks_zone.curvature.hessian_vector_products import Products
 from goldilocks_zone.curvature.tangents import Ray
 from goldilocks_zone.models import kernels
@@ -96,21 +98,21 @@ def curvature_at(
         refuse_not_positive(temperature, "temperature")
     network, theta = arguments.network(problem.network), arguments.parameters(parameters)
     memory_mib = working_memory.budget(options.memory_mib, theta)
-    directions = arguments.plane(directions, theta)
-    arguments.refuse_other_size(theta, network, directions.shape[1])
-    batches = arguments.Prepared(problem, network, theta.to(torch.as_tensor(directions.data).dtype))
-    counts = arguments.counts(options.examples, batches.count)
+    plane = arguments.plane(directions, theta)
+    arguments.refuse_other_size(theta, network, plane)
+    batches = arguments.Prepared(problem, network, theta.to(torch.as_tensor(plane.data).dtype))
+    counts = _counts(options.examples, batches.count)
     ends = (scale * theta.double() for scale in {min(scales), max(scales)})
     form = dispatch.form_of(batches.loss, network, ends, batches.first)
     path = dispatch.path(form, theta, len(points))
-    directions, sparse = dispatch.prepared(directions, path, theta.device)
-    factor = torch.as_tensor(planes.cholesky(directions if sparse is None else sparse), device=theta.device)
-    if path == dispatch.AUTOMATIC:
-        ray = Ray(autodiff.function(network), theta.to(directions.dtype), scales, directions)
-    elif path in dispatch.GRAPHS:
-        ray = Ray(form, theta.double(), scales, Directions(directions, form.layers, sparse))
+    rows, sparse = dispatch.prepared(plane, path, theta.device)
+    factor = torch.as_tensor(planes.cholesky(rows if sparse is None else sparse), device=theta.device)
+    if form is None:
+        ray = Ray(autodiff.function(network), theta.to(torch.as_tensor(rows.data).dtype), scales, rows)
+    elif isinstance(form, Traced):
+        ray = Ray(form, theta.double(), scales, Directions(rows, form.layers, sparse))
     else:
-        ray = Ray(form, theta.double(), scales, Directions(directions, form, sparse))
+        ray = Ray(form, theta.double(), scales, Directions(rows, form, sparse))
 
     def begin() -> tuple[Sums, Callable]:
         total = Sums(factor, batches.loss, temperatures, options.refuse_overflow)
@@ -118,6 +120,21 @@ def curvature_at(
 
     found = dispatch.averages_over(counts, batches, begin)
     return [[found[n][i] for n in counts] for i in range(len(points))]
+
+
+def _counts(given: Sequence[int] | None, available: int) -> list[int]:
+    """Numbers n of first examples to average over (default: all). Raises ValueError unless 1 ≤ each n ≤ `available`."""
+    found = [available] if given is None else given
+    if isinstance(found, Integral) or not all(isinstance(each, Integral) for each in found):
+        raise ValueError(
+            f"examples must be a list of whole numbers, not {given!r}: to average over the first 100, give [100]"
+        )
+    found = list(map(int, found))
+    if max(found, default=0) > available:
+        raise ValueError(f"{max(found)} examples were asked for, and {available} given: ask for {available} at most")
+    if min(found, default=0) < 1:
+        raise ValueError(arguments.NO_EXAMPLES)
+    return found
 
 
 @kernels.differentiating
@@ -132,19 +149,18 @@ def sphere_hessian(
     zero.
     """
     theta = arguments.parameters(parameters)
-    directions = arguments.plane(directions, theta)
-    arguments.refuse_other_size(theta, arguments.network(problem.network), directions.shape[-1])
-    if not isinstance(directions, Tensor):
-        directions = torch.as_tensor(directions.toarray(), device=theta.device)
+    plane = arguments.plane(directions, theta)
+    arguments.refuse_other_size(theta, arguments.network(problem.network), plane)
+    rows = plane if isinstance(plane, Tensor) else torch.as_tensor(plane.toarray(), device=theta.device)
     radius = theta.double().norm()
     if not radius > 0:
         raise ValueError(
             "all parameters are zero, so that no sphere around zero goes through them: give other parameters"
         )
-    outward = (theta / radius).to(directions)
+    outward = (theta / radius).to(rows)
     # With the radial direction first, the Cholesky factor removes it from all others.
-    found = plane_hessian(problem, parameters, torch.cat([outward[None], directions]), memory_mib)
-    return found.hessian[1:, 1:] - found.radial_derivative / float(radius) ** 2 * np.eye(len(directions))
+    found = plane_hessian(problem, parameters, torch.cat([outward[None], rows]), memory_mib)
+    return found.hessian[1:, 1:] - found.radial_derivative / float(radius) ** 2 * np.eye(len(rows))
 
 
 @kernels.differentiating
@@ -178,7 +194,7 @@ def hessian_products(
     given = arguments.prepared(problem, parameters)
     memory_mib = working_memory.budget(memory_mib, given.theta)
     chain = dispatch.chain_of(given.loss, given.network, [given.theta], given.first)
-    if Products.applies(chain, given.theta, given.count, memory_mib):
+    if chain is not None and Products.applies(chain, given.theta, given.count, memory_mib):
         return arguments.of_rows(Products(chain, given, part, memory_mib), given.theta)
     logits, theta = given.logits(part), given.theta
     fitting = working_memory.examples_per_chunk(logits, theta, given.first, memory_mib)

@@ -44,13 +44,12 @@ class Products:
         ]
 
     @staticmethod
-    def applies(chain: tuple | None, theta: Tensor, examples: int, memory_mib: float) -> bool:
+    def applies(chain: tuple, theta: Tensor, examples: int, memory_mib: float) -> bool:
         """Whether the `chain` has only dense layers, activations and flattening, and its cache fits into `memory_mib`.
 
-        False if `chain` is None, that is, if the network is no chain. `examples` is the number of examples. Cached
-        arrays have the precision of `theta`.
+        `examples` is the number of examples. Cached arrays have the precision of `theta`.
         """
-        if chain is None or not all(isinstance(layer, Dense | Activation | Reshape) for layer in chain):
+        if not all(isinstance(layer, Dense | Activation | Reshape) for layer in chain):
             return False
         return _entries_per_example(chain) * examples * theta.element_size() <= memory_mib * 2**20
 
@@ -98,6 +97,7 @@ class Products:
         for step in steps:
             before.append(tangent)
             if _is_activation(step):
+                assert tangent is not None  # Activations before the first dense layer have no step.
                 tangent = tangent * step.memory
                 continue
             moved = step.memory @ step.layer.weights(vectors).mT
@@ -106,6 +106,7 @@ class Products:
             if step.layer.bias is not None:
                 moved += vectors[..., None, step.layer.bias]
             tangent = moved
+        assert tangent is not None  # A chain has a dense layer.
         back = curved(tangent / self._temperature**2)
         for number, step in reversed(list(enumerate(steps))):
             tangent = before[number]

@@ -11,6 +11,7 @@ Letters: n examples, b branches, e outputs of a branch, w = b·e outputs, d dire
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -101,7 +102,7 @@ def of_network(network: Callable[[Tensor], Tensor], parameters: Tensor, directio
     return Jets(network(parameters), tangents, trace_of_second, second)
 
 
-def parts(jets: Jets, losses: Sequence[Loss], scales: Tensor, labels: Tensor | None = None) -> list[Parts]:
+def parts(jets: Jets, losses: Sequence[Loss], scales: Tensor, labels: Any = None) -> list[Parts]:
     """Mean losses, radial derivatives, G and H′ at the points αθ, for `scales` α (p,): one `Parts` for each loss.
 
     θ are the parameters at which the jets were computed. `labels` are those of the examples, if the losses need any.
@@ -121,7 +122,7 @@ def parts(jets: Jets, losses: Sequence[Loss], scales: Tensor, labels: Tensor | N
     return found
 
 
-def traces(jets: Jets, loss: Loss, scales: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def traces(jets: Jets, loss: Loss, scales: Tensor, labels: Any = None) -> tuple[Tensor, Tensor]:
     """Traces (p,) of G and of H′ of the mean loss at the points αθ, for `scales` α (p,).
 
     θ are the parameters at which the jets were computed. `labels` are as in `parts`. Only the trace of K over
@@ -134,11 +135,12 @@ def traces(jets: Jets, loss: Loss, scales: Tensor, labels: Tensor | None = None)
     return first * curved / n, after * bent / n
 
 
-def radial_derivatives(jets: Jets, loss: Loss, scales: Tensor, labels: Tensor | None = None) -> Tensor:
+def radial_derivatives(jets: Jets, loss: Loss, scales: Tensor, labels: Any = None) -> Tensor:
     """Radial derivatives r∂_r (p,) of the mean loss at the points αθ, for `scales` α (p,).
 
     θ are the parameters at which the jets were computed. `labels` are as in `parts`. The outputs must be homogeneous.
     """
+    assert jets.degree is not None, "the outputs are not homogeneous"
     z = _outputs(jets, scales)
     return jets.degree * (loss.gradient(z, labels) * z).sum((1, 2)) / len(z[0])
 
@@ -164,7 +166,7 @@ def _outputs(jets: Jets, scales: Tensor) -> Tensor:
     return scales[:, None, None] ** (jets.degree or 1) * jets.outputs
 
 
-def _gauss_newton(jets: Jets, loss: Loss, z: Tensor, labels: Tensor | None) -> Tensor:
+def _gauss_newton(jets: Jets, loss: Loss, z: Tensor, labels: Any) -> Tensor:
     """Jᵀℓ″J (p, d, d) of the total loss, with ℓ″ at outputs `z` (p, n, w), and J as in the `jets` at all p points."""
     classes = likeliest(z)
     return loss.gauss_newton(z, loss.relative(jets.tangents.mT, classes), classes, labels)[0]
@@ -182,7 +184,7 @@ class _Pushed:
         self.weights, self.count = list(weights), len(inputs)
         self.moves = [part.reshape(-1, *w.shape) for part, w in zip(directions.split(sizes, 1), weights)]
         self.masks, self.along = [], []
-        values, tangents, bent = inputs.T, None, None
+        values, tangents, bent = inputs.T, inputs.new_empty(0), inputs.new_empty(0)  # The first layer replaces both.
         for number, (weight, moves) in enumerate(zip(weights, self.moves)):
             through = (moves.flatten(0, 1) @ values).unflatten(0, (len(moves), -1))
             if number:

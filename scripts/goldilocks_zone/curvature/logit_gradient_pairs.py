@@ -120,7 +120,7 @@ def clustering(gradients: LogitGradients, labels: Array, *, without_last: bool =
     """
     cosines = _Cosines(gradients, labels, without_last=without_last)
     for block in gradients.blocks():
-        cosines.add(block.first, block.inner if without_last else block.whole)
+        cosines.add(block.first, block.of_inner if without_last else block.whole)
     return cosines.clustering()
 
 
@@ -161,5 +161,5 @@ def measure(gradients: LogitGradients, labels: Array, factor: Factor) -> Pairs:
         squares.add(block.first, products)
         whole.add(block.first, products)
         if inner:
-            inner.add(block.first, block.inner)
+            inner.add(block.first, block.of_inner)
     return Pairs(whole.clustering(), inner.clustering() if inner else None, squares.norm())

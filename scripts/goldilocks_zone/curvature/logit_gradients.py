@@ -63,6 +63,7 @@ class _Factors:
         product = product.view(*self.adjoints.shape[:2], *others.adjoints.shape[:2])
         if self.inputs is None:
             return product if total is None else total.add_(product)
+        assert others.inputs is not None  # Both objects are factors of one layer.
         weights = (self.inputs @ others.inputs.T + float(self.bias))[:, None, :, None]
         return product.mul_(weights) if total is None else total.addcmul_(product, weights)
 
@@ -107,14 +108,21 @@ class Block(NamedTuple):
     last: Tensor
 
     @property
+    def of_inner(self) -> Tensor:
+        """The part of all layers but the last, of a network with several layers."""
+        assert self.inner is not None
+        return self.inner
+
+    @property
     def whole(self) -> Tensor:
         """The sum of both parts: rows of JᵀJ for the parameters of all layers."""
         return self.last if self.inner is None else self.inner + self.last
 
 
 def _joined(chunks: Sequence[_Factors]) -> _Factors:
-    inputs = None if chunks[0].inputs is None else torch.cat([each.inputs for each in chunks])
-    return _Factors(torch.cat([each.adjoints for each in chunks]), inputs, chunks[0].bias)
+    inputs = [each.inputs for each in chunks if each.inputs is not None]
+    adjoints = torch.cat([each.adjoints for each in chunks])
+    return _Factors(adjoints, torch.cat(inputs) if inputs else None, chunks[0].bias)
 
 
 class LogitGradients:
@@ -188,8 +196,9 @@ def _products(some: Sequence[_Factors], others: Sequence[_Factors]) -> Tensor:
 
     `some` and `others` are the factors of these layers, for logits k at n examples and logits j at b examples.
     """
-    total = None
-    for mine, theirs in zip(some, others):
+    (first, second), *rest = zip(some, others)
+    total = first.products(second)
+    for mine, theirs in rest:
         total = mine.products(theirs, total)
     return total
 

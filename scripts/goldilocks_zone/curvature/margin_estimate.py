@@ -8,6 +8,8 @@ from the closer of these two.
 Letters: s networks, t starts for each, i entries of an input, D parameters.
 """
 
+import functools
+import operator
 from dataclasses import dataclass
 
 import torch
@@ -87,5 +89,5 @@ def alignment(network: nn.Sequential, parameters: Tensor, eigenvectors: Tensor, 
     weights = others.scatter(2, predicted, -others.sum(2, keepdim=True))  # p − ŷ up to a factor that cancels in A
     adjoints = torch.autograd.grad(outputs, preactivations, weights, create_graph=True)
     product = sum((delta * each).sum(2) for delta, each in zip(adjoints, pushed))
-    square = sum(delta.square().sum(2) * each for delta, each in zip(adjoints, squares))
+    square = functools.reduce(operator.add, (delta.square().sum(2) * each for delta, each in zip(adjoints, squares)))
     return product / square.clamp_min(torch.finfo(square.dtype).tiny).sqrt()

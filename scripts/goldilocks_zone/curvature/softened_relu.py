@@ -24,7 +24,7 @@ def softened(problem: Problem, parameters: Array, sharpness: float) -> Problem:
     and at every radius. Raises ValueError unless the network is a chain of known layers whose activations are all ReLU.
     """
     given = arguments.prepared(problem, parameters, labelled=False)
-    if not _has_only_relu(given):
+    if not isinstance(given.network, nn.Module) or not _has_only_relu(given, given.network):
         raise ValueError(
             "kinks can be softened only in a chain of torch's layers with no activation but ReLU: give such a network"
         )
@@ -37,10 +37,10 @@ def softened(problem: Problem, parameters: Array, sharpness: float) -> Problem:
     return replace(problem, network=softer)
 
 
-def _has_only_relu(given: arguments.Prepared) -> bool:
-    """True if the network of `given` is a chain with at least one ReLU and no other activation but the identity."""
-    chain = chains.matching(given.network, [given.theta], given.first)
-    kinds = {type(each) for each in given.network.modules()} if chain else set()
+def _has_only_relu(given: arguments.Prepared, module: nn.Module) -> bool:
+    """True if `module`, the network of `given`, is a chain with ReLU and no other activation but the identity."""
+    chain = chains.matching(module, [given.theta], given.first)
+    kinds = {type(each) for each in module.modules()} if chain else set()
     return nn.ReLU in kinds and kinds.isdisjoint(OTHERS)
 
 

@@ -9,7 +9,8 @@ example, where F counts the flops of a forward pass and F_1 those of the first l
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,10 +37,10 @@ class Ray:
     directions: a tensor (d, D) for a function, else `Directions`.
     """
 
-    network: object
+    network: Any
     theta: Tensor
     scales: Sequence[float]
-    directions: Directions | Tensor
+    directions: Any
 
 
 @dataclass
@@ -52,12 +53,12 @@ class Step:
     layers in a residual block. pulled: Ẇᵀδ (d, …) for all directions, once computed.
     """
 
-    layer: object
-    memory: object  # inputs of an affine layer, slopes of an activation, saved state of pooling and reshaping
+    layer: Any
+    memory: Any  # inputs of an affine layer, slopes of an activation, saved state of pooling and reshaping
     delta: Tensor | None
     weights: Tensor | None = None
     bend: Tensor | None = None  # ε ⊙ φ″(z)
-    inner: list["Step"] | None = None
+    inner: list["Step"] = field(default_factory=list)
     pulled: Tensor | None = None
 
 
@@ -167,7 +168,7 @@ def add_chunk(ray: Ray, inputs: Tensor, labels: Tensor, total: Sums, step: int) 
         points.append((numbers, outputs, versions, inputs.new_empty(d, *outputs.T.shape, dtype=dtype)))
     for start in range(0, d, step):
         rows = directions.rows(start, start + step)
-        turned = {first: None} if len(points) > 1 else {}
+        turned: Memo = {first: None} if len(points) > 1 else {}
         for numbers, _, versions, along in points:
             alike = {id(each[0]): each for each in zip(*map(_flat, versions))}
             crossed = theta.new_zeros(len(numbers), d, len(rows))
@@ -198,7 +199,7 @@ def by_scale(scales: Sequence[float]) -> dict[float, list[int]]:
 def _flat(steps: list[Step]) -> Iterator[Step]:
     for each in steps:
         yield each
-        yield from _flat(each.inner or [])
+        yield from _flat(each.inner)
 
 
 def cross_terms(step: Step, directions: Directions, tangents: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ precision, tangents in the precision of the directions.
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -105,7 +106,7 @@ def _layers(module: nn.Module, places: dict[int, slice], seen: set[int]) -> Iter
         yield _layer(module, places)
 
 
-def _layer(module: nn.Module, places: dict[int, slice]) -> object:
+def _layer(module: Any, places: dict[int, slice]) -> object:
     kind = type(module)
     if kind is nn.Linear or kind is nn.Conv2d:
         if not {id(each) for each in (module.weight, module.bias) if each is not None} <= places.keys():
@@ -133,10 +134,13 @@ def _layer(module: nn.Module, places: dict[int, slice]) -> object:
 
 
 def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    return tuple(value) if isinstance(value, tuple | list) else (value, value)
+    if isinstance(value, int):
+        return value, value
+    first, second = value
+    return first, second
 
 
-def _activation(module: nn.Module) -> layers.Activation | None:
+def _activation(module: Any) -> layers.Activation | None:
     kind = type(module)
     if kind is nn.Identity:
         return layers.Activation(lambda z: z, torch.ones_like, homogeneous=True)
@@ -223,16 +227,18 @@ def backward(kept: Memory, theta: Tensor, delta: Tensor, to_inputs: bool = True)
     """
     moving = [isinstance(each.layer, layers.Affine | layers.Residual) for each in kept]
     first, result = moving.index(True) if any(moving) else 0, []
+    below: Tensor | None = delta
     for number, each in reversed(list(enumerate(kept))):
-        result.append(replace(each, delta=delta))
-        if isinstance(each.layer, layers.Residual):
-            below, result[-1].inner = backward(each.inner, theta, delta)
-            delta = delta + below
-        elif number <= first and not to_inputs:
-            delta = None
+        result.append(replace(each, delta=below))
+        if below is None or (number <= first and not to_inputs and not isinstance(each.layer, layers.Residual)):
+            below = None
+        elif isinstance(each.layer, layers.Residual):
+            inside, result[-1].inner = backward(each.inner, theta, below)
+            assert inside is not None  # This pass went to the inputs.
+            below = below + inside
         else:
-            delta = each.layer.adjoint(theta, each.forward, delta)
-    return delta, result[::-1]
+            below = each.layer.adjoint(theta, each.forward, below)
+    return below, result[::-1]
 
 
 def radial_derivative(kept: Memory) -> float:
@@ -246,6 +252,7 @@ def radial_derivative(kept: Memory) -> float:
         if isinstance(each.layer, layers.Residual):
             total += radial_derivative(each.inner)
         elif isinstance(each.layer, layers.Affine):
+            assert each.delta is not None  # The backward pass goes as far as these layers.
             total += float((each.delta * each.output).sum())
     return total
 
@@ -254,8 +261,8 @@ def gradient(kept: Memory, theta: Tensor) -> Tensor:
     """Gradient (D,) of a loss with respect to θ, summed over examples; `kept` holds the records from `backward`."""
     found = torch.zeros_like(theta)
     for each in layers.flat(kept):
-        layer = each.layer
-        if isinstance(layer, layers.Affine):
+        layer: Any = each.layer
+        if isinstance(layer, layers.Dense | layers.Convolution):
             delta, inputs = laid_out(each.delta), laid_out(each.forward)
             found[layer.weight] = layer.weight_gradients(delta, inputs[None], layer.weights(theta))[0]
             if layer.bias is not None:

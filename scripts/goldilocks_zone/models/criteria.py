@@ -187,9 +187,9 @@ def loss_of(given: "str | Loss | Criterion") -> Loss:
             f"a loss cannot be of type {type(given).__name__}: give the name or an instance of a loss, or a function "
             "of outputs and labels"
         )
-    if getattr(given, "reduction", "mean") != "mean":
+    if (reduction := getattr(given, "reduction", "mean")) != "mean":
         name = type(given).__name__
-        raise ValueError(f"the loss {name} has the reduction {given.reduction!r}: give reduction='mean'")
+        raise ValueError(f"the loss {name} has the reduction {reduction!r}: give reduction='mean'")
     kind = type(given) if isinstance(given, nn.Module) else given
     if kind in (nn.CrossEntropyLoss, functional.cross_entropy):
         options = {name: getattr(given, name, default) for name, default in CROSS_ENTROPY.items()}

@@ -8,6 +8,7 @@ margins do not.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.optimize
@@ -175,5 +176,5 @@ def matched_temperature(logits: Tensor, target: float) -> float:
     if not entropy(logits, 1 / LARGEST) < target < entropy(logits, LARGEST):
         return math.nan
     reach = math.log(LARGEST)
-    found = scipy.optimize.brentq(lambda t: entropy(logits, math.exp(t)) - target, -reach, reach, xtol=1e-13)
+    found: Any = scipy.optimize.brentq(lambda t: entropy(logits, math.exp(t)) - target, -reach, reach, xtol=1e-13)
     return math.exp(found)

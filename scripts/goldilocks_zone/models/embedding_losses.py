@@ -6,9 +6,11 @@ s_y. Siamese networks give no residuals; then ρ = s_x − s_y. Only `Classified
 loss.
 """
 
+import functools
 import math
+import operator
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -85,21 +87,20 @@ class Vicreg(Loss):
     codes: int = 1
     sharpness: float | None = None
     group: int | None = None
-    name: ClassVar[str] = "vicreg"
-    classifies: ClassVar[bool] = False
+    name = "vicreg"
+    classifies = False
 
     def total(self, outputs: Tensor, labels: Tensor | None = None) -> Tensor:
         """Total n (λ I + μ V + ν C), shape (…)."""
         parts, found = split(outputs, self.size, self.codes), []
         if self.invariance:
             found.append(self.invariance * self._invariance(parts))
-        if self.variance or self.covariance:
-            covariances = self._covariances(parts)
+        covariances = self._covariances(parts) if self.variance or self.covariance else []
         if self.variance:
             found.append(self.variance * self._variance(covariances))
         if self.covariance:
             found.append(self.covariance * self._covariance(covariances))
-        return outputs.shape[-2] * sum(found)
+        return outputs.shape[-2] * functools.reduce(operator.add, found, outputs.new_zeros(outputs.shape[:-2]))
 
     def terms(self, outputs: Tensor) -> Terms:
         """Terms I, V and C before weighting, shape (…) each; those of weight zero are computed too."""
@@ -188,11 +189,13 @@ class Vicreg(Loss):
 
     def _variance(self, covariances: list[Tensor]) -> Tensor:
         variances = (each.diagonal(dim1=-2, dim2=-1) for each in covariances)
-        return sum(torch.relu(self.hinge - (v + self.epsilon).sqrt()).mean((-1, -2)) for v in variances) / 2
+        x, y = (torch.relu(self.hinge - (v + self.epsilon).sqrt()).mean((-1, -2)) for v in variances)
+        return (x + y) / 2
 
     def _covariance(self, covariances: list[Tensor]) -> Tensor:
         others = 1 - torch.eye(self.size, dtype=covariances[0].dtype, device=covariances[0].device)
-        return sum((each * others).square().sum((-1, -2)).mean(-1) for each in covariances) / self.size
+        x, y = ((each * others).square().sum((-1, -2)).mean(-1) for each in covariances)
+        return (x + y) / self.size
 
 
 @dataclass(frozen=True)
@@ -211,8 +214,8 @@ class InfoNce(Loss):
     similarity: Literal["distance", "dot"] = "distance"
     both_directions: bool = False
     group: int | None = None
-    name: ClassVar[str] = "info_nce"
-    classifies: ClassVar[bool] = False
+    name = "info_nce"
+    classifies = False
 
     def total(self, outputs: Tensor, labels: Tensor | None = None) -> Tensor:
         """Total loss, shape (…): n times the mean over examples."""
@@ -271,7 +274,7 @@ class InfoNce(Loss):
         if parts.residuals.shape[-1] != self.size:
             found = f"residuals have {parts.residuals.shape[-1]} entries and embeddings {self.size}"
             raise ValueError(f"{found}, but InfoNCE adds the two: give residuals that are as long as the embeddings")
-        return tuple(grouped(each, self.group) for each in (parts.residuals[..., 0, :] + parts.y, parts.y))
+        return grouped(parts.residuals[..., 0, :] + parts.y, self.group), grouped(parts.y, self.group)
 
     def _along_logits(self, z: Tensor, s: Tensor, z_along: Tensor, s_along: Tensor) -> Tensor:
         """Derivatives (d, g, r, m), along tangents, of the logits that compare r rows `z` (g, r, e) with `s` (g, m, e).
@@ -311,7 +314,7 @@ class Classified(SeparateLoss):
     """
 
     classes: int
-    name: ClassVar[str] = "classified"
+    name = "classified"
 
     def values(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Loss −log p_y of each example, shape (…, n)."""

@@ -9,10 +9,12 @@ import weakref
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functionalize
+from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
 from goldilocks_zone.models import kernels, networks
@@ -32,9 +34,9 @@ class Operation:
     """A torch operation `target` on earlier results and constants.
 
     number: position in the graph. name: torch's name of the operation. args, kwargs: its arguments, in which a
-    `Reference` stands for each earlier result. moves: True if the result depends on the parameters. shape: shape of the
-    result, or None if the result is not a single tensor. users: numbers of the operations that take the result as an
-    argument.
+    `Reference` stands for each earlier result. moves: True if the result depends on the parameters. result: shape of
+    the result, or None if the result is not a single tensor. users: numbers of the operations that take the result as
+    an argument.
     """
 
     number: int
@@ -43,8 +45,14 @@ class Operation:
     args: tuple
     kwargs: dict
     moves: bool
-    shape: torch.Size | None
+    result: torch.Size | None
     users: list[int] = field(default_factory=list)
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of the result of an operation whose result is a single tensor."""
+        assert self.result is not None, f"{self.name} has several results"
+        return self.result
 
     @cached_property
     def sources(self) -> list[int]:
@@ -55,7 +63,7 @@ class Operation:
         """Arguments and keyword arguments, with each reference replaced by `with_value(number)`."""
 
         # Torch's tree_map takes eight times as long, which is more than a small operation.
-        def value(part: object) -> object:
+        def value(part: object) -> Any:
             if isinstance(part, Reference):
                 return with_value(part.number)
             return [value(each) for each in part] if isinstance(part, list | tuple) else part
@@ -156,7 +164,7 @@ class Kept:
 
 
 MOST_KEPT = 8
-_kept: dict[Hashable, Kept] = {}
+_kept: dict[tuple[int, Hashable, Hashable], Kept] = {}  # by the id and the state of the module, and by shapes
 
 
 def traced(network: nn.Module | networks.Logits, theta: Tensor, inputs: Tensor) -> Graph:
@@ -277,7 +285,7 @@ def _fold_batches(graph: torch.fx.Graph) -> None:
     Tracing turns some dense layers into such batched products. The graph is changed in place.
     """
 
-    def call(target: Callable, *args: object) -> torch.fx.Node:
+    def call(target: Callable, *args: Any) -> torch.fx.Node:
         node = graph.call_function(target, args)
         node.meta["val"] = target(*(each.meta["val"] if isinstance(each, torch.fx.Node) else each for each in args))
         return node
@@ -295,24 +303,25 @@ def _fold_batches(graph: torch.fx.Graph) -> None:
 def _repeated(node: torch.fx.Node) -> torch.fx.Node | None:
     """Node whose result is a matrix that `node` repeats along a new first axis; None if `node` does no such thing."""
     shape = node.meta["val"].shape[1:]
-    while node.target in (aten.expand.default, aten.view.default) and node.meta["val"].shape[-2:] == shape:
-        node = node.args[0]
-    return node if node.meta["val"].shape == shape else None
+    found: Any = node
+    while found.target in (aten.expand.default, aten.view.default) and found.meta["val"].shape[-2:] == shape:
+        found = found.args[0]
+    return found if found.meta["val"].shape == shape else None
 
 
 def _converted(module: torch.fx.GraphModule, examples: int) -> Graph:
     operations, numbers = [], {}
 
-    def reference(node: torch.fx.Node) -> Reference:
+    def reference(node: torch.fx.Node) -> Any:
         return Reference(numbers[node])
 
     for node in module.graph.nodes:
         number = len(operations)
         numbers[node] = number
-        args = torch.fx.node.map_arg(node.args, reference)
+        args = map_arg(node.args, reference)
         if node.op == "output":
             return Graph(operations, args[0].number, examples)
-        kwargs = torch.fx.node.map_arg(dict(node.kwargs), reference)
+        kwargs = map_arg(dict(node.kwargs), reference)
         target, seen = node.target, node.meta.get("val")
         if node.op == "get_attr":
             target, args = _constant(getattr(module, node.target)), ()

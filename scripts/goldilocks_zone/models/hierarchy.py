@@ -24,7 +24,7 @@ class Unrolled(JointEmbedding):
     their ratios count.
     """
 
-    def __init__(self, encoder: nn.Module, sizes: Sizes, weights: Sequence[float]):
+    def __init__(self, encoder: nn.Sequential, sizes: Sizes, weights: Sequence[float]):
         super().__init__(encoder, sizes.observation, jepa.Prediction(sizes, jepa.Latent()))
         self._action, self._roots = sizes.action, [(weight / weights[0]) ** 0.5 for weight in weights]
 

@@ -5,6 +5,7 @@ tensors with at most one axis and no `bias` in their name. They have own values:
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,7 +51,7 @@ def parameters_of(module: nn.Module) -> list[Parameter]:
     return parameters
 
 
-def glorot_radius(parameters: list[Parameter]) -> float:
+def glorot_radius(parameters: Sequence[Parameter]) -> float:
     """Radius r_X: the root mean square L2 norm of all parameters under Glorot-normal initialisation.
 
     r_X² is Σ_l size_l · 2/(fan_in + fan_out) over weight tensors l, plus the sum of the squares of the gains' own
@@ -60,7 +61,7 @@ def glorot_radius(parameters: list[Parameter]) -> float:
     return math.sqrt(weights + sum(value**2 for p in parameters for value in p.own))
 
 
-def weight_deviations(parameters: list[Parameter], initialisation: str) -> list[float]:
+def weight_deviations(parameters: Sequence[Parameter], initialisation: str) -> list[float]:
     """Standard deviation σ of the initial entries of each parameter tensor, before rescaling to a radius.
 
     With `glorot`, weights have σ² = 2/(fan_in + fan_out); with `he`, σ² = 2/fan_in. With both, biases and gains have σ
@@ -84,7 +85,7 @@ def weight_deviations(parameters: list[Parameter], initialisation: str) -> list[
     raise ValueError(f"initialisation {initialisation!r} is unknown: use glorot, he, isotropic or uniform")
 
 
-def initialise(parameters: list[Parameter], initialisation: str, random: np.random.Generator) -> np.ndarray:
+def initialise(parameters: Sequence[Parameter], initialisation: str, random: np.random.Generator) -> np.ndarray:
     """Draw random initial parameters (D,) in double precision, not yet rescaled to a radius.
 
     Entries have the standard deviations that `weight_deviations` returns. Their distribution is uniform if
@@ -101,7 +102,7 @@ def initialise(parameters: list[Parameter], initialisation: str, random: np.rand
     return drawn if initialisation == "isotropic" else drawn + own_values(parameters)
 
 
-def own_values(parameters: list[Parameter]) -> np.ndarray:
+def own_values(parameters: Sequence[Parameter]) -> np.ndarray:
     """Vector (D,) that holds the own values of gains, and zero for all other parameters."""
     return np.concatenate([p.own or np.zeros(p.size) for p in parameters])
 

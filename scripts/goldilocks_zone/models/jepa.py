@@ -13,7 +13,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -148,7 +148,7 @@ class LinearPrediction(nn.Module):
 class PixelPrediction(nn.Module):
     """Head that gives the error Dec(Pred(s_x, a)) − y of decoded predictions, in data space, for each code."""
 
-    def __init__(self, sizes: Sizes, latent: Latent, decoder: nn.Module):
+    def __init__(self, sizes: Sizes, latent: Latent, decoder: nn.Sequential):
         super().__init__()
         self.predictor, self.decoder = Predictor(sizes, latent.codes), decoder
 
@@ -162,7 +162,7 @@ class PixelPrediction(nn.Module):
 class PixelAutoencoder(nn.Module):
     """Head that gives the reconstruction error Dec(s_x) − x, in data space."""
 
-    def __init__(self, decoder: nn.Module):
+    def __init__(self, decoder: nn.Sequential):
         super().__init__()
         self.decoder = decoder
 
@@ -181,9 +181,10 @@ class JointEmbedding(nn.Module):
 
     takes_members = True
 
-    def __init__(self, encoder: nn.Module, observation: int, head: nn.Module | None = None):
+    def __init__(self, encoder: nn.Sequential, observation: int, head: nn.Module | None = None):
         super().__init__()
-        self.encoder, self.head, self.observation = encoder, head, observation
+        self.encoder, self.observation = encoder, observation
+        self.head: Any = head
 
     def forward(self, packed: Tensor) -> Tensor:
         """Outputs (…, n, 2e + k·r) for `packed` inputs (…, n, 2p + a): s_x, s_y and, with a head, k residuals."""
@@ -202,7 +203,9 @@ class JointEmbedding(nn.Module):
         return packed[..., :p], packed[..., p : 2 * p], packed[..., 2 * p :]
 
 
-def build(encoder: labels.Network, sizes: Sizes, head: str = "predictor", latent: Latent | None = None) -> nn.Module:
+def build(
+    encoder: labels.Network, sizes: Sizes, head: str = "predictor", latent: Latent | None = None
+) -> JointEmbedding:
     """Build a joint embedding in double precision; `initial` draws its initial parameters.
 
     `encoder` describes the encoder. `head` is `siamese` (no head), `predictor`, `pixel_prediction` or
@@ -225,7 +228,8 @@ def build(encoder: labels.Network, sizes: Sizes, head: str = "predictor", latent
     return JointEmbedding(module, sizes.observation, made).double()
 
 
-def _decoder(encoder: labels.Network, sizes: Sizes) -> nn.Module:
+def _decoder(encoder: labels.Network, sizes: Sizes) -> nn.Sequential:
+    assert isinstance(encoder, labels.FullyConnected)  # as the configuration requires of an encoder
     reverse = dataclasses.replace(encoder, widths=encoder.widths[::-1])
     # The first module flattens all but one axis, which would merge the codes.
     return networks.build(reverse, (1, 1, sizes.embedding), sizes.observation)[1:]

@@ -19,8 +19,9 @@ SUBNORMAL = 1e-40  # a number that is subnormal in single precision
 # Settings of torch that may round factors in single precision to fewer digits, as in TF32, by default or because a user
 # asks for it.
 ROUNDING = [
-    *(torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn),
-    *(torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv, torch.backends.mkldnn.rnn),
+    torch.backends.cuda.matmul,
+    *(getattr(torch.backends.cudnn, name) for name in ("conv", "rnn")),
+    *(getattr(torch.backends.mkldnn, name) for name in ("matmul", "conv", "rnn")),
 ]
 RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 

@@ -13,7 +13,7 @@ that combine them with tangents or directions take those of vectors as (i, n), a
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -133,7 +133,7 @@ class Affine:
     """Layer z = W a + b.
 
     `weight` and `bias` are the slices of the parameter vector that hold W and b; `bias` is None if there is no b.
-    `shape` is the shape of W. Subclasses define the product W a, which may be a convolution.
+    `shape` is the shape of W. Subclasses define the product W a, which may be a convolution, by `apply` and `pull`.
     """
 
     weight: slice
@@ -145,11 +145,11 @@ class Affine:
         """Weights W (*shape) in one parameter vector `theta` (D,), or (d, *shape) in several (d, D)."""
         return theta[..., self.weight].unflatten(-1, self.shape)
 
-    def forward(self, theta: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self: Any, theta: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
         """Return the outputs W a + b, and the inputs a as the data to keep."""
         return self.apply(a, self.weights(theta), None if self.bias is None else theta[self.bias]), a
 
-    def adjoint(self, theta: Tensor, kept: Tensor, delta: Tensor) -> Tensor:
+    def adjoint(self: Any, theta: Tensor, kept: Tensor, delta: Tensor) -> Tensor:
         """Adjoint Wᵀδ of the inputs, from the adjoint δ of the outputs; `kept` holds the inputs."""
         return self.pull(self.weights(theta), kept, delta)
 
@@ -377,16 +377,16 @@ class Kept:
     outputs, or None before a backward pass. inner: the records of the layers in a residual block.
     """
 
-    layer: object
-    forward: object
+    layer: Any  # of one of the classes above
+    forward: Any  # a tensor, or what else the layer keeps
     output: Tensor
     delta: Tensor | None = None
     inner: list["Kept"] = field(default_factory=list)
 
     def bend(self) -> Tensor | None:
         """Product δ ⊙ φ″(z) for an activation φ with inputs z; None if φ″ vanishes or δ is not known."""
-        bends = self.layer.bend is not None and self.delta is not None
-        return self.delta * self.layer.bend(self.forward) if bends else None
+        bend = self.layer.bend
+        return None if bend is None or self.delta is None else self.delta * bend(self.forward)
 
 
 def flat(steps: Iterable) -> Iterator:

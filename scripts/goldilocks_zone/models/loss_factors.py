@@ -4,11 +4,13 @@ The factor of an example is a matrix R such that R Rᵀ is the second derivative
 outputs.
 """
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor
 
 
-class Factor:
+class Factor(ABC):
     """Factors R of n examples, each with k rows and r columns; `shape` is (n, k, r).
 
     Each subclass stores them in its own way in the tensor `entries` (n, …).
@@ -28,6 +30,22 @@ class Factor:
     def reduced(self) -> "Factor":
         """Return factors with the same R Rᵀ and, if possible, fewer columns; by default, return these factors."""
         return self
+
+    @abstractmethod
+    def multiplied(self, vectors: Tensor) -> Tensor:
+        """Products R x (…, n, k) for `vectors` x (…, n, r)."""
+
+    @abstractmethod
+    def transposed(self, vectors: Tensor) -> Tensor:
+        """Products Rᵀ x (…, n, r) for `vectors` x (…, n, k)."""
+
+    @abstractmethod
+    def transposed_first(self, vectors: Tensor) -> Tensor:
+        """Products Rᵀ x (n, r, …) for `vectors` x (n, k, …): as `transposed`, but examples are the first axis."""
+
+    @abstractmethod
+    def traces(self, matrices: Tensor) -> Tensor:
+        """Trace Tr RᵀMR for each example, (n,), in double precision; `matrices` (n, k, k) holds one M per example."""
 
 
 class SoftmaxFactor(Factor):

@@ -281,7 +281,7 @@ class PerElement(SeparateLoss):
         """Number of elements in each class, or sum of their probabilities, shape (k,), as for `CrossEntropy`."""
         return self.single.class_counts(self._labels(labels), classes)
 
-    def elements(self, outputs: Tensor, labels: Tensor, *tangents: Tensor) -> tuple[Loss, *tuple[Tensor, ...]]:
+    def elements(self, outputs: Tensor, labels: Tensor, *tangents: Tensor) -> tuple[CrossEntropy, *tuple[Tensor, ...]]:
         """Return the loss of one element, and outputs (…, n T, k), labels (n T, …) and tangents (d, k, n T) of all."""
         along = (self._of_elements(each.mT).flatten(1, 2).mT for each in tangents)
         return self.single, self._of_elements(outputs).flatten(-3, -2), self._labels(labels), *along

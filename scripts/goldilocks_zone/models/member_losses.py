@@ -1,6 +1,8 @@
 """Losses of embeddings with separate weights for each member of an ensemble."""
 
 import dataclasses
+import functools
+import operator
 
 from torch import Tensor
 
@@ -24,7 +26,8 @@ class VicregOfMembers(Loss):
     def total(self, outputs: Tensor, labels: Tensor | None = None) -> Tensor:
         """Total n (λ I + μ V + ν C) of each member, shape (m,), with the terms I, V and C that `Vicreg` defines."""
         own = dataclasses.replace(self._criterion, epsilon=self._epsilons[:, None, None])
-        return outputs.shape[-2] * sum(self._weights[:, i] * term for i, term in enumerate(own.terms(outputs)))
+        terms = (weight * term for weight, term in zip(self._weights.T, own.terms(outputs)))
+        return outputs.shape[-2] * functools.reduce(operator.add, terms)
 
     def select(self, members: Tensor) -> "VicregOfMembers":
         """Restrict the loss to the members with the indices `members` (m',)."""

@@ -5,6 +5,7 @@ The vector (D,) holds the parameters in the order of `module.parameters()`.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,9 @@ from goldilocks_zone.models import kernels, labels
 from goldilocks_zone.models.labels import Convolutional, FullyConnected, LeNet5, Network
 
 Logits = Callable[[Tensor, Tensor], Tensor]
-ACTIVATIONS = dict(zip(labels.ACTIVATIONS, (nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Softplus, nn.Sigmoid, nn.Identity)))
+ACTIVATIONS: dict[str, type[nn.Module]] = dict(
+    zip(labels.ACTIVATIONS, (nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Softplus, nn.Sigmoid, nn.Identity))
+)
 # Tolerance relative to the largest entry. In double precision, the same function computed in another order of sums
 # differs by at most 1e-13, a different function by more.
 SAME = 1e-8
@@ -51,7 +54,10 @@ def build(network: Network, image: tuple[int, ...], classes: int) -> nn.Sequenti
     shapes = network.weight_shapes(image, classes)
     if isinstance(network, LeNet5):
         return _lenet5(network, shapes, network.padding(image))
-    return (_fully_connected if isinstance(network, FullyConnected) else _convolutional)(network, shapes)
+    if isinstance(network, FullyConnected):
+        return _fully_connected(network, shapes)
+    assert isinstance(network, Convolutional)
+    return _convolutional(network, shapes)
 
 
 def _fully_connected(network: FullyConnected, shapes: list[tuple[int, ...]]) -> nn.Sequential:
@@ -87,7 +93,8 @@ def _layer(network: Network, shape: tuple[int, ...], **options) -> nn.Linear | n
     """
     n_out, n_in, *size = shape
     if size:
-        return nn.Conv2d(n_in, n_out, size, bias=network.biases, **options)
+        height, width = size
+        return nn.Conv2d(n_in, n_out, (height, width), bias=network.biases, **options)
     return nn.Linear(n_in, n_out, bias=network.biases)
 
 
@@ -175,19 +182,19 @@ def few(inputs: Tensor, count: int) -> Tensor:
     return inputs[torch.linspace(0, len(inputs) - 1, min(count, len(inputs))).long().to(inputs.device)]
 
 
-def outputs_function(module: nn.Module) -> Callable[[Tensor, Tensor], object]:
+def outputs_function(module: nn.Module) -> Callable[[Tensor, Tensor], Any]:
     """Function (parameters (D,), inputs (n, …)) → outputs of the module, of any type, which `call` computes."""
     shapes = [tensor.shape for tensor in module.parameters()]
     sizes = [shape.numel() for shape in shapes]
 
-    def outputs(parameters: Tensor, inputs: Tensor) -> object:
+    def outputs(parameters: Tensor, inputs: Tensor) -> Any:
         pieces = [piece.view(shape) for piece, shape in zip(parameters.split(sizes), shapes)]
         return call(module, pieces, inputs)
 
     return outputs
 
 
-def call(module: nn.Module, tensors: Sequence[Tensor], inputs: Tensor) -> object:
+def call(module: nn.Module, tensors: Sequence[Tensor], inputs: Tensor) -> Any:
     """Outputs of `module` for `inputs` with `tensors` as its parameters, in the order of `module.parameters()`.
 
     A parameter is replaced wherever the module holds it, including in lists, tuples and dicts, where recurrent layers
@@ -198,9 +205,12 @@ def call(module: nn.Module, tensors: Sequence[Tensor], inputs: Tensor) -> object
     if any(isinstance(layer, torch.jit.ScriptModule) for layer in module.modules()):
         raise Unfit("the network is scripted or traced, which fixes its parameters: give the module it was made from")
     # torch's functional_call restores a layer with two names twice: the second time, it puts our tensors back.
-    holders = (held for m in module.modules() for held in (m.__dict__, m._parameters, m._buffers, m._modules))
-    contents = [(held, dict(held)) for held in holders]
-    stand_ins = {id(held): held for held, _ in contents} | dict(zip(map(id, module.parameters()), tensors))
+    contents: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        (held, dict(held)) for m in module.modules() for held in (m.__dict__, m._parameters, m._buffers, m._modules)
+    ]
+    stand_ins: dict[int, Any] = {id(held): held for held, _ in contents} | dict(
+        zip(map(id, module.parameters()), tensors)
+    )
     dtype = tensors[0].dtype  # Read once: modes of torch make it slow.
     try:
         for held, content in contents:
@@ -212,7 +222,7 @@ def call(module: nn.Module, tensors: Sequence[Tensor], inputs: Tensor) -> object
             held.update(content)
 
 
-def _replaced(value: object, stand_ins: dict[int, object], dtype: torch.dtype) -> object:
+def _replaced(value: Any, stand_ins: dict[int, Any], dtype: torch.dtype) -> Any:
     """Return the replacement of a `value` that a module holds; `stand_ins` maps ids of objects to replacements.
 
     A tensor that has no replacement in `stand_ins` is copied, in precision `dtype` if it is of floating point. In

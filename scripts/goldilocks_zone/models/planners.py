@@ -150,13 +150,14 @@ def flat(
     Returns the first POOLED actions of the m · n plans, (m, n, POOLED, a), and the number of evaluations of the
     dynamics per plan. `streams` has one random stream for each member.
     """
-    each = POOLED if planner.held else 1
+    each, way = POOLED if planner.held else 1, levels.way
     search, first = Search(planner.steps // each, planner.samples), Counted(levels.first)
 
     def cost(actions: Tensor) -> Tensor:
         path = unrolled(first, start.state, actions.repeat_interleave(each, 3))
         if planner.cost == "exact":
-            return over_path(levels.way(path, goal.state), planner.end)
+            assert way is not None  # Only studies of a world that knows its shortest ways have this cost.
+            return over_path(way(path, goal.state), planner.end)
         seen = levels.embed(path)
         if planner.cost == "level1":
             return over_path(squared_distance(seen, goal.first), planner.end)
@@ -203,4 +204,6 @@ def plan(
     planner: Flat | Hierarchical, levels: Levels, start: Place, goal: Place, streams: Sequence[np.random.Generator]
 ) -> tuple[Tensor, float]:
     """Call `flat` or `hierarchical`, depending on the type of `planner`, and return what it returns."""
-    return (flat if isinstance(planner, Flat) else hierarchical)(planner, levels, start, goal, streams)
+    if isinstance(planner, Flat):
+        return flat(planner, levels, start, goal, streams)
+    return hierarchical(planner, levels, start, goal, streams)

@@ -3,7 +3,8 @@
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -43,10 +44,21 @@ class Problem:
     """
 
     network: nn.Module | networks.Logits
-    inputs: Array | Iterable
-    labels: Array | Iterable | None = None
-    loss: losses.Loss | criteria.Criterion | str = "cross_entropy"
+    inputs: Any
+    labels: Any = None
+    loss: losses.Loss = field(default_factory=losses.CrossEntropy)
     temperature: float = 1.0
+
+    if TYPE_CHECKING:  # The forms that arguments may have; attributes that depend on the form are of type Any.
+
+        def __init__(
+            self,
+            network: nn.Module | networks.Logits,
+            inputs: Array | Iterable,
+            labels: Array | Iterable | None = None,
+            loss: losses.Loss | criteria.Criterion | str = "cross_entropy",
+            temperature: float = 1.0,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "loss", criteria.loss_of(self.loss))
@@ -92,6 +104,7 @@ class Problem:
         """
         if not isinstance(inputs, Mapping):
             return inputs, labels
+        assert isinstance(self.network, Named)  # as `_take_names` has wrapped it
         named, own = named_inputs.split(inputs)
         return self.network.rows(named), own if labels is None else labels
 

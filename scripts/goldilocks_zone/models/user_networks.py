@@ -29,7 +29,7 @@ def build_named(label: str, own: user_code.UserNetwork | None, image: tuple[int,
     return build_own(user_code.load(own), image, classes, own.arguments, name)
 
 
-def build_own(factory: Callable, image: tuple[int, int, int], classes: int, arguments: dict, name: str) -> nn.Module:
+def build_own(factory: Callable, image: tuple[int, ...], classes: int, arguments: dict, name: str) -> nn.Module:
     """Build a user's own network, `factory(image, classes, **arguments)`, in evaluation mode and double precision.
 
     `image` is (channels, height, width); `name` identifies the network in messages. Raises ValueError if the result is

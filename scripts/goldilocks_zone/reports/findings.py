@@ -30,8 +30,8 @@ class OnPlanes:
 
         `kappas`, `fractions` and `ratios` (p,) are the values on planes of d = `dimension`.
         """
-        means = (estimates.mean(each) for each in (kappas, fractions, ratios))
-        return cls(dimension, *means, laws.null_bound(dimension))
+        kappa, fraction, ratio = (estimates.mean(each) for each in (kappas, fractions, ratios))
+        return cls(dimension, kappa, fraction, ratio, laws.null_bound(dimension))
 
 
 @dataclass(frozen=True)

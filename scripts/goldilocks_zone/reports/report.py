@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,7 +52,7 @@ class Options:
 
 def report(
     model: nn.Module,
-    loss: object,
+    loss: Any,
     batches: tuple[Array, Array] | Iterable,
     checkpoints: Iterable[State] | Mapping[str, State] | None = None,
     options: Options = Options(),
@@ -126,7 +127,7 @@ class _Progress:
         sys.stderr.flush()
 
 
-def _problem(model: nn.Module, loss: object, batches: tuple | Iterable) -> Problem:
+def _problem(model: nn.Module, loss: Any, batches: tuple | Iterable) -> Problem:
     if isinstance(batches, tuple) and len(batches) == 2 and all(hasattr(each, "__array__") for each in batches):
         return Problem(model, *batches, loss=loss)
     return Problem(model, batches, loss=loss)
@@ -134,6 +135,11 @@ def _problem(model: nn.Module, loss: object, batches: tuple | Iterable) -> Probl
 
 def _weights(model: nn.Module) -> Tensor:
     return nn.utils.parameters_to_vector(model.parameters()).detach()
+
+
+def _memory_mib(options: Options) -> float:
+    assert options.memory_mib is not None  # `report` replaces the default, which depends on the device.
+    return options.memory_mib
 
 
 def _rows(theta: Tensor, options: Options) -> tuple[list, str]:
@@ -144,7 +150,7 @@ def _rows(theta: Tensor, options: Options) -> tuple[list, str]:
     """
     d = max(*options.dimensions, options.zone_dimension)
     entries = options.planes * d * theta.numel() * theta.element_size()
-    kind = "dense" if entries <= DENSE_SHARE * options.memory_mib * 2**20 else "sparse"
+    kind = "dense" if entries <= DENSE_SHARE * _memory_mib(options) * 2**20 else "sparse"
     if kind == "dense":
         drawn = (planes.random_plane(d, theta, kind, options.seed + i) for i in range(options.planes))
     else:
@@ -191,7 +197,7 @@ def _kappa(matrix: np.ndarray) -> float:
     return summaries.summarise(np.linalg.eigvalsh(matrix)).trace_over_norm
 
 
-def _error_of_single(problem: Problem, theta: Tensor, rows: object) -> float:
+def _error_of_single(problem: Problem, theta: Tensor, rows: Any) -> float:
     """Relative difference between two Hessians, one with tangents in single precision and one in double precision.
 
     Both are on EXAMPLES_COMPARED examples. `theta` (D,) are the parameters, and `rows` (d, D) the directions of the
@@ -214,7 +220,7 @@ def _error_of_single(problem: Problem, theta: Tensor, rows: object) -> float:
 
 
 def _trajectory(
-    model: nn.Module, loss: object, batches: object, states: Iterable | Mapping, rows: list, options: Options
+    model: nn.Module, loss: Any, batches: tuple | Iterable, states: Iterable | Mapping, rows: list, options: Options
 ) -> Iterator[Checkpoint]:
     named = states.items() if isinstance(states, Mapping) else enumerate(states)
     d = options.zone_dimension
@@ -251,7 +257,7 @@ def _memory(problem: Problem, theta: Tensor, options: Options) -> diagnosis.Fitt
     """
     inputs, _ = next(iter(problem.batches()))
     logits = networks.logits_function(problem.network)
-    inputs = torch.as_tensor(inputs)
-    examples = working_memory.examples_per_chunk(logits, theta, inputs, options.memory_mib)
-    directions = working_memory.directions_per_chunk(logits, theta, inputs[:1], options.memory_mib)
-    return diagnosis.Fitting(options.memory_mib, min(examples, len(inputs)), directions)
+    inputs, memory_mib = torch.as_tensor(inputs), _memory_mib(options)
+    examples = working_memory.examples_per_chunk(logits, theta, inputs, memory_mib)
+    directions = working_memory.directions_per_chunk(logits, theta, inputs[:1], memory_mib)
+    return diagnosis.Fitting(memory_mib, min(examples, len(inputs)), directions)

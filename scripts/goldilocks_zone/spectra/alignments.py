@@ -110,4 +110,4 @@ def converged(reached: xr.DataArray, maps: xr.DataArray) -> xr.DataArray:
     is the reference because there may be no point with A² = 1.
     """
     here = {name: place for name, place in {"rank": 1, "softmax": "temperature-1"}.items() if name in maps.dims}
-    return reached > np.square(maps.sel(here, drop=True)).max(("map_x", "map_y")) - CLOSE
+    return reached > (maps.sel(here, drop=True) ** 2).max(("map_x", "map_y")) - CLOSE

@@ -69,7 +69,8 @@ def top_eigenpairs(products: Products, size: int, count: int, search: Search = S
             "finite numbers that are not all zero"
         )
     kind = np.float32 if search.single else np.float64
-    matrix = LinearOperator((size, size), lambda v: _multiply(products, v.reshape(1, size))[0], dtype=kind)
+    shape, multiply = (size, size), lambda v: _multiply(products, v.reshape(1, size))[0]
+    matrix = LinearOperator(shape, multiply, dtype=kind)  # pyright: ignore[reportCallIssue]
     options = {"v0": np.array(start, dtype=kind), "tol": tolerance, "maxiter": restarts}
     try:
         with threadpool_limits(1 if search.own_threads else None, user_api="blas"):

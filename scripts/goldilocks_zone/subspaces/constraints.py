@@ -7,7 +7,9 @@ at least nearly. A learning rate therefore means the same step length in every s
 """
 
 import copy
+import functools
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -84,7 +86,7 @@ class Subset:
 
 def products(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
     """Scalar products (m,) of two vectors for each of m members; a vector is a list of parts (m, …)."""
-    return sum(_products(a.flatten(1), b.flatten(1)) for a, b in zip(first, second))
+    return functools.reduce(operator.add, (_products(a.flatten(1), b.flatten(1)) for a, b in zip(first, second)))
 
 
 def _products(first: Tensor, second: Tensor) -> Tensor:
@@ -192,7 +194,8 @@ class Spanned(Projection):
 
         It is computed from the component of g along the point and from Mᵀ g.
         """
-        outward = sum((each * b).flatten(1).sum(1) for each, b in zip(gradients, self.direction))
+        parts = ((each * b).flatten(1).sum(1) for each, b in zip(gradients, self.direction))
+        outward = functools.reduce(operator.add, parts)
         return torch.cat([outward[:, None], self.inner.transposed(gradients)], 1) @ self._inverse.T
 
     def seen_as(self, inner: Projection, direction: Sequence[Tensor]) -> "Spanned":

@@ -7,6 +7,8 @@ which saves most of the work if the first layer has most of the parameters. Lett
 examples, i inputs and o outputs of the layer.
 """
 
+import functools
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -57,17 +59,18 @@ class FirstLayer:
         rows = torch.from_numpy(self._directions @ columns.contiguous().numpy()).view(dimension, -1)
         shapes = [(self._outputs, n), *self._later.shapes]
         projection: Projection = Stacked([Dense(rows, shapes[:1]), self._later])
-        point = [] if self._points is None else self._behind_point(columns)
+        point = [] if self._points is None else self._behind(self._points, columns)
         if isinstance(self._subset.projection, Spanned):
             projection = self._subset.projection.seen_as(projection, point)
         offsets = self._subset.offsets
         if offsets is not None:
+            assert self._scales is not None  # as `of` gives them for members that have offsets
             offsets = [self._scales[:, None, None] * point[0], *offsets[self._count :]]
         return replace(self._subset, shapes=shapes, projection=projection, offsets=offsets)
 
-    def _behind_point(self, columns: Tensor) -> list[Tensor]:
-        own = [each.flatten(1) if each.ndim > 1 else each[:, None] for each in self._points[: self._count]]
-        return [torch.cat(own, 1) @ columns, *self._points[self._count :]]
+    def _behind(self, point: list[Tensor], columns: Tensor) -> list[Tensor]:
+        own = [each.flatten(1) if each.ndim > 1 else each[:, None] for each in point[: self._count]]
+        return [torch.cat(own, 1) @ columns, *point[self._count :]]
 
 
 class Stacked(Projection):
@@ -88,7 +91,7 @@ class Stacked(Projection):
 
         `gradients` are arrays (m, *shape) for the tensors of all parts.
         """
-        return sum(part.transposed(own) for part, own in self._with_their(gradients))
+        return functools.reduce(operator.add, (part.transposed(own) for part, own in self._with_their(gradients)))
 
     def _with_their(self, arrays: Sequence[Tensor]) -> Iterator[tuple[Projection, Sequence[Tensor]]]:
         start = 0

@@ -55,7 +55,7 @@ def directions(plane: Plane, eta: np.ndarray, random: np.random.Generator) -> np
     with equal probability.
     """
     rows = directions_as_drawn(plane, eta, random)
-    return rows.toarray() if plane.kind == "sparse" else rows
+    return rows if isinstance(rows, np.ndarray) else rows.toarray()
 
 
 def random_plane(dimension: int, parameters: Tensor, kind: str = "dense", seed: int = 0) -> Tensor:
@@ -73,7 +73,9 @@ def random_sparse_plane(dimension: int, size: int, seed: int = 0) -> scipy.spars
     return sparse_directions(dimension, np.ones(size), stream("random plane", seed))
 
 
-def directions_as_drawn(plane: Plane, eta: np.ndarray, random: np.random.Generator) -> Rows:
+def directions_as_drawn(
+    plane: Plane, eta: np.ndarray, random: np.random.Generator
+) -> np.ndarray | scipy.sparse.csr_array:
     """Raw directions (d, D) of a plane, as from `directions`, but as a sparse matrix if the plane is `sparse`."""
     if plane.kind == "sparse":
         return sparse_directions(plane.dimension, eta, random)
@@ -131,8 +133,8 @@ def as_sparse(rows: np.ndarray) -> scipy.sparse.csr_array | None:
 
 
 def _gram(rows: Rows) -> np.ndarray:
-    if scipy.sparse.issparse(rows):
-        return (rows @ rows.T).toarray()
+    if isinstance(rows, scipy.sparse.csr_array):
+        return (rows @ rows.T).toarray()  # pyright: ignore[reportAttributeAccessIssue]
     rows = torch.as_tensor(rows)
     gram = torch.zeros((len(rows),) * 2, dtype=torch.float64, device=rows.device)
     # In blocks: a double-precision copy of all directions may not fit.
@@ -147,7 +149,7 @@ def orthonormalised(matrix: np.ndarray, factor: np.ndarray) -> np.ndarray:
 
     A may be a Hessian over raw directions. `factor` is L as returned by `cholesky`.
     """
-    factor = torch.as_tensor(factor)
-    half = torch.linalg.solve_triangular(factor, torch.as_tensor(matrix), upper=False)
-    full = torch.linalg.solve_triangular(factor, half.T, upper=False)
+    lower = torch.as_tensor(factor)
+    half = torch.linalg.solve_triangular(lower, torch.as_tensor(matrix), upper=False)
+    full = torch.linalg.solve_triangular(lower, half.T, upper=False)
     return ((full + full.T) / 2).numpy()

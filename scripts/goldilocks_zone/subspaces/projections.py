@@ -7,6 +7,7 @@ are nearly orthogonal (Li et al. 2018).
 
 import functools
 import math
+import operator
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -99,7 +100,8 @@ class Dense(Projection):
 
     def transposed(self, gradients: Sequence[Tensor]) -> Tensor:
         """Mᵀ g, of shape (m, d), as a sum over the parameter tensors, which have the gradients g (m, *shape)."""
-        return sum(each.flatten(1) @ self.rows[:, place].T for each, place in zip(gradients, self.places))
+        parts = (each.flatten(1) @ self.rows[:, place].T for each, place in zip(gradients, self.places))
+        return functools.reduce(operator.add, parts)
 
 
 class Sparse(Projection):
@@ -109,7 +111,7 @@ class Sparse(Projection):
     """
 
     def __init__(self, unit: scipy.sparse.csr_array, shapes: Shapes, like: Tensor):
-        super().__init__(unit.shape[0], shapes)
+        super().__init__(unit.shape[0], shapes)  # pyright: ignore[reportOptionalSubscript]
         self.unit, self.rows = unit, sparse_tensor(unit, like)
         columns, self._parts = unit.T.tocsr(), []
         for place in self.places:
@@ -148,11 +150,13 @@ class Sparse(Projection):
 def sparse_tensor(matrix: scipy.sparse.csr_array, like: Tensor) -> Tensor:
     """Convert a sparse matrix from scipy to torch, in the precision and on the device of `like`."""
     # torch's kernels take indices of 32 bits, and would convert longer ones in every product.
-    indices = (torch.as_tensor(each.astype(np.int32)) for each in (matrix.indptr, matrix.indices))
+    starts, columns = (torch.as_tensor(each.astype(np.int32)) for each in (matrix.indptr, matrix.indices))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
         values = torch.as_tensor(matrix.data, dtype=like.dtype)
-        return torch.sparse_csr_tensor(*indices, values, matrix.shape, device=like.device, check_invariants=False)
+        return torch.sparse_csr_tensor(
+            starts, columns, values, matrix.shape, device=like.device, check_invariants=False
+        )
 
 
 class Fastfood(Projection):

@@ -11,10 +11,11 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import vmap
 from torch.optim.adam import adam
 from torch.optim.sgd import sgd
@@ -90,7 +91,9 @@ class Ensemble:
         if self.labels is None and not problem.loss.classifies:
             self.labels = self.inputs.new_empty(*self.inputs.shape[: 1 + options.own_examples], 0)
         self.shuffles = [tuple(name) for name in shuffles]
-        self._members = None  # indices of the selected members in the examples that `fresh` returns; None for all
+        self._members: Tensor | None = (
+            None  # indices of the selected members in the examples that `fresh` returns; None for all
+        )
         self.coordinates = subset.start.clone()
         like, members = self.coordinates, len(self.coordinates)
         if len(self.shuffles) not in (1, members):
@@ -102,21 +105,23 @@ class Ensemble:
         self.temperatures = torch.full_like(self.rates, problem.temperature) if chosen is None else chosen.to(like)
         self._start_optimiser()
         self.first_layer = None
+        network = problem.network
+        assert isinstance(network, nn.Module), "only modules can be trained"
 
         def logits(arrays: list[Tensor], inputs: Tensor) -> Tensor:
-            return networks.as_logits(networks.call(problem.network, arrays, inputs), len(inputs))
+            return networks.as_logits(networks.call(network, arrays, inputs), len(inputs))
 
-        if getattr(problem.network, "takes_members", False):
-            self._own_logits = partial(networks.call, problem.network)
+        if getattr(network, "takes_members", False):
+            self._own_logits = partial(networks.call, network)
             self._logits = lambda arrays, inputs: self._own_logits(arrays, inputs.expand(len(arrays[0]), *inputs.shape))
             return
-        is_chain = chains.of(problem.network) is not None
+        is_chain = chains.of(network) is not None
         logits = kernels.affine_layers(logits if is_chain else kernels.exact(logits))
         self._logits, self._own_logits = (over_members(logits, shared=shared) for shared in (True, False))
         if is_chain and not options.own_examples:
-            self.first_layer = first_layers.of(problem.network, subset)
-        if self.first_layer:
-            later = kernels.affine_layers(partial(networks.call, problem.network[2:]))
+            self.first_layer = first_layers.of(network, subset)
+        if self.first_layer and isinstance(network, nn.Sequential):
+            later = kernels.affine_layers(partial(networks.call, network[2:]))
             self._later_logits = over_members(later, shared=False)
 
     def _start_optimiser(self) -> None:
@@ -125,20 +130,21 @@ class Ensemble:
         # kernels ignore strides, so the arrays must be contiguous.
         parts = self.subset.parts(self.coordinates)
         self._steps, self._made = ([torch.zeros_like(part).contiguous() for part in parts] for _ in range(2))
+        self._moments: list[list[Any]] = [[None] * len(parts)]  # SGD makes them in its first step
         if self.options.optimiser == "adam":
             self._moments = [[torch.zeros_like(part) for part in self._steps] for _ in range(2)]
-        else:
-            self._moments = [[None] * len(parts)]
         self._counts = [torch.zeros((), dtype=torch.float32, device=part.device) for part in parts]
 
     def _optimise(self, gradients: list[Tensor]) -> None:
-        common = {"lr": 1.0, "weight_decay": 0.0, "maximize": False, "fused": True}
+        common: dict[str, Any] = {"lr": 1.0, "weight_decay": 0.0, "maximize": False, "fused": True}
         if self.options.optimiser == "adam":
-            own = {"amsgrad": False, "beta1": BETAS[0], "beta2": BETAS[1], "eps": self.options.epsilon}
-            adam(self._steps, gradients, *self._moments, [], self._counts, **own, **common)
+            own: dict[str, Any] = {"amsgrad": False, "beta1": BETAS[0], "beta2": BETAS[1], "eps": self.options.epsilon}
+            first, second = self._moments
+            adam(self._steps, gradients, first, second, [], self._counts, **own, **common)
         else:
             own = {"momentum": self.options.momentum, "dampening": 0.0, "nesterov": False}
-            sgd(self._steps, gradients, *self._moments, **own, **common)
+            (buffers,) = self._moments
+            sgd(self._steps, gradients, buffers, **own, **common)
 
     def parameters(self) -> list[Tensor]:
         """Parameters of the members: an array (m, *shape) for each parameter tensor."""
@@ -163,7 +169,8 @@ class Ensemble:
             found = options.fresh(step)
             if self._members is None or not options.own_examples:
                 return found
-            return tuple(each[self._members] for each in found)
+            inputs, labels = found
+            return inputs[self._members], labels[self._members]
         if options.batch is not None and options.batch > n:
             raise ValueError(f"batch: {options.batch} examples cannot be drawn from {n}; lower it")
         if options.batch in (None, n):
@@ -265,7 +272,7 @@ class Ensemble:
         result = copy.copy(self)
         result.problem = replace(self.problem, loss=self.problem.loss.select(members))
         result.subset, result.coordinates = self.subset.select(members), self.coordinates[members]
-        if self.first_layer:
+        if self.first_layer and isinstance(self.problem.network, nn.Module):
             result.first_layer = first_layers.of(self.problem.network, result.subset)
         result.rates, result.temperatures = self.rates[members], self.temperatures[members]
         if self.options.own_examples:

@@ -57,6 +57,7 @@ def train(
     if first == 0 and 0 in logged:
         run.record(observe(0, ensemble))
     for step in range(first, options.steps):
+        made = None
         if len(run.members):
             made = run.working.step(step, *run.working.examples(step))
             run.progress.add(made, run.working.rates_at(step))
@@ -64,7 +65,7 @@ def train(
             run.record(observe(step + 1, run.working) if len(run.members) else {})
             left = (time.monotonic() - started) / (step + 1 - first) * (options.steps - step - 1)
             logging.info("step %d of %d, about %.0f s left", step + 1, options.steps, left)
-            if len(run.members):
+            if made is not None:
                 run.leave_out(run.working.at_rest(made))
         saving.after(step + 1, options.steps)
     run.gather()

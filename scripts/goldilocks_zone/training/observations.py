@@ -25,7 +25,7 @@ def snapshot(ensemble: ensembles.Ensemble, **evaluated: tuple[Tensor, Tensor]) -
     for name, (inputs, labels) in reversed(evaluated.items()):
         classes = classified(ensemble, inputs, labels)
         found |= {f"{name}_accuracy": classes["accuracy"], f"{name}_loss": classes["loss"]}
-    found["zero_logits"] = classes["zero_logits"]
+        found["zero_logits"] = classes["zero_logits"]  # The first set comes last, and its share stays.
     here, start = ensemble.parameters(), ensemble.subset.forward(ensemble.subset.start)
     apart = [a - b for a, b in zip(here, start)]
     found["tensor_norm"] = torch.stack([norms([each]) for each in here], 1).double()
@@ -58,7 +58,7 @@ class Progress:
         """
         norm = norms(made)
         self._square += (norm * rates).square().double().cpu()
-        if self._last is not None:
+        if self._last is not None and self._norm is not None:
             self._cosine += (products(made, self._last) / (norm * self._norm)).double().cpu()
         self._last, self._norm, self._count = made, norm, self._count + 1
 
@@ -71,7 +71,7 @@ class Progress:
     def select(self, members: Tensor) -> None:
         """Keep only some of the members, given by their indices (m',)."""
         self._square, self._cosine = (each[members.cpu()] for each in (self._square, self._cosine))
-        if self._last is not None:
+        if self._last is not None and self._norm is not None:
             self._last, self._norm = [part[members] for part in self._last], self._norm[members]
 
     def state(self) -> dict:
@@ -90,7 +90,8 @@ def classified(ensemble: ensembles.Ensemble, inputs: Tensor, labels: Tensor) -> 
     temperature. Accuracy is NaN for diverged members and for losses without classes. Losses are computed in double
     precision from the logits.
     """
-    parameters, loss, hits, total, zeros = ensemble.parameters(), ensemble.problem.loss, 0.0, 0.0, 0.0
+    parameters, loss = ensemble.parameters(), ensemble.problem.loss
+    hits = total = zeros = torch.zeros((), dtype=torch.float64, device=inputs.device)
     axis = int(inputs.ndim > ensemble.inputs.ndim - ensemble.options.own_examples)
     step = inputs.shape[axis] if loss.couples_examples else ensembles.EXAMPLES_AT_ONCE
     for x, y in zip(inputs.split(step, axis), labels.split(step, axis)):
@@ -100,5 +101,5 @@ def classified(ensemble: ensembles.Ensemble, inputs: Tensor, labels: Tensor) -> 
         total = total + loss.total(outputs, y)
     # Accuracy is NaN for diverged members and for losses without classes.
     count = labels.shape[axis]
-    right = torch.where(torch.isfinite(total), torch.as_tensor(hits).double() / count, math.nan)
+    right = torch.where(torch.isfinite(total), hits.double() / count, math.nan)
     return {"accuracy": right, "loss": total / count, "zero_logits": zeros / count}
