@@ -5,7 +5,7 @@ combination of dataset, network and subspace. A varied key is a setting for whic
 """
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +58,7 @@ def aggregate_study(
                 "in this study and run again"
             )
     known = {name: array.attrs for block in blocks for name, array in block.variables.items()}
-    merged = {cell: xr.combine_by_coords(parts, combine_attrs="drop") for cell, parts in cells.items()}
+    merged = {cell: _combined(parts) for cell, parts in cells.items()}
     merged = [found.expand_dims(dict(zip(CELL, ([label] for label in cell)))) for cell, found in merged.items()]
     result = side_by_side(merged, [name for name, each in known.items() if observables.LENGTH in each])
     result = result.sel({axis: getattr(study, f"{axis}s") for axis in CELL} | {"radius": studies.radii(study)})
@@ -83,7 +83,13 @@ def side_by_side(cells: Sequence[xr.Dataset], of_network: Collection[str] = ()) 
     for axis in of_network:
         labels = sorted({label for cell in cells if axis in cell.dims for label in cell[axis].values.tolist()})
         cells = [cell.reindex({axis: labels}) for cell in cells]
-    return xr.combine_by_coords(cells, combine_attrs="drop") if len(cells) > 1 else cells[0]
+    return _combined(cells) if len(cells) > 1 else cells[0]
+
+
+def _combined(parts: Sequence[xr.Dataset]) -> xr.Dataset:
+    found = xr.combine_by_coords(parts, combine_attrs="drop")
+    assert isinstance(found, xr.Dataset)  # An array results from arrays only.
+    return found
 
 
 def _read(path: Path) -> xr.Dataset:
@@ -114,7 +120,7 @@ def _refuse_missing(result: xr.Dataset, known: dict[str, dict]) -> None:
     `observables.MISSING`. `known` maps the name of each variable to the attributes that the variable has in blocks.
     """
     overflown = result.get("overflow", xr.DataArray(0)) > 0
-    whole = [name for name in result.data_vars if observables.MISSING not in known[name]]
+    whole = [name for name in map(str, result.data_vars) if observables.MISSING not in known[name]]
     missing = [name for name in whole if bool((result[name].isnull() & ~overflown).any())]
     if missing:
         raise ValueError(
@@ -141,7 +147,7 @@ def _with_coordinates(result: xr.Dataset, study: Study, signatures: dict[tuple[s
     return result.assign_coords(x=("radius", x, {"units": "1", "long_name": "log10(r²/r_X²)"}))
 
 
-def _ordered(dims: Sequence[str], last: Collection[str]) -> list[str]:
+def _ordered(dims: Sequence[Hashable], last: Collection[Hashable]) -> list[Hashable]:
     """Sort the names `dims` of a variable's dimensions.
 
     First come the names in CELL, then all names that the other groups do not contain, such as varied keys, then those
@@ -159,7 +165,7 @@ def _provenance(attributes: Sequence[dict], study: Study, seed: int) -> dict:
     return {
         **{name: ", ".join(sorted({str(each[name]) for each in attributes})) for name in names},
         "settings": json.dumps(records.of_measurement(study, seed), sort_keys=True),
-        **({"planes": study.planes} if hasattr(study, "planes") else {}),
+        **{key: getattr(study, key) for key in ("planes",) if hasattr(study, key)},
         "wall_seconds": round(sum(each["wall_seconds"] for each in attributes), 1),
         "blocks": len(attributes),
     }

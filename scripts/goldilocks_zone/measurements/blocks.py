@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from goldilocks_zone.config import records, studies
 from goldilocks_zone.config.models import Cuts, Study
 from goldilocks_zone.data.datasets import Examples
 from goldilocks_zone.jobs import locks
+from goldilocks_zone.measurements.curvature import CurvatureStudy
 from goldilocks_zone.measurements.observables import Observables, Shape
 from goldilocks_zone.models import user_code, user_networks, weights
 from goldilocks_zone.models.initialisation import Parameter, glorot_radius, initialise, parameters_of, weight_deviations
@@ -109,23 +110,25 @@ class Work:
         """
         return initialise(parameters, kind, self.stream("initialisation", draw))
 
-    def weights(self, study: Study, module: nn.Module) -> np.ndarray | None:
+    def weights(self, study: CurvatureStudy, module: nn.Module) -> np.ndarray | None:
         """Read the trained weights θ (D,) that a `study` uses; None if it uses an initialisation instead.
 
         The study must have a single value for each varied key, so that it has one file of weights at most. Buffers in
         this file are copied into the `module`. Raises ValueError, which names the file and the tensor, if the weights
         do not fit the network.
         """
-        (chosen,) = study.weights or [None]
+        (chosen,), whole = study.weights or [None], self.block.study
         if chosen is None or not chosen.fingerprint:
             return None
-        file = self.job.weights_files[self.block.study.weights.index(chosen)]
+        assert isinstance(whole, CurvatureStudy) and whole.weights is not None
+        file = self.job.weights_files[whole.weights.index(chosen)]
         name = f"{file}, as weights of the network {self.job.network}"
         return weights.put(module, weights.read(file, chosen.fingerprint), name).numpy()
 
     def on_device(self, examples: Examples) -> tuple[Tensor, Tensor]:
         """Inputs (n, …) and labels (n,) of `examples`, as tensors on the device of the job."""
-        return tuple(torch.as_tensor(each, device=self.device) for each in (examples.inputs, examples.labels))
+        inputs, labels = (torch.as_tensor(each, device=self.device) for each in (examples.inputs, examples.labels))
+        return inputs, labels
 
     def network(self, examples: Examples) -> nn.Module:
         """Build the job's network in double precision, with the input shape and number of classes of `examples`."""
@@ -164,14 +167,15 @@ def start_torch(device: str, threads: int) -> torch.device:
     return torch.device("cuda", number)
 
 
-def refuse_unknown_depth(depth: int | None, setting: str, other: str) -> None:
-    """Raise ValueError if `depth`, the number of weight layers, is None, as it is for a user's own network.
+def known_depth(depth: int | None, setting: str, other: str) -> int:
+    """Return `depth`, the number of weight layers; raise ValueError if it is None, as it is for a user's own network.
 
     `setting` is the text of the setting that needs the depth. `other` is the value that the message recommends instead.
     """
     if depth is None:
         reason = "needs the number of weight layers, which is unknown for a network of your own"
         raise ValueError(f"{setting} {reason}: use {other} in its place")
+    return depth
 
 
 def metric(settings: Study | Cuts, parameters: Sequence[Parameter]) -> np.ndarray:
@@ -213,10 +217,20 @@ def fill(block: xr.Dataset, place: Mapping[str, Any], values: Mapping[str, Any])
     positions = {dim: block.indexes[dim].get_loc(label) for dim, label in place.items()}
     for name, value in values.items():
         variable = block.variables[name]
-        variable.values[tuple(positions.get(dim, slice(None)) for dim in variable.dims)] = value
+        variable.values[tuple(positions.get(str(dim), slice(None)) for dim in variable.dims)] = value
 
 
-def sign(block: xr.Dataset, work: Work, examples: Examples, module: nn.Module, **more) -> xr.Dataset:
+class Source(Protocol):
+    """What a block records about its examples: the checksum of their file, and the number of classes."""
+
+    @property
+    def checksum(self) -> str: ...
+
+    @property
+    def classes(self) -> int: ...
+
+
+def sign(block: xr.Dataset, work: Work, examples: Source, module: nn.Module, **more) -> xr.Dataset:
     """Record the provenance of a block, and the attributes `more`, in the attributes of this block; return the block.
 
     The provenance comprises the code, settings, seed and device of the job `work`, the checksum and number of classes

@@ -120,7 +120,7 @@ def alignment(seen: Weighted) -> dict:
         "specificity_index": alignments.specificity_index(found[:, :d], stream("rotations")),
     }
     if network.plane is not None:
-        elsewhere = seen.dual.alignments(network.elsewhere)
+        elsewhere = seen.alignments_with(network.elsewhere)
         own["captured_elsewhere"] = padded(alignments.captured(elsewhere), count)
     return own
 

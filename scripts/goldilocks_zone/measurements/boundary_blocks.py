@@ -58,10 +58,12 @@ PRECISION = Axis(
 def measure_block(job: blocks.Job) -> xr.Dataset:
     """Measure all variants of a job's study at the draws and radii of its block; return the labelled results."""
     lifecycle.listen()
-    work, result = blocks.begin(job), None
+    work, result, module, data = blocks.begin(job), None, None, None
+    whole = work.block.study
+    assert isinstance(whole, BoundaryStudy)
     like = torch.empty(0, dtype=torch.float64, device=work.device)
-    for variant in studies.variants(work.block.study):
-        study = work.block.study.model_copy(update=variant)
+    for variant in studies.variants(whole):
+        study = whole.model_copy(update=variant)
         data = minima.data_of(work, study, like)
         module = work.network_of(data.training[0].shape[2:], data.classes).to(work.device)
         if result is None:
@@ -83,6 +85,7 @@ def measure_block(job: blocks.Job) -> xr.Dataset:
             blocks.fill(result, place, {"random_accuracy": found[label].random_accuracy})
             blocks.fill(result, place, OBSERVABLES.measure(study, Together(work, together)))
             logging.info("%s measured after %.1f s", label, time.monotonic() - work.started)
+    assert result is not None and data is not None and module is not None  # A study has one variant or more.
     return blocks.sign(result, work, data, module, dtype="float64", test_examples=data.test[1].shape[1])
 
 
@@ -100,7 +103,7 @@ def _scaled(module: nn.Module, point: Tensor, scaling: str) -> Tensor:
     """
     if scaling == "none":
         return point
-    factors, parts = [float(each) for each in scaling.split("-")], []
+    factors, parts, layer = [float(each) for each in scaling.split("-")], [], 0
     layers = itertools.accumulate(each.ndim > 1 for each in module.parameters())
     pieces = point.split([parameter.numel() for parameter in module.parameters()])
     for layer, parameter, part in zip(layers, module.parameters(), pieces):
@@ -185,7 +188,7 @@ def identities(seen: Network) -> dict:
     random = torch.as_tensor(stream("random direction").standard_normal((1, len(seen.point)))).to(seen.point)
     vectors = random / random.norm()
     if "temperature-1" in seen.study.softmax:
-        cotangents = seen.weighted("temperature-1").dual.pairs.cotangents[: seen.classes]
+        cotangents = seen.weighted("temperature-1").pairs.cotangents[: seen.classes]
         vectors = torch.cat([vectors, logit_gradients.pulled(seen.problem, seen.point, cotangents)])
     return found | boundary_networks.identities(seen, vectors)
 
@@ -306,6 +309,7 @@ def hessian_part(seen: Network) -> dict:
     """
     count, size = seen.study.hessian_eigenvectors, len(seen.point)
     factor = seen.problem.loss.factor(seen.outputs, seen.labels)
+    assert factor is not None  # The losses of these studies are convex.
     traces = logit_gradients.traces(seen.gradients.own(), factor)
     if not traces.sum() > 0:
         return {}
@@ -365,15 +369,16 @@ def margin_estimates(seen: Together) -> dict:
     networks, study = seen.networks, seen.networks[0].study
     finite_ones = [i for i, each in enumerate(networks) if torch.isfinite(each.point).all()]
     weighted = {i: networks[i].weighted("temperature-1") for i in finite_ones}
-    able = [i for i, each in weighted.items() if len(each.dual.pairs.eigenvalues)]
-    found = {name: np.full((len(networks), STARTS), math.nan) for name in ("margin_estimate", "alignment_reached")}
+    able = [i for i, each in weighted.items() if len(each.pairs.eigenvalues)]
+    names = ("margin_estimate", "alignment_reached")
+    found: dict[str, np.ndarray] = {name: np.full((len(networks), STARTS), math.nan) for name in names}
     found["margin_of_extremes"] = np.full(len(networks), math.nan)
     found["aligned_point"] = np.full((len(networks), STARTS, 2), math.nan)
     if not able:
         return found
     points, tops, starts = [], [], []
     for i in able:
-        network, cotangents = networks[i], weighted[i].dual.pairs.cotangents[:1]
+        network, cotangents = networks[i], weighted[i].pairs.cotangents[:1]
         random = seen.work.stream("margin estimate", seen.work.block.draws[i])
         points.append(network.point)
         tops.append(logit_gradients.pulled(network.problem, network.point, cotangents)[0])
@@ -383,10 +388,10 @@ def margin_estimates(seen: Together) -> dict:
     ends, reached = margin_estimate.aligned_points(networks[0].module, *given, descent)
     found["alignment_reached"][able] = reached.square().cpu().numpy()
     for i, own in zip(able, ends):
-        first = weighted[i].dual.alignments(weighted[i].predicted_loss)[:, 0]
+        first = weighted[i].alignments_with(weighted[i].predicted_loss)[:, 0]
         extremes = networks[i].inputs.flatten(1)[[int(first.argmax()), int(first.argmin())]]
         found["margin_estimate"][i] = torch.cdist(own, extremes).amin(1).cpu().numpy()
-        if networks[i].curve is not None:
+        if (curve := networks[i].curve) is not None:
             found["aligned_point"][i] = own.cpu().numpy()
-            found["margin_of_extremes"][i] = finite(networks[i].curve.distances(extremes).min())
+            found["margin_of_extremes"][i] = finite(curve.distances(extremes).min())
     return found

@@ -37,12 +37,18 @@ class Network:
     scaling of layers, and then those before it. `data` holds the examples of one draw.
     """
 
-    def __init__(self, study: BoundaryStudy, module: nn.Module, points: tuple[Tensor, Tensor], data: minima.Data):
+    def __init__(self, study: BoundaryStudy, module: nn.Module, points: tuple[Tensor, Tensor], data: minima.Drawn):
         self.study, self.module, (self.point, self._plain) = study, module, points
         self.inputs, self.labels = data.training
         self.test, self.classes, self.borders = data.test, data.classes, data.borders
         self.plane = planar_shapes.of(study.datasets[0])
         self._weighted: dict[str, Weighted] = {}
+
+    @property
+    def box(self) -> planar_shapes.Box:
+        """Box of a dataset in the plane."""
+        assert self.plane is not None, "images have no box"
+        return self.plane.box
 
     def logits(self, inputs: Tensor) -> Tensor:
         """Logits (n, k) of `inputs` (n, …), which may have the shape (n, 2) for datasets in the plane."""
@@ -82,12 +88,13 @@ class Network:
 
         There are `count` points along each axis.
         """
-        axes = [torch.linspace(*ends, count).to(self.point) for ends in self.plane.box]
+        axes = [torch.linspace(*ends, count).to(self.point) for ends in self.box]
         return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, 1)
 
     @functools.cached_property
     def nearest_borders(self) -> np.ndarray:
         """For each boundary point, the index (b,) of the nearest designed border; indices start at 0."""
+        assert self.plane is not None and self.borders is not None, "the dataset has no designed borders"
         points = self.crossings.points.flatten(1).cpu().numpy()
         if self.plane.kind == "pie":
             angles = np.arctan2(points[:, 1], points[:, 0])[:, None] - self.borders.places
@@ -150,7 +157,7 @@ class Network:
         At each point, it is the difference of the parameter gradients of the two largest logits, scaled to unit length.
         As the points are not on the boundary, these logits do not tie in general.
         """
-        low, high = np.array(self.plane.box).T
+        low, high = np.array(self.box).T
         points = stream("points of the box").uniform(low, high, (len(self.crossings.points), 2))
         points = torch.as_tensor(points).to(self.point).view(-1, *self.inputs.shape[1:])
         classes = self.logits(points).topk(2, 1).indices
@@ -198,13 +205,24 @@ class Weighted:
         return self.dual.alignments(self.network.normals)
 
     @property
+    def pairs(self) -> logit_gradients.GaussNewton:
+        """The eigenpairs in `dual`, where some temperature gives p."""
+        assert self.dual is not None
+        return self.dual.pairs
+
+    def alignments_with(self, gradients: logit_gradients.LogitGradients) -> np.ndarray:
+        """Scalar products of unit `gradients` with the eigenvectors of G, where some temperature gives p."""
+        assert self.dual is not None
+        return self.dual.alignments(gradients)
+
+    @property
     def eigenvalues(self) -> np.ndarray:
         """Non-zero eigenvalues (m,) of G, descending.
 
         The loss is a function of the logits divided by the temperature. The eigenvalues in `dual` follow from gradients
         of the undivided logits, and are therefore the eigenvalues of G times the squared temperature.
         """
-        return self.dual.pairs.eigenvalues / self.temperature**2
+        return self.pairs.eigenvalues / self.temperature**2
 
 
 def _weighted(network: Network, label: str) -> Weighted:

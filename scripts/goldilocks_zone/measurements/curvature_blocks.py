@@ -20,7 +20,7 @@ from goldilocks_zone.config import studies
 from goldilocks_zone.curvature import gradients, hessian, top_eigenvectors
 from goldilocks_zone.data import datasets
 from goldilocks_zone.measurements import blocks
-from goldilocks_zone.measurements.curvature import SWEPT
+from goldilocks_zone.measurements.curvature import SWEPT, CurvatureStudy
 from goldilocks_zone.measurements.curvature_sweeps import Attempt, InFullSpace, InLayers, OnPlane, Sweep
 from goldilocks_zone.measurements.observables import DRAW, RADIUS, Axis, Observables, Shape, Variable
 from goldilocks_zone.models import initialisation
@@ -53,8 +53,9 @@ of_layers = functools.partial(Variable, axes=(LAYER,), may_be_missing=True)
 
 def measure_block(job: blocks.Job) -> xr.Dataset:
     """Measure all variants of a job's study at the draws and radii of its block; return the labelled results."""
-    work, result = blocks.begin(job), None
+    work, result, module, examples = blocks.begin(job), None, None, None
     study, seed = work.block.study, work.block.seed
+    assert isinstance(study, CurvatureStudy)
     given = job.path_to_dataset, job.dataset, max(study.examples)
     load = functools.lru_cache(1)(functools.partial(datasets.load, *given, validation=study.validation, seed=seed))
     for variant in studies.split(study, SWEPT)[0]:
@@ -73,6 +74,7 @@ def measure_block(job: blocks.Job) -> xr.Dataset:
                 blocks.fill(result, place, OBSERVABLES.measure(here, seen))
             described, seconds = studies.described(variant), time.monotonic() - work.started
             logging.info("draw %d%s measured after %.1f s, %s", number, described, seconds, sweep.path)
+    assert result is not None and examples is not None and module is not None  # A study has one variant or more.
     return blocks.sign(result, work, examples, module, dtype=study.dtype)
 
 
@@ -199,7 +201,8 @@ def counterfactuals(seen: OnPlane) -> dict:
     """
     if seen.reference is None:
         return {}
-    measured, reference, depth, ratio = seen.measured, seen.reference, seen.sweep.depth, seen.point.ratio
+    measured, reference, ratio = seen.measured, seen.reference, seen.point.ratio
+    depth = blocks.known_depth(seen.sweep.depth, "counterfactuals: true", "false")
     gradients, second = ratio ** (2 * depth - 2), ratio ** (depth - 2)
     hessians = {
         "frozen_softmax": gradients * reference.gauss_newton + measured.residual,

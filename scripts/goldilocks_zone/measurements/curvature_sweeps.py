@@ -182,8 +182,8 @@ class Sweep:
             scale = initialisation.scale(theta, radius, here.radius_unit, r_x)
             ratio, temperature = initialisation.ratio(radius, here.radius_unit, r_x), here.temperature
             if here.rescaled != "parameters":
-                blocks.refuse_unknown_depth(self.depth, f"rescaled: {here.rescaled}", "parameters")
-                temperature *= ratio ** (self.depth if here.rescaled == "both" else -self.depth)
+                depth = blocks.known_depth(self.depth, f"rescaled: {here.rescaled}", "parameters")
+                temperature *= ratio ** (depth if here.rescaled == "both" else -depth)
                 scale = scale if here.rescaled == "both" else scale / ratio
             place = {"radius": radius, **studies.place(variant)}
             points.append(Point(place, scale, temperature, ratio, here.rescaled == "parameters"))

@@ -30,7 +30,7 @@ FALLING = 0.3  # share of the steps over which the rate falls to 0
 TIMES = {"action": -1, "step": -2}  # time axis of actions, by name
 
 
-def world_of(study: PlanningStudy, dataset: str, seed: int) -> worlds.World:
+def world_of(study: PlanningStudy, dataset: str, seed: int) -> worlds.Acting:
     """The world named `dataset`, ring or two_rooms, with the options that the study sets.
 
     `seed` is the seed of the run.
@@ -40,7 +40,7 @@ def world_of(study: PlanningStudy, dataset: str, seed: int) -> worlds.World:
     return two_rooms.TwoRooms(seed)
 
 
-def summed(world: worlds.World, between: worlds.Arrays) -> np.ndarray:
+def summed(world: worlds.Acting, between: worlds.Arrays) -> np.ndarray:
     """Features (…, a) of the sum of t successive actions, as `world.features` defines them.
 
     `between` maps names to variables between frames. It contains the actions as `action` (…, t), which are angles, or
@@ -71,12 +71,11 @@ class Hierarchy:
 
     def of(self, number: int) -> "Hierarchy":
         """Hierarchy that contains only the member with index `number`, so that m = 1."""
-        some = slice(number, number + 1)
-        first, second, direct = (
-            None if each is None else Members(each.module, each.parameters[some])
-            for each in (self.first, self.second, self.direct)
-        )
-        return Hierarchy(first, second, direct)
+
+        def one(level: Members) -> Members:
+            return Members(level.module, level.parameters[number : number + 1])
+
+        return Hierarchy(one(self.first), one(self.second), None if self.direct is None else one(self.direct))
 
 
 class Trainer:
@@ -97,7 +96,7 @@ class Trainer:
 
         If the study sets `direct`, also train the direct predictor, on embeddings of level 1.
         """
-        study, world = self.study, world_shapes.of(self.work.job.dataset)
+        study, world = self.study, world_shapes.known(self.work.job.dataset)
         lower = Sizes(world.observation, world.action, study.embedding)
         upper = Sizes(study.embedding, world.action, study.upper_embedding)
         module = hierarchy.level(self.work.job.network, lower, study.step_weights)
@@ -146,7 +145,7 @@ class Trainer:
         span = self.study.span
         return summed(self.world, {name: each[:, :, -span:] for name, each in drawn.between.items()})
 
-    def _tensor(self, array: np.ndarray) -> Tensor:
+    def _tensor(self, array: np.ndarray | Tensor) -> Tensor:
         return torch.as_tensor(array).to(self.like)
 
     def _packed(self, *parts: np.ndarray | Tensor) -> Tensor:

@@ -136,7 +136,9 @@ class Ensemble:
     @property
     def depth(self) -> int:
         """Number of the encoder's weight layers."""
-        return labels.depth(self.work.job.network)
+        depth = labels.depth(self.work.job.network)
+        assert depth is not None  # Studies of joint embeddings take no networks of the user.
+        return depth
 
     @functools.cached_property
     def _weights(self) -> tuple[Tensor, Tensor]:
@@ -225,8 +227,8 @@ def criteria_of(study: JepaTrainingStudy, arm: str, depth: int) -> Criteria:
     if study.over_threshold:
         threshold = wide_networks.collapse_threshold(study.correlation, study.epsilon)
         own[1] = study.invariance * study.over_threshold * float(threshold)
-    weights = [weight * used for weight, used in zip(own, ARMS[arm].terms)]
-    return Criteria(*weights, study.epsilon).gauged(study.gauge, depth)
+    invariance, variance, covariance = (weight * used for weight, used in zip(own, ARMS[arm].terms))
+    return Criteria(invariance, variance, covariance, study.epsilon).gauged(study.gauge, depth)
 
 
 def ensembles_of(

@@ -11,6 +11,7 @@ import functools
 import logging
 import math
 import time
+from typing import Any
 
 import numpy as np
 import scipy.linalg
@@ -23,7 +24,7 @@ from goldilocks_zone.curvature.jets import Parts
 from goldilocks_zone.data import views
 from goldilocks_zone.jobs import lifecycle
 from goldilocks_zone.measurements import blocks, jepa_rays
-from goldilocks_zone.measurements.jepa_curvature import IMAGE
+from goldilocks_zone.measurements.jepa_curvature import IMAGE, JepaCurvatureStudy
 from goldilocks_zone.measurements.jepa_rays import Ray
 from goldilocks_zone.measurements.observables import DRAW, RADIUS, Axis, Observables, Shape, Variable
 from goldilocks_zone.spectra import summaries
@@ -64,8 +65,9 @@ of_edge = functools.partial(Variable, axes=(EDGE,), may_be_missing=True)
 def measure_block(job: blocks.Job) -> xr.Dataset:
     """Measure all variants of a job's study for the draws of its block; return the labelled results."""
     lifecycle.listen()
-    work, result = blocks.begin(job), None
+    work, result, module = blocks.begin(job), None, None
     study, seed = work.block.study, work.block.seed
+    assert isinstance(study, JepaCurvatureStudy)
     images = views.images_of(job.path_to_dataset, job.dataset, study.validation, seed)
     for variant in studies.variants(study):
         here = study.model_copy(update=variant)
@@ -79,6 +81,7 @@ def measure_block(job: blocks.Job) -> xr.Dataset:
                 blocks.fill(result, place, OBSERVABLES.measure(here, _ray(work, here, pairs, images.classes, place)))
             described, seconds = studies.described(variant), time.monotonic() - work.started
             logging.info("draw %d%s measured after %.1f s", draw, described, seconds)
+    assert result is not None and module is not None  # A study has one variant or more.
     return blocks.sign(result, work, images, module, dtype="float64")
 
 
@@ -273,7 +276,7 @@ def collapse(ray: Ray) -> dict:
             continue
         (parts,) = jets.parts(here, [ray.loss(label)], torch.ones(1, dtype=torch.float64), ray.labels)
         found = parts.hessian[0].numpy()
-        closed = scipy.linalg.block_diag(*[expected] * ROWS)
+        closed: Any = scipy.linalg.block_diag(*[expected] * ROWS)
         errors.append(np.linalg.norm(found - closed) / (np.linalg.norm(closed) or math.nan))
         values.append(np.linalg.eigvalsh(found[: shape[1], : shape[1]]))
     correlation = _largest_correlation(*features)

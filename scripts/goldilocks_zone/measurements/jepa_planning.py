@@ -151,7 +151,7 @@ def _flops(inputs: int, outputs: int) -> float:
 
 def observation(dataset: str) -> int:
     """Dimension of an observation in the world named `dataset`."""
-    return world_shapes.of(dataset).observation
+    return world_shapes.known(dataset).observation
 
 
 KIND = Kind(

@@ -14,7 +14,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -76,12 +76,21 @@ class Plans:
     study: PlanningStudy
 
 
+class Fresh(NamedTuple):
+    """Stands for the examples, which jobs draw anew, in the attributes of a block."""
+
+    checksum: str = ""
+    classes: int = 1
+
+
 def measure_block(job: blocks.Job) -> xr.Dataset:
     """Train and measure all variants of a job's study for its draws and radii; return the labelled results."""
     lifecycle.listen()
-    work, result, number = blocks.begin(job), None, 0
-    for variant in studies.variants(work.block.study):
-        study = work.block.study.model_copy(update=variant)
+    work, result, trained, number = blocks.begin(job), None, None, 0
+    whole = work.block.study
+    assert isinstance(whole, PlanningStudy)
+    for variant in studies.variants(whole):
+        study = whole.model_copy(update=variant)
         for radius in work.block.radii:
             trainer = hierarchies.Trainer(work, study, radius, number)
             number += 1
@@ -93,8 +102,8 @@ def measure_block(job: blocks.Job) -> xr.Dataset:
             place = {**studies.place(variant), "radius": radius}
             _measure(result, place, trainer, trained)
             logging.info("measured after %.1f s", time.monotonic() - work.started)
-    signed = SimpleNamespace(checksum="", classes=1)
-    return blocks.sign(result, work, signed, trained.first.module, dtype="float32", test_examples=study.examples)
+    assert result is not None and trained is not None  # A study has one variant or more.
+    return blocks.sign(result, work, Fresh(), trained.first.module, dtype="float32", test_examples=whole.examples)
 
 
 def _measure(block: xr.Dataset, place: dict, trainer: hierarchies.Trainer, trained: hierarchies.Hierarchy) -> None:
@@ -109,7 +118,7 @@ def _measure(block: xr.Dataset, place: dict, trainer: hierarchies.Trainer, train
             blocks.fill(block, here, OBSERVABLES.measure(study, Plans(found, number, study)))
 
 
-def predictions(world: worlds.World, study: PlanningStudy, trained: hierarchies.Hierarchy, member: int) -> Predictions:
+def predictions(world: worlds.Acting, study: PlanningStudy, trained: hierarchies.Hierarchy, member: int) -> Predictions:
     """Predict the embeddings of fresh sequences at the study's horizons, and embed what is observed there.
 
     `trained` holds the models of a single member, and `member` is the number of its draw. `world` generates the
@@ -180,7 +189,7 @@ def _targets(states: worlds.Arrays, frame: int) -> dict[str, np.ndarray]:
     return {name: np.stack([np.cos(each), np.sin(each)], -1) for name, each in angles.items()}
 
 
-def _over(seen: Predictions, shape: tuple[int, ...], measure: Callable[[str, int], object]) -> np.ndarray:
+def _over(seen: Predictions, shape: tuple[int, ...], measure: Callable[[str, int], Any]) -> np.ndarray:
     """Call `measure(level, horizon)` for all levels and horizons; return the values as (levels, *shape, horizons).
 
     Each value has this `shape`. It is NaN if there are no predictions at the level and horizon, or if some of them are
@@ -191,7 +200,7 @@ def _over(seen: Predictions, shape: tuple[int, ...], measure: Callable[[str, int
     return np.moveaxis(np.array(found), 1, -1)
 
 
-def _known(seen: Predictions, level: str, horizon: int, measure: Callable[[str, int], object]) -> object:
+def _known(seen: Predictions, level: str, horizon: int, measure: Callable[[str, int], Any]) -> Any:
     predicted = seen.predicted.get(level, {}).get(horizon)
     # Predictions that overflow cannot be measured.
     return math.nan if predicted is None or not np.isfinite(predicted).all() else measure(level, horizon)
@@ -271,15 +280,16 @@ def episodes(trainer: hierarchies.Trainer, trained: hierarchies.Hierarchy) -> di
     Returns the episodes by label of the planner and by room of the goals: `same` as the room of the starts, or `other`.
     """
     study, world, draws = trainer.study, trainer.world, trainer.work.block.draws
+    assert isinstance(world, two_rooms.TwoRooms)  # The configuration refuses planners in other worlds.
     steps = (functools.partial(hierarchy.predicted, members) for members in (trained.first, trained.second))
     knowledge = rooms.Knowledge(trained.below, trained.above, *steps)
     found = {}
     for room in ROOMS:
         drawn = (stream(world.seed, "tasks", world.name, room, draw) for draw in draws)
         parts = zip(*(two_rooms.tasks(each, study.starts, room == "same") for each in drawn))
-        tasks = tuple(np.stack(each).astype(np.float32) for each in parts)
+        starts, goals = (np.stack(each).astype(np.float32) for each in parts)
         for label in study.planners if room == "other" else study.same_room:
-            found[label, room] = rooms.acted(planner_labels.parse(label), world, knowledge, tasks, draws)
+            found[label, room] = rooms.acted(planner_labels.parse(label), world, knowledge, (starts, goals), draws)
             logging.info("%s, %s room: %.3f reach the goal", label, room, found[label, room].success.mean())
     return found
 

@@ -69,6 +69,7 @@ def loss_of(study: JepaCurvatureStudy, label: str, classes: int) -> Loss:
     if label == "cross_entropy":
         return Classified(classes)
     _, similarity, *both = label.split("-")
+    assert similarity in ("distance", "dot")
     return InfoNce(study.embedding, 1.0, similarity, bool(both))
 
 
@@ -128,7 +129,7 @@ class Ray:
     def _orthonormal(self, eta: np.ndarray, purpose: str) -> Tensor:
         rows = planes.directions_as_drawn(self._plane, eta, self.stream(purpose, self._plane.kind))
         factor = torch.as_tensor(planes.cholesky(rows))
-        rows = torch.as_tensor(rows.toarray() if hasattr(rows, "toarray") else rows)
+        rows = torch.as_tensor(rows if isinstance(rows, np.ndarray) else rows.toarray())
         return torch.linalg.solve_triangular(factor, rows, upper=False)
 
     @functools.cached_property
@@ -271,7 +272,7 @@ def edges(ray: Ray, here: Jets, measure: Callable, wanted: Sequence[str]) -> dic
     """
     found, terms = {}, [label for label in wanted if label.startswith("vicreg")]
     if terms:
-        own = [criteria_of(ray.study, label) for label in terms]
+        own = filter(None, (criteria_of(ray.study, label) for label in terms))  # All of these labels have criteria.
         weights = torch.tensor([[c.invariance, c.variance, c.covariance] for c in own], dtype=torch.float64)
         less, one = (2 if measure is trace else 0), torch.ones(1, dtype=torch.float64)
         invariance, covariance = (measure(here, ray.loss(name), one) for name in ("invariance", "covariance"))
@@ -298,7 +299,8 @@ def trace(here: Jets, loss: Loss, scales: Tensor, labels: Tensor | None = None) 
     The parameters at these points are `scales` (p,) times the parameters at which the jets were computed. `labels` are
     needed for the cross-entropy alone.
     """
-    return sum(jets.traces(here, loss, scales, labels))
+    gauss_newton, residual = jets.traces(here, loss, scales, labels)
+    return gauss_newton + residual
 
 
 def formula(ray: Ray, label: str, weights: LayerWeights) -> float:
@@ -307,7 +309,8 @@ def formula(ray: Ray, label: str, weights: LayerWeights) -> float:
     The formula uses I, C and the variances of the embeddings at the ray's θ, and the means `weights` of the layer
     ratios R_l. The result is NaN if the formula has no edge, and for labels other than vicreg or vicreg-<μ/λ>.
     """
-    if not label.startswith("vicreg"):
+    criteria = criteria_of(ray.study, label) if label.startswith("vicreg") else None
+    if criteria is None:
         return math.nan
-    alpha = wide_networks.edge(criteria_of(ray.study, label), ray.moments, weights, ray.depth)
+    alpha = wide_networks.edge(criteria, ray.moments, weights, ray.depth)
     return 2 * math.log10(alpha) if alpha > 0 else math.nan

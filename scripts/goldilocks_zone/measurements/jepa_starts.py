@@ -59,7 +59,7 @@ class Started:
         stream = ensemble.work.stream("plane", plane.kind, draw)
         rows = planes.directions_as_drawn(plane, blocks.metric(study, parameters), stream)
         factor = torch.as_tensor(planes.cholesky(rows))
-        rows = torch.as_tensor(rows.toarray() if hasattr(rows, "toarray") else rows)
+        rows = torch.as_tensor(rows if isinstance(rows, np.ndarray) else rows.toarray())
         directions = torch.linalg.solve_triangular(factor, rows, upper=False)
         pieces = theta.split([parameter.size for parameter in parameters])
         weights = [piece.view(parameter.shape) for piece, parameter in zip(pieces, parameters)]

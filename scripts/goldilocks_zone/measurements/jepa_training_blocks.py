@@ -119,8 +119,9 @@ class Trained:
 def measure_block(job: blocks.Job) -> xr.Dataset:
     """Train and measure all arms and variants of a job's study for its draws and radii; return the labelled results."""
     lifecycle.listen()
-    work, result, number = blocks.begin(job), None, 0
-    study = work.block.study
+    work, number = blocks.begin(job), 0
+    study, result, module, pairs = work.block.study, None, None, None
+    assert isinstance(study, JepaTrainingStudy)
     for variant in studies.split(study, OF_MEMBERS)[0]:
         here = study.model_copy(update=variant)
         pairs = jepa_worlds.of(here, job.dataset, job.path_to_dataset, work.block.seed)
@@ -141,6 +142,7 @@ def measure_block(job: blocks.Job) -> xr.Dataset:
                 for i, values in enumerate(started(here, ensemble)):
                     blocks.fill(result, jepa_arms.place_of(ensemble.members[i], variant), values)
                 number += 1
+    assert result is not None and pairs is not None and module is not None  # A study has one variant or more.
     return blocks.sign(result, work, pairs, module, dtype=study.dtype, test_examples=study.test)
 
 
@@ -157,7 +159,7 @@ def trained(ensemble: Ensemble, points: Tensor) -> Iterator[Trained]:
     """
     study, pairs = ensemble.study, ensemble.pairs
     for start in range(0, len(points), AT_ONCE):
-        members, criteria = (each[start : start + AT_ONCE] for each in (ensemble.members, ensemble.criteria))
+        members, criteria = ensemble.members[start : start + AT_ONCE], ensemble.criteria[start : start + AT_ONCE]
         draws = list(dict.fromkeys(member.draw for member in members))
         batch = pairs.evaluated(draws, study.test)
         turned, rows = pairs.turned(batch), [draws.index(member.draw) for member in members]
@@ -216,7 +218,7 @@ def energies(seen: Trained) -> dict:
     autoencoder.
     """
     here, other = seen.compatible, seen.incompatible
-    if here is None:
+    if here is None or other is None:
         return {}
     variance = representations.total_variance(seen.targets)
     found = {

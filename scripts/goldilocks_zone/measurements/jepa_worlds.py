@@ -90,7 +90,7 @@ def _world(study: JepaTrainingStudy, dataset: str, seed: int) -> worlds.World:
         return two_rooms.TwoRooms(seed)
     if dataset == "gaussian_pairs":
         return worlds.GaussianPairs(seed, study.correlation)
-    return worlds.Rings(seed, world_shapes.of(dataset).observation // world_shapes.RINGS)
+    return worlds.Rings(seed, world_shapes.known(dataset).observation // world_shapes.RINGS)
 
 
 @functools.lru_cache(maxsize=2)

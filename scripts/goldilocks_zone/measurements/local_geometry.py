@@ -131,6 +131,7 @@ def measure(network: nn.Module, parameters: Tensor, sets: Sets, options: Options
     p, problem = torch.softmax(z, 1), Problem(network, *spectrum)
     classes, one_hot = p.shape[1], nn.functional.one_hot(spectrum.labels, p.shape[1]).to(p)
     factor, gradients = problem.loss.factor(z, spectrum.labels), logit_gradients.of(problem, parameters)
+    assert factor is not None  # The cross-entropy is convex.
     top = logit_gradients.gauss_newton(gradients, factor, options.count)
     own = gradients.own()
     traces = logit_gradients.traces(own, factor)
@@ -173,7 +174,7 @@ def modelled(outputs: np.ndarray, one_hot: np.ndarray, size: int, count: int, me
     """
     n, classes = outputs.shape
     cluster, noise = measured["cluster_deviation"], measured["noise_deviation"]
-    found = {name: np.full(len(RUNGS), np.nan) for name in MODELLED}
+    found: dict[str, np.ndarray] = {name: np.full(len(RUNGS), np.nan) for name in MODELLED}
     found["model_eigenvalue"] = np.full((len(RUNGS), count), np.nan)
     for i, rung in enumerate(RUNGS):
         p, residuals = outputs, outputs - one_hot

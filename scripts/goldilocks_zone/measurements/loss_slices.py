@@ -35,7 +35,7 @@ def along(name: str, key: str, meaning: str) -> Axis:
     direction in the long_name of the axis.
     """
 
-    def labels(shape: Shape) -> list[float]:
+    def labels(shape: Shape) -> np.ndarray:
         return loss_slices.displacements(shape.study.extent, getattr(shape.study, key))
 
     return Axis(name, labels, f"displacement along {meaning}", "r, the initialisation's own norm")

@@ -5,7 +5,6 @@ Letters: s draws, n examples, D parameters, e numbers of epochs, m members of an
 """
 
 import copy
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,20 +29,29 @@ class Data:
     """Training and test examples of s draws.
 
     training, test: inputs (s, n, …) and labels (s, n). checksum: identifies the version of the data. borders: for each
-    draw, the true borders between the classes of a designed dataset in the plane, or None for other datasets. Data of a
-    single draw, see `of`, have no axis s and a single entry instead of the sequence of borders.
+    draw, the true borders between the classes of a designed dataset in the plane, or None for other datasets.
     """
 
     training: tuple[Tensor, Tensor]
     test: tuple[Tensor, Tensor]
     classes: int
     checksum: str
-    borders: Sequence[planar.Borders | None] | planar.Borders | None
+    borders: Sequence[planar.Borders | None]
 
-    def of(self, number: int) -> "Data":
-        """Data of the draw with index `number` alone: inputs (n, …), labels (n,), and borders or None."""
-        training, test = (tuple(each[number] for each in part) for part in (self.training, self.test))
-        return dataclasses.replace(self, training=training, test=test, borders=self.borders[number])
+    def of(self, number: int) -> "Drawn":
+        """Examples of the draw with index `number` alone."""
+        training, test = ((inputs[number], labels[number]) for inputs, labels in (self.training, self.test))
+        return Drawn(training, test, self.classes, self.borders[number])
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Training and test examples of one draw: inputs (n, …) and labels (n,); `borders` are as in `Data`."""
+
+    training: tuple[Tensor, Tensor]
+    test: tuple[Tensor, Tensor]
+    classes: int
+    borders: planar.Borders | None
 
 
 @dataclass(frozen=True)
@@ -76,8 +84,8 @@ def data_of(work: blocks.Work, study: BoundaryStudy, like: Tensor) -> Data:
         inputs, labels = (np.stack([getattr(each, name) for each in parts]) for name in ("inputs", "labels"))
         return torch.as_tensor(inputs).to(like), torch.as_tensor(labels, device=like.device)
 
-    shared = tuple(each.expand(len(drawn), *each.shape[1:]) for each in stacked([test]))
-    return Data(stacked(drawn), shared, test.classes, test.checksum, [None] * len(drawn))
+    inputs, labels = (each.expand(len(drawn), *each.shape[1:]) for each in stacked([test]))
+    return Data(stacked(drawn), (inputs, labels), test.classes, test.checksum, [None] * len(drawn))
 
 
 def in_the_plane(study: BoundaryStudy, name: str, seed: int, draws: Sequence[int], like: Tensor) -> Data:
@@ -85,7 +93,7 @@ def in_the_plane(study: BoundaryStudy, name: str, seed: int, draws: Sequence[int
 
     Inputs are (s, n, 1, 1, 2), in the precision of `like`; all tensors are on its device.
     """
-    known = planar_shapes.of(name)
+    known = planar_shapes.known(name)
 
     def of_draws(purpose: str, count: int | None) -> tuple[Tensor, Tensor]:
         points, labels = zip(*(planar.drawn(name, seed, purpose, draw, count) for draw in draws))
@@ -154,8 +162,8 @@ class Trainer:
         found = {}
         if starts:
             points = torch.cat([start for start, _ in starts.values()])
-            examples = tuple(torch.cat([each] * len(starts)) for each in self.training)
-            trained = self.train(points, examples, self._last).unflatten(1, (len(starts), -1))
+            inputs, labels_of_all = (torch.cat([each] * len(starts)) for each in self.training)
+            trained = self.train(points, (inputs, labels_of_all), self._last).unflatten(1, (len(starts), -1))
             found = {label: Minima(trained[:, i], starts[label][1]) for i, label in enumerate(starts)}
         if "untrained" in labels:
             undecided = torch.stack([self._undecided(*each) for each in zip(fresh, self.training[0])])

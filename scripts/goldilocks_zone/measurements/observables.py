@@ -7,7 +7,7 @@ dimension for it. Aggregates are the datasets that `aggregate` makes of the bloc
 This module imports nothing heavy.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 # Attributes that control aggregation, in addition to units and long_name; absent by default.
@@ -37,7 +37,7 @@ class Axis(NamedTuple):
     """
 
     name: str
-    labels: Callable[[Shape], Sequence]
+    labels: Callable[[Shape], Iterable]
     long_name: str = ""
     units: str = "1"
     last: bool = False

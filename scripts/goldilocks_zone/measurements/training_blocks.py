@@ -110,8 +110,9 @@ def finite(points: Tensor) -> Iterator[tuple[int, Tensor]]:
 def measure_block(job: blocks.Job) -> xr.Dataset:
     """Measure all variants of a job's study at the draws and radii of its block; return the labelled results."""
     lifecycle.listen()
-    work, result, number = blocks.begin(job), None, 0
-    study = work.block.study
+    work, number = blocks.begin(job), 0
+    study, result, module, splits = work.block.study, None, None, None
+    assert isinstance(study, TrainingStudy)
     kept = {"validation": study.validation, "seed": work.block.seed, "test": study.test, "examples": study.examples}
     kept["dtype"] = getattr(np, study.dtype)
     load = functools.lru_cache(1)(functools.partial(datasets.load_splits, job.path_to_dataset, job.dataset, **kept))
@@ -133,6 +134,7 @@ def measure_block(job: blocks.Job) -> xr.Dataset:
             described, seconds = studies.described(variant), time.monotonic() - work.started
             logging.info("ensemble %d trained after %.1f s%s", number, seconds, described)
             number += 1
+    assert result is not None and splits is not None and module is not None  # A study has one variant or more.
     count = len(splits.test.labels)
     return blocks.sign(result, work, splits.training, module, dtype=study.dtype, test_examples=count)
 
@@ -191,10 +193,11 @@ def _rate_and_temperature(study: TrainingStudy, depth: int | None, ratio: float)
     `ratio` is the member's radius, divided by the reference radius (see `initialisation.ratio`). `depth` is the number
     of weight layers. Raises ValueError if a rule is homogeneous and the depth is unknown (None).
     """
-    for rule in ("rate_rule", "temperature_rule"):
-        if getattr(study, rule) == "homogeneous":
-            blocks.refuse_unknown_depth(depth, f"{rule}: homogeneous", "fixed")
-    factor = ratio**depth if study.temperature_rule == "homogeneous" else 1
+    factor = 1.0
+    if study.rate_rule == "homogeneous":
+        blocks.known_depth(depth, "rate_rule: homogeneous", "fixed")
+    if study.temperature_rule == "homogeneous":
+        factor = ratio ** blocks.known_depth(depth, "temperature_rule: homogeneous", "fixed")
     return study.rate * ratio ** studies.rate_exponent(study.rate_rule, depth), study.temperature * factor
 
 
@@ -207,16 +210,16 @@ def _subset(shared: Shared, draw: int, points: list[np.ndarray]) -> constraints.
     study, work, where = shared.study, shared.work, shared.where
     tensor = functools.partial(torch.as_tensor, dtype=getattr(torch, study.dtype), device=work.device)
     shapes, radii = [each.shape for each in shared.module.parameters()], [np.linalg.norm(each) for each in points]
-    points, radii = tensor(np.stack(points)), tensor(np.array(radii))
+    starts, radii = tensor(np.stack(points)), tensor(np.array(radii))
     if isinstance(where, subspace_labels.FullSpace):
-        return constraints.full(points, shapes, where.fixed)
+        return constraints.full(starts, shapes, where.fixed)
     eta = blocks.metric(study, initialisation.parameters_of(shared.module))
     random = work.stream("plane", where.kind, draw, 0)
-    projection = projections.make(where, shapes, eta, random, points)
+    projection = projections.make(where, shapes, eta, random, starts)
     if isinstance(where, subspace_labels.Plane):
-        return constraints.plane(projection, points)
+        return constraints.plane(projection, starts)
     if study.sphere == "through_initialisation":
-        return constraints.sphere_through(projection, points[0], radii)
+        return constraints.sphere_through(projection, starts[0], radii)
     direction = work.stream("direction", where.kind, draw).standard_normal(where.dimension)
     return constraints.sphere(projection, radii, tensor(direction))
 
@@ -242,8 +245,8 @@ def snapshot(seen: Logged) -> dict[str, Tensor]:
     Losses and gradients are over the first training examples, as many as the study's `evaluated`.
     `observations.snapshot` defines all values.
     """
-    examples = tuple(each[: seen.shared.study.evaluated] for each in seen.shared.training)
-    return observations.snapshot(seen.state, training=examples)
+    inputs, targets = (each[: seen.shared.study.evaluated] for each in seen.shared.training)
+    return observations.snapshot(seen.state, training=(inputs, targets))
 
 
 @OBSERVABLES.register(
@@ -265,9 +268,9 @@ def sharpness(seen: Logged) -> dict[str, Tensor]:
     """Largest eigenvalue of the Hessian in full space at each member's parameters, (m,); NaN for diverged members."""
     shared, points = seen.shared, seen.points
     found = torch.full((len(points),), torch.nan, dtype=torch.float64)
-    examples = [each[: shared.study.sharpness_examples] for each in shared.training]
+    inputs, targets = (each[: shared.study.sharpness_examples] for each in shared.training)
     for i, point in finite(points):
-        problem = Problem(shared.module, *examples, shared.study.loss, float(seen.state.temperatures[i]))
+        problem = Problem(shared.module, inputs, targets, shared.study.loss, float(seen.state.temperatures[i]))
         found[i] = top_eigenvectors.sharpness(problem, point, shared.work.memory_mib)
     return {"sharpness": found}
 
@@ -286,7 +289,7 @@ def geometry(seen: Logged) -> dict[str, Tensor]:
     """
     shared, study, members = seen.shared, seen.shared.study, len(seen.state.coordinates)
     shape = Shape(study, shared.module, shared.training[0].shape[1:], shared.splits.training.classes)
-    sizes = {known.name: [len(axis.labels(shape)) for axis in known.axes] for known in local_geometry.VARIABLES}
+    sizes = {known.name: [len(list(axis.labels(shape))) for axis in known.axes] for known in local_geometry.VARIABLES}
     found = {name: torch.full((members, *size), torch.nan, dtype=torch.float64) for name, size in sizes.items()}
     if seen.step not in study.geometry_steps:
         return found
@@ -361,8 +364,10 @@ def curvature(seen: Ended) -> dict[str, np.ndarray]:
     shared, ensemble, count = seen.shared, seen.ensemble, seen.shared.study.curvature_examples
     known = [shared.training, shared.held_out] if shared.study.validation else [shared.training]
     sets = [(inputs[:count].double(), targets[:count]) for inputs, targets in known]
-    identity = torch.eye(shared.where.dimension, dtype=ensemble.coordinates.dtype, device=shared.work.device)
-    rows = torch.cat([each.flatten(1) for each in ensemble.subset.projection.forward(identity)], 1)
+    projection = ensemble.subset.projection
+    assert projection is not None  # The configuration refuses this measurement in the whole space.
+    identity = torch.eye(projection.dimension, dtype=ensemble.coordinates.dtype, device=shared.work.device)
+    rows = torch.cat([each.flatten(1) for each in projection.forward(identity)], 1)
     module, memory_mib = shared.module.double(), shared.work.memory_mib
     names = ("fraction_positive", "trace_over_norm")
     found = {name: np.full((len(ensemble.coordinates), 2, 2), np.nan) for name in names}
