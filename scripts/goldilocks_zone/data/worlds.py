@@ -27,10 +27,14 @@ class World(Protocol):
     """Interface of a world, which draws random states and computes the observations of states."""
 
     @property
-    def seed(self) -> int: ...
+    def seed(self) -> int:
+        """First part of the names of random streams."""
+        ...
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Name of the world, another part of these names."""
+        ...
 
     def drawn(self, random: np.random.Generator, count: int, frames: int) -> tuple[Arrays, Arrays]:
         """Draw the states of `count` sequences of `frames` frames.

@@ -221,13 +221,17 @@ def fill(block: xr.Dataset, place: Mapping[str, Any], values: Mapping[str, Any])
 
 
 class Source(Protocol):
-    """What a block records about its examples: the checksum of their file, and the number of classes."""
+    """What a block records about its examples."""
 
     @property
-    def checksum(self) -> str: ...
+    def checksum(self) -> str:
+        """Checksum of the dataset's file; empty if there is none."""
+        ...
 
     @property
-    def classes(self) -> int: ...
+    def classes(self) -> int:
+        """Number of classes."""
+        ...
 
 
 def sign(block: xr.Dataset, work: Work, examples: Source, module: nn.Module, **more) -> xr.Dataset:
