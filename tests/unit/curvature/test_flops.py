@@ -331,19 +331,24 @@ on_linux = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason
 @pytest.mark.parametrize(
     "label, dtype, kind, points, examples, d, memory, path",
     [
-        ("fc-200x2-relu", "float32", "dense", 1, 4000, 100, 128, "engine"),
-        ("fc-200x2-relu", "float64", "dense", 1, 2000, 50, 128, "engine"),
         ("fc-200x2-relu", "float32", "sparse", 1, 4000, 100, 128, "engine"),
-        ("fc-200x2-relu", "float32", "dense", 5, 2000, 50, 128, "engine"),
-        ("fc-200x2-tanh", "float32", "dense", 3, 1000, 50, 256, "engine"),
         ("fc-200x2-relu-nobias", "float32", "dense", 25, 2000, 100, 512, "engine"),
-        ("fc-200x2-relu-nobias", "float32", "sparse", 25, 2000, 100, 512, "engine"),
-        ("conv-16x3-relu", "float32", "dense", 1, 200, 50, 256, "engine"),
-        ("conv-16x3-relu-nobias", "float32", "dense", 10, 200, 50, 512, "engine"),
-        ("fc-200x2-relu", "float32", "dense", 1, 1000, 50, 256, "graph"),
-        ("fc-200x2-relu-nobias", "float32", "dense", 9, 1000, 50, 256, "graph"),
         ("conv-16x3-relu-nobias", "float32", "dense", 9, 100, 50, 512, "graph"),
         ("fc-200x2-relu", "float32", "dense", 1, 1000, 50, 256, "automatic"),
+        *(
+            pytest.param(*case, marks=pytest.mark.weekly)
+            for case in [
+                ("fc-200x2-relu", "float32", "dense", 1, 4000, 100, 128, "engine"),
+                ("fc-200x2-relu", "float64", "dense", 1, 2000, 50, 128, "engine"),
+                ("fc-200x2-relu", "float32", "dense", 5, 2000, 50, 128, "engine"),
+                ("fc-200x2-tanh", "float32", "dense", 3, 1000, 50, 256, "engine"),
+                ("fc-200x2-relu-nobias", "float32", "sparse", 25, 2000, 100, 512, "engine"),
+                ("conv-16x3-relu", "float32", "dense", 1, 200, 50, 256, "engine"),
+                ("conv-16x3-relu-nobias", "float32", "dense", 10, 200, 50, 512, "engine"),
+                ("fc-200x2-relu", "float32", "dense", 1, 1000, 50, 256, "graph"),
+                ("fc-200x2-relu-nobias", "float32", "dense", 9, 1000, 50, 256, "graph"),
+            ]
+        ),
     ],
 )
 def test_memory_stays_within_its_budget(label, dtype, kind, points, examples, d, memory, path):

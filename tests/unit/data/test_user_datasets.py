@@ -284,7 +284,7 @@ def test_files_that_change_while_they_are_read_are_refused(tmp_path, monkeypatch
 JPEGS = Path(os.environ.get("GOLDILOCKS_DATA", "nowhere"), "cifar10_jpeg.tar.xz")
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.skipif(not JPEGS.exists(), reason="GOLDILOCKS_DATA holds no cifar10_jpeg.tar.xz")
 def test_a_real_archive_of_sixty_thousand_images():
     assert "cifar10_jpeg" in catalogue.known_shapes({}, str(JPEGS.parent), [])

@@ -276,7 +276,7 @@ def test_labels_of_every_kind():
         sampled.one_hot_labels(p, "odd", stream("c"))
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_two_thousand_examples_in_a_minute_and_three_gibibytes():
     import time
 
