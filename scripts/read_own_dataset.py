@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from goldilocks_zone.data import catalogue, user_datasets, verified
+from goldilocks_zone.data import catalogue, datasets, user_datasets, verified
 from goldilocks_zone.jobs.log import job_log
 from goldilocks_zone.provenance import attributes
 
@@ -35,6 +35,7 @@ def read_own_dataset(
         raise FileNotFoundError(f"dataset {dataset} is unavailable: there is nothing at {record['expected']}; {advice}")
     reading = catalogue.reading_of(record)
     content = user_datasets.read(dataset, Path(record["path"]), record["licence"], record["limit_mib"], **reading)
+    content = datasets.in_balanced_order(content)
     # A file that was replaced meanwhile must not get the identity of the earlier file.
     if catalogue.identity_now(record) != record["identity"]:
         raise ValueError(f"{record['path']} has changed since the workflow started: run again")

@@ -90,6 +90,20 @@ def balanced_order(labels: np.ndarray, random: np.random.Generator) -> np.ndarra
     return np.lexsort((random.random(len(labels)), rounds))
 
 
+def in_balanced_order(content: xr.Dataset) -> xr.Dataset:
+    """Put the examples of each split of a dataset file's `content` in a class-balanced random order.
+
+    Studies take the first examples of a split, and a user's files often hold one class after another. The order depends
+    on the labels alone.
+    """
+    labels, split = content["labels"].values, content["split"].values
+    members = [np.flatnonzero(split == part) for part in (TRAIN, TEST)]
+    random = stream("order of a user's examples")
+    order = np.concatenate([each[balanced_order(labels[each], random)] for each in members])
+    content = content.isel(example=order)
+    return content.assign_attrs(checksum=checksum(*(content[name].values for name in ("images", "labels", "split"))))
+
+
 def validation_split(labels: np.ndarray, size: int, dataset: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Hold out `size` class-balanced examples for validation, drawn at random.
 
@@ -172,6 +186,8 @@ def load_splits(
     first = _restricted(classes, available, dataset)
     grouped = {"groups_of_two": 2, "groups_of_five": 5}.get(labels, 1)
     classes = -(-first // grouped)
+    if classes < 2:
+        raise ValueError(f"labels: {labels} leaves one class of the {first} of {dataset}: merge fewer")
     # Preprocessing still takes its means from the whole training set.
     prepare = _preprocessing(images, inputs)
     if first < available:

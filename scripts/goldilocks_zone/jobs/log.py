@@ -43,7 +43,11 @@ def job_log(path: str | Path, inputs: Iterable[str] = (), *modules: str) -> Iter
         sys.exit(130)
     except Exception as error:
         logging.error("%s", traceback.format_exc())
-        sentence = " ".join(str(error).split()) or type(error).__name__
+        sentence, kind = " ".join(str(error).split()), type(error).__name__
+        if not isinstance(error, (ValueError, OSError)):
+            # The text of a KeyError is the key alone.
+            sentence = f"{kind}: {sentence}" if sentence else kind
+        sentence = sentence or kind
         logging.error("%s%s", failures.FAILED, sentence)
         if isinstance(error, ValueError):
             with suppress(OSError):

@@ -58,7 +58,7 @@ PRECISION = Axis(
 def measure_block(job: blocks.Job) -> xr.Dataset:
     """Measure all variants of a job's study at the draws and radii of its block; return the labelled results."""
     lifecycle.listen()
-    work, result, module, data = blocks.begin(job), None, None, None
+    work, result, module, data, phases = blocks.begin(job), None, None, None, 0
     whole = work.block.study
     assert isinstance(whole, BoundaryStudy)
     like = torch.empty(0, dtype=torch.float64, device=work.device)
@@ -69,7 +69,8 @@ def measure_block(job: blocks.Job) -> xr.Dataset:
         if result is None:
             shape = Shape(study, module, data.training[0].shape[2:], data.classes)
             result = blocks.empty(OBSERVABLES, shape, work.labels)
-        found = minima.Trainer(work, study, module, data, work.block.draws).minima()
+        trainer = minima.Trainer(work, study, module, data, work.block.draws, phases)
+        found, phases = trainer.minima(), trainer.phases
         logging.info("trained after %.1f s%s", time.monotonic() - work.started, studies.described(variant))
         points = itertools.product(study.minima, enumerate(sorted(study.epochs)), work.block.radii, study.scalings)
         for label, (i, epoch), radius, scaling in points:

@@ -171,7 +171,7 @@ class Trainer:
         names = [self.work.stream_name("batches", draw) for draw in self.work.block.draws]
         subset = constraints.full(starts, shapes, fixed=False)
         ensemble = ensembles.Ensemble(Problem(module, packed(0), nothing, loss), subset, options, names)
-        checkpoint = checkpoints.checkpoint(self.work, self.study, "", self._phases)
+        checkpoint = checkpoints.checkpoint(self.work, self.study, {}, self._phases)
         loop.train(ensemble, [steps], lambda *_: {}, checkpoint)
         return Members(module, ensemble.coordinates)
 

@@ -131,7 +131,7 @@ def measure_block(job: blocks.Job) -> xr.Dataset:
             result = blocks.empty(OBSERVABLES, Shape(here, module, image, pairs.classes), work.labels)
         for arms in groups(here):
             for ensemble in jepa_arms.ensembles_of(work, here, pairs, arms):
-                points = ensemble.trained(checkpoints.checkpoint(work, here, pairs.checksum, number))
+                points = ensemble.trained(checkpoints.checkpoint(work, here, {"checksum": pairs.checksum}, number))
                 for seen in trained(ensemble, points):
                     values = OBSERVABLES.measure(here, seen)
                     for i, member in enumerate(seen.members):

@@ -127,17 +127,26 @@ class Trainer:
     """Trains minima of all kinds in a study, for all `draws` at once.
 
     A minimum may take several training runs (phases); each phase has its own checkpoint. `data` holds the examples of
-    the draws, in the order of `draws`.
+    the draws, in the order of `draws`. phases: number of phases so far, with those of other variants of the study,
+    `before`, which have files of their own.
     """
 
-    def __init__(self, work: blocks.Work, study: BoundaryStudy, module: nn.Module, data: Data, draws: Sequence[int]):
+    def __init__(
+        self,
+        work: blocks.Work,
+        study: BoundaryStudy,
+        module: nn.Module,
+        data: Data,
+        draws: Sequence[int],
+        before: int = 0,
+    ):
         self.work, self.study, self.data, self.draws = work, study, data, list(draws)
         dtype = getattr(torch, study.dtype)
         self.module, self.training = copy.deepcopy(module).to(dtype), (data.training[0].to(dtype), data.training[1])
         batch = None if study.batch == "all" else study.batch
         steps = study.steps(self.training[1].shape[1])
         self._last = Phase(study.optimiser, study.rate, batch, steps, study.stop_at)
-        self._phases = 0
+        self.phases = before
 
     def minima(self) -> dict[str, Minima]:
         """Train all minima of the study, and return them by label.
@@ -214,8 +223,8 @@ class Trainer:
         (m, n). m must be a multiple of s: member i belongs to the draw with index i mod s.
         """
         ensemble = self._ensemble(starts, examples, phase)
-        self._phases += 1
-        checkpoint = checkpoints.checkpoint(self.work, self.study, self.data.checksum, self._phases)
+        self.phases += 1
+        checkpoint = checkpoints.checkpoint(self.work, self.study, {"checksum": self.data.checksum}, self.phases)
         steps = sorted({*phase.steps, *range(0, phase.steps[-1], REST)} if phase.stop_at else phase.steps)
         found = loop.train(ensemble, steps, lambda _, state: {"place": state.coordinates.clone()}, checkpoint)
         return torch.as_tensor(found["place"])[[steps.index(step) for step in phase.steps]].to(starts)

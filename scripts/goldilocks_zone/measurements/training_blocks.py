@@ -45,7 +45,7 @@ TENSOR = Axis(
 MOMENT = Axis("moment", lambda shape: ("start", "end"), "start or end of training", last=True)
 EXAMPLES_OF = Axis("examples_of", lambda shape: ("training", "validation"), "set of examples", last=True)
 OUTPUT_EXAMPLE = Axis("output_example", lambda shape: range(shape.study.outputs_examples), "number of the example")
-CLASS = Axis("class", lambda shape: range(shape.classes), "number of the class")
+CLASS = Axis("class", lambda shape: range(shape.classes), "number of the class", of_network=True)
 
 OBSERVABLES = Observables(RADIUS, DRAW)
 # Missing from the step at which a run diverges.
@@ -127,7 +127,9 @@ def measure_block(job: blocks.Job) -> xr.Dataset:
             result = blocks.empty(OBSERVABLES, shape, work.labels)
         shared = Shared(work, here, module, splits)
         for group in _groups(members, shared):
-            values = _train(shared, group, checkpoints.checkpoint(work, here, splits.training.checksum, number))
+            # On a GPU groups are others, whose checkpoint must not be taken.
+            known = {"checksum": splits.training.checksum, "members": [each._asdict() for each in group]}
+            values = _train(shared, group, checkpoints.checkpoint(work, here, known, number))
             for i, member in enumerate(group):
                 place = studies.place({**variant, **member.variant}) | {"radius": member.radius, "draw": member.draw}
                 blocks.fill(result, place, {name: each[i] for name, each in values.items()})
@@ -324,7 +326,12 @@ def _sets(shared: Shared, count: int) -> local_geometry.Sets:
 
 @OBSERVABLES.register(
     Logged,
-    logged("outputs", "1", "the softmax's outputs on held-out examples", axes=(STEP, OUTPUT_EXAMPLE, CLASS)),
+    logged(
+        "outputs",
+        "1",
+        "the softmax's outputs on held-out examples, at temperature 1",
+        axes=(STEP, OUTPUT_EXAMPLE, CLASS),
+    ),
     logged("output_label", "1", "labels of these examples", axes=(STEP, OUTPUT_EXAMPLE)),
     key="outputs_examples",
 )
@@ -374,7 +381,8 @@ def curvature(seen: Ended) -> dict[str, np.ndarray]:
     for moment, coordinates in enumerate((ensemble.subset.start, ensemble.coordinates)):
         points = torch.cat([each.flatten(1) for each in ensemble.subset.forward(coordinates)], 1).double()
         for (i, point), (j, examples) in itertools.product(finite(points), enumerate(sets)):
-            measured = hessian.plane_hessian(Problem(module, *examples), point, rows, memory_mib)
+            problem = Problem(module, *examples, shared.study.loss, float(ensemble.temperatures[i]))
+            measured = hessian.plane_hessian(problem, point, rows, memory_mib)
             summary = summaries.summarise(np.linalg.eigvalsh(measured.hessian))
             for name in names:
                 found[name][i, moment, j] = getattr(summary, name)

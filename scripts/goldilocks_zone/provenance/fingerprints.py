@@ -82,11 +82,11 @@ def _content_hash(path: Path) -> str:
 
 
 def tree_fingerprint(tree: ast.Module, *more: object) -> str:
-    """SHA-256 of a syntax `tree`, without the statements that cannot change a result, and of `more` values.
+    """SHA-256 of the syntax `tree` of a user's file, without docstrings, and of `more` values.
 
     The values must be serialisable as JSON.
     """
-    return sha256(json.dumps([_canonical(tree), *more], sort_keys=True))
+    return sha256(json.dumps([_canonical(tree, _is_docstring), *more], sort_keys=True))
 
 
 def code_fingerprint(script: Path, requirements: Path, read: Reader | None = None, modules: Iterable[str] = ()) -> str:
@@ -139,19 +139,21 @@ def _read(path: Path) -> tuple[str, set[str]]:
     An imported subpackage counts as all its modules.
     """
     text = path.read_text(encoding="utf-8")
+    left_out = _changes_no_number if PACKAGE.parent in path.absolute().parents else _is_docstring
     # The key contains the text of this module, on which summaries depend too.
-    code, names, origins = _cache_of_user().recall(sha256(_OWN_TEXT + text), lambda: _summary(text))
+    key = sha256(_OWN_TEXT + left_out.__name__ + text)
+    code, names, origins = _cache_of_user().recall(key, lambda: _summary(text, left_out))
     folders = {name: PACKAGE / name.replace(".", "/") for name in names}
     discovered = {f"{name}.{path.stem}" for name, folder in folders.items() for path in folder.glob("[!_]*.py")}
     return code, discovered | {name for name in {*names, *origins} if module_path(name).is_file()}
 
 
-def _summary(text: str) -> Summary:
+def _summary(text: str, left_out: Callable[[ast.AST], bool]) -> Summary:
     tree = ast.parse(text)
     names, origins = (
         sorted(name.removeprefix(PREFIX) for name in names if name.startswith(PREFIX)) for names in _imports(tree)
     )
-    return sha256(_canonical(tree)), names, origins
+    return sha256(_canonical(tree, left_out)), names, origins
 
 
 class Cache:
@@ -221,32 +223,36 @@ def _imports(tree: ast.Module) -> tuple[set[str], set[str]]:
     return names, origins
 
 
-def _canonical(node: object) -> str:
+def _canonical(node: object, left_out: Callable[[ast.AST], bool]) -> str:
     """Text of a syntax tree that is the same on every supported version of Python.
 
-    Statements that change no result are left out.
+    Statements for which `left_out` is true are left out.
     """
     if isinstance(node, list):
-        return "[" + ",".join(map(_canonical, node)) + "]"
+        return "[" + ",".join(_canonical(each, left_out) for each in node) + "]"
     if not isinstance(node, ast.AST):
         return repr(node)
     fields = []
     for name, value in ast.iter_fields(node):
         if name == "body" and isinstance(value, list):
-            value = [part for part in value if not _changes_no_number(part)]
+            value = [part for part in value if not left_out(part)]
         if name not in _IGNORED_FIELDS and value not in (None, []):
-            fields.append(f"{name}={_canonical(value)}")
+            fields.append(f"{name}={_canonical(value, left_out)}")
     return f"{type(node).__name__}({','.join(fields)})"
 
 
+def _is_docstring(node: ast.AST) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
 def _changes_no_number(node: ast.AST) -> bool:
-    """Whether a statement cannot change a result.
+    """Whether a statement of the package cannot change a result.
 
     Such statements are docstrings, functions marked by `config.kinds.changes_no_number`, and assignments to KIND, which
     register a kind of study with the costs of its jobs.
     """
-    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-        return isinstance(node.value.value, str)
+    if _is_docstring(node):
+        return True
     if isinstance(node, ast.Assign):
         return [getattr(target, "id", "") for target in node.targets] == ["KIND"]
     return any(getattr(mark, "id", "") == "changes_no_number" for mark in getattr(node, "decorator_list", ()))

@@ -69,6 +69,8 @@ def report(
     """
     if options.planes < 2:
         raise ValueError(f"planes: {options.planes} is too few for a confidence interval; use at least 2")
+    if isinstance(checkpoints, str | Path):
+        raise ValueError(f"checkpoints: {checkpoints} is one file; give a list of files or of state dictionaries")
     say = _Progress(options.progress, 5 + (checkpoints is not None))
     was_training = any(module.training for module in model.modules())
     measured = copy.deepcopy(model).eval() if was_training else model
@@ -149,6 +151,9 @@ def _rows(theta: Tensor, options: Options) -> tuple[list, str]:
     the share DENSE_SHARE of `options.memory_mib`. Their data type is that of the parameters `theta` (D,).
     """
     d = max(*options.dimensions, options.zone_dimension)
+    if d > theta.numel():
+        given = f"{d} dimensions are impossible for a model of {theta.numel()} parameters"
+        raise ValueError(f"{given}: give Options smaller dimensions and zone_dimension")
     entries = options.planes * d * theta.numel() * theta.element_size()
     kind = "dense" if entries <= DENSE_SHARE * _memory_mib(options) * 2**20 else "sparse"
     if kind == "dense":

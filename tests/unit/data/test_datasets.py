@@ -35,6 +35,26 @@ def test_validation_split_is_disjoint_balanced_and_nested():
     assert set(validation) != set(order[:100])
 
 
+def test_examples_that_lie_class_by_class_are_mixed_within_their_split():
+    labels, count = np.repeat(np.arange(4), 30), 120
+    images = np.arange(count, dtype=np.uint8)[:, None, None, None] * np.ones((1, 1, 2, 2), np.uint8)
+    made = datasets.as_dataset("made", (images[:80], np.sort(labels[:80])), (images[80:], labels[80:]), 4, "s", "l")
+    found = datasets.in_balanced_order(made)
+    for part, size in ((datasets.TRAIN, 80), (datasets.TEST, 40)):
+        here = found["labels"].values[found["split"].values == part]
+        assert (
+            len(here) == size and (found["split"].values == np.repeat([datasets.TRAIN, datasets.TEST], [80, 40])).all()
+        )
+        before = made["labels"].values[made["split"].values == part]
+        assert (np.sort(here) == np.sort(before)).all()
+        assert np.bincount(here[:8], minlength=4).max() <= -(-8 // len(np.unique(before)))
+    # Each image keeps its label.
+    pairs = [{(int(i), int(c)) for i, c in zip(each["images"][:, 0, 0, 0], each["labels"])} for each in (made, found)]
+    assert pairs[0] == pairs[1] and found.attrs["checksum"] != made.attrs["checksum"]
+    assert found.attrs["checksum"] == datasets.checksum(*(found[each].values for each in ("images", "labels", "split")))
+    assert found.equals(datasets.in_balanced_order(made))
+
+
 @pytest.fixture(scope="module")
 def dataset_file(tmp_path_factory):
     random = stream("images")

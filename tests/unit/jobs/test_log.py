@@ -25,6 +25,11 @@ def test_a_failing_job_says_one_sentence_and_logs_the_traceback(tmp_path):
     assert "Traceback" in log and log.strip().endswith("a bad value")
 
 
+def test_an_error_whose_text_says_little_is_named(tmp_path):
+    done = run_job("with job_log('job.log'):\n    {}['batch']", tmp_path)
+    assert done.stderr.strip() == "KeyError: 'batch' (log: job.log)"
+
+
 def test_a_sentence_of_any_letters_reaches_screen_log_and_make(tmp_path, monkeypatch):
     monkeypatch.setenv(failures.FAILURE_VARIABLE, str(tmp_path / "failure.txt"))
     done = run_job("with job_log('job.log'):\n    raise ValueError('a bad name \\udce9')", tmp_path)

@@ -76,6 +76,21 @@ def no_checkpoints(monkeypatch):
     monkeypatch.setattr(checkpoints, "checkpoint", lambda *_: None)
 
 
+def test_variants_of_a_study_have_checkpoints_of_their_own(tmp_path, monkeypatch):
+    """Else the second variant overwrites what the first has trained, and a resumed job starts the first again."""
+    made = checkpoints.checkpoint
+    taken = []
+
+    def noted(*given):
+        taken.append(made(*given))
+        return taken[-1]
+
+    monkeypatch.setattr(checkpoints, "checkpoint", noted)
+    measured(tmp_path, minima=["normal"], vary={"loss": ["cross_entropy", "mean_squared_error"]})
+    assert [each.path.name for each in taken] == ["001.pt", "002.pt"]
+    assert len({each.key for each in taken}) == 2
+
+
 def test_minima_start_where_they_are_said_to(no_checkpoints, monkeypatch):
     made, _, data = trainer(study_of("gauss", **MANY))
     runs, train = [], minima.Trainer.train

@@ -243,3 +243,20 @@ def test_fingerprints_are_the_same_on_every_supported_python(version, path):
     found = done.stdout.strip()
     script = ROOT / "scripts/measure_block.py"
     assert found == fingerprints.code_fingerprint(script, LOCK, modules=["measurements.curvature_blocks"]), sys.version
+
+
+@pytest.mark.parametrize("old, new", [('KIND = "relu"', 'KIND = "tanh"'), ("return 1", "return 2")])
+def test_of_a_users_file_docstrings_alone_are_left_out(tmp_path, old, new):
+    """The package's own marks of what changes no number mean nothing there."""
+    text = '"""Doc."""\nKIND = "relu"\n\n\n@changes_no_number\ndef f():\n    return 1\n'
+    first, second, other = (
+        fingerprints.tree_fingerprint(ast.parse(each))
+        for each in (text, text.replace(old, new), text.replace("Doc", "D"))
+    )
+    assert first == other != second
+    path, script = tmp_path / "figure.py", ROOT / "scripts/draw_figure.py"
+    codes = []
+    for each in (text, text.replace(old, new)):
+        path.write_text(each)
+        codes.append(fingerprints.code_fingerprint(script, ROOT / "requirements.txt", modules=[str(path)]))
+    assert codes[0] != codes[1]

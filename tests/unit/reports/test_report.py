@@ -194,3 +194,11 @@ def test_the_notebook_runs(short, monkeypatch):
     exec(compile(source, "your_own_model.ipynb", "exec"), names)
     assert time.monotonic() - begun < 300
     assert len(names["found"].checkpoints) == 4
+
+
+def test_small_models_and_single_checkpoints_are_refused_with_what_to_do():
+    model, batches = nn.Linear(4, 3), (torch.randn(8, 4), torch.arange(8) % 3)
+    with pytest.raises(ValueError, match="100 dimensions are impossible for a model of 15 parameters: give Options"):
+        reports.report(model, nn.CrossEntropyLoss(), batches)
+    with pytest.raises(ValueError, match=r"checkpoints: a\.pt is one file; give a list of files"):
+        reports.report(model, nn.CrossEntropyLoss(), batches, checkpoints="a.pt")
