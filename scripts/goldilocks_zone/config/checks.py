@@ -40,6 +40,16 @@ def require(condition: object, key: str, value: object, reason: str) -> None:
         refuse(f"{key}: {value} is impossible; {reason}")
 
 
+def refuse_unused(path: str, study: "Study", reasons: Mapping[str, str]) -> None:
+    """Raise ConfigurationError if a `study` sets a key that changes nothing in its kind of study.
+
+    `reasons` maps these keys to the reason. `path` is the path of the study.
+    """
+    for key, reason in reasons.items():
+        if key in study.vary or getattr(study, key) != type(study).model_fields[key].default:
+            refuse(f"{path}.{key}: the key changes nothing here, because {reason}; leave it out")
+
+
 def refuse_examples(path: str, count: int, validation: int, name: str, shape: Shape) -> None:
     """Raise ConfigurationError if `validation` holds out all training examples, or `count` exceeds those that are left.
 

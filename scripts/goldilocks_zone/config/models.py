@@ -67,6 +67,12 @@ class Network(Section, title="Network"):
     arguments: dict[str, Any] = Field({})
     """Additional keyword arguments."""
 
+    @field_validator("arguments")
+    @classmethod
+    def _refuse_other(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        values.refuse_other_than_plain(arguments)
+        return arguments
+
     @functools.cached_property
     def code(self) -> user_code.UserNetwork:
         """The network's file, name and arguments, with a fingerprint of its code.

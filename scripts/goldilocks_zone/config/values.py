@@ -74,6 +74,22 @@ def refuse(sentence: str) -> NoReturn:
     raise PydanticCustomError("refused", "{sentence}", {"sentence": sentence})
 
 
+def refuse_other_than_plain(node: object) -> None:
+    """Raise a validation error unless `node` is text, a number, a boolean or None, or a list or section of these.
+
+    Keys of sections must be text.
+    """
+    if isinstance(node, dict):
+        if other := [key for key in node if not isinstance(key, str)]:
+            refuse(f"the name {other[0]!r} must be text; put it in quotes")
+        node = list(node.values())
+    if isinstance(node, list):
+        for each in node:
+            refuse_other_than_plain(each)
+    elif not isinstance(node, str | int | float | None):
+        refuse(f"{node} is neither text nor a number, true or false, nor a list or section of these; put it in quotes")
+
+
 def _finite_number(value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise PydanticCustomError("number_type", "no number")

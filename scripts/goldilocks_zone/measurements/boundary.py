@@ -166,6 +166,8 @@ class BoundaryStudy(Study, title="Study of the decision boundary"):
             checks.refuse(
                 f"{path}.classes: this kind of study has no such key; name classes of images, as only_classes: [0, 1]"
             )
+        no_plane = "this kind of study has no random planes"
+        checks.refuse_unused(path, self, {"metric": no_plane, "bias_directions": no_plane})
         for label, network in networks.items() if self.estimate_steps else ():
             plain = isinstance(network, FullyConnected) and not network.residual and not network.normalised
             reason = "the margin is estimated only for dense layers and elementwise activations; set estimate_steps: 0"

@@ -99,6 +99,14 @@ class CurvatureStudy(Study, title="Study of curvature"):
         """
         for name, shape in shapes.items():
             checks.refuse_examples(path, max(self.examples), self.validation, name, shape)
+            sets, left = (
+                1 + max(self.vary.get("example_set", [self.example_set])),
+                shape.training_examples - self.validation,
+            )
+            reason = (
+                f"{sets} disjoint sets of {max(self.examples)} examples are more than the {left} of {name}; lower it"
+            )
+            checks.require(sets * max(self.examples) <= left, f"{path}.example_set", sets - 1, reason)
         for label in self.subspaces:
             largest, dimension = max(self.dimensions), subspace_labels.parse_plane(label).dimension
             reason = f"the plane {label} has {dimension} dimensions, so use {dimension} at most"

@@ -223,6 +223,7 @@ class JepaTrainingStudy(Study, title="Study of the training of joint embeddings"
         `path` is the study's key in the configuration, for the message. `shapes` and `networks` describe the datasets
         and networks by name.
         """
+        checks.refuse_unused(path, self, {"loss": "arms have losses of their own", "classes": "pairs have no classes"})
         for label in self.networks:
             if not isinstance(networks.get(label), FullyConnected):
                 checks.refuse(f"{path}.networks: {label} is impossible; use an encoder fc-<widths>-<activation>")

@@ -178,6 +178,9 @@ class TrainingStudy(Study, title="Study of training"):
         )
         enough = 2 * count <= most and count <= held_out
         checks.require(enough, f"{path}.geometry_examples", count, needed)
+        size = count * (self.classes or shape.classes)
+        reason = f"G of {count} geometry_examples of {name} has at most {size} eigenvalues; use fewer than these"
+        checks.require(not count or self.eigenvalues < size, f"{path}.eigenvalues", self.eigenvalues, reason)
         count = self.outputs_examples
         reason = f"{held_out} examples are held out (validation), so use {held_out} at most"
         checks.require(count <= held_out, f"{path}.outputs_examples", count, reason)

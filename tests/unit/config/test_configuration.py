@@ -1,4 +1,5 @@
 import copy
+import datetime
 from pathlib import Path
 from typing import get_args
 
@@ -143,6 +144,21 @@ MISTAKES = [
     ("studies.equivalence.geometry_examples", 10, ["studies.equivalence.temperature_rule", "temperature_rule: fixed"]),
     ("studies.rate_temperature.geometry_examples", 10, ["studies.rate_temperature.temperature", "temperature: 1"]),
     ("studies.planes.labels", "groups_of_three", ["studies.planes.labels", "did you mean groups_of_t"]),
+    ("studies.geometry.eigenvalues", 100000, ["studies.geometry.eigenvalues", "100000", "use fewer than these"]),
+    ("studies.curvature.example_set", 60, ["studies.curvature.example_set", "60", "61 disjoint sets"]),
+    ("studies.boundary.metric", "identity", ["studies.boundary.metric", "no random planes; leave it out"]),
+    ("studies.boundary.vary", {"metric": ["shell"]}, ["studies.boundary.metric", "changes nothing here"]),
+    ("studies.jepa_arms.loss", "mean_squared_error", ["studies.jepa_arms.loss", "losses of their own"]),
+    (
+        "networks",
+        {"mine": {"file": "a.py", "name": "A", "arguments": {"day": datetime.date(2020, 1, 1)}}},
+        ["networks.mine.arguments", "2020-01-01 is neither text nor a number", "quotes"],
+    ),
+    (
+        "networks",
+        {"mine": {"file": "a.py", "name": "A", "arguments": {"a": [{1: 2}]}}},
+        ["networks.mine.arguments", "the name 1 must be text"],
+    ),
     ("studies.planes.optimiser", "adma", ["studies.planes.optimiser", "did you mean adam"]),
     (
         "studies.plane_spread.subspaces",
