@@ -67,10 +67,7 @@ def report(
     Raises ValueError like `plane_hessian`, and if there are fewer than two planes or a checkpoint does not fit the
     model.
     """
-    if options.planes < 2:
-        raise ValueError(f"planes: {options.planes} is too few for a confidence interval; use at least 2")
-    if isinstance(checkpoints, str | Path):
-        raise ValueError(f"checkpoints: {checkpoints} is one file; give a list of files or of state dictionaries")
+    _refuse_mistakes(options, checkpoints)
     say = _Progress(options.progress, 5 + (checkpoints is not None))
     was_training = any(module.training for module in model.modules())
     measured = copy.deepcopy(model).eval() if was_training else model
@@ -137,6 +134,13 @@ def _problem(model: nn.Module, loss: Any, batches: tuple | Iterable) -> Problem:
 
 def _weights(model: nn.Module) -> Tensor:
     return nn.utils.parameters_to_vector(model.parameters()).detach()
+
+
+def _refuse_mistakes(options: Options, checkpoints: object) -> None:
+    if options.planes < 2:
+        raise ValueError(f"planes: {options.planes} is too few for a confidence interval; use at least 2")
+    if isinstance(checkpoints, str | Path):
+        raise ValueError(f"checkpoints: {checkpoints} is one file; give a list of files or of state dictionaries")
 
 
 def _memory_mib(options: Options) -> float:
