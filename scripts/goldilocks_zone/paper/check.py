@@ -1,8 +1,8 @@
 r"""Checks of the paper's sources: which works a run's paper shows, and what in the texts does not fit the results.
 
 A work is a publication whose results are reproduced. Results enter the text only through macros: \estimate{case},
-\verdict{case}, \agreement{comparison} and \setting{name}. Sentences on findings enter through \question{name},
-\answer{name} and \mainfindings, and figures through \resultfigure{name}.
+\verdict{case}, \margin{case}, \agreement{comparison} and \setting{name}. Sentences on findings enter through
+\question{name}, \answer{name} and \mainfindings, and figures through \resultfigure{name}.
 
 A text is named by its path in paper/. The folder sections/ contains the paper's sections. The folder works/<work>/
 contains the parts of these sections that are about one work, one file for each question, and the work's parts of the
@@ -18,12 +18,12 @@ _CLAIM = re.compile(r"\\(?:verdict|estimate)\{([\w-]+)")
 _FIGURE = re.compile(r"\\resultfigure\{(\w+)\}")
 # Digits that are not literal numbers: those in names, as arguments of macros, and single digits of symbols ($r_0$).
 _NAMES = re.compile(
-    r"\\(?:estimate|verdict|agreement|setting|question|answer|evidence|resultfigure|ref|eqref|label|cite\w*)\{[^}]*\}"
+    r"\\(?:estimate|verdict|margin|agreement|setting|question|answer|evidence|resultfigure|ref|eqref|label|cite\w*)\{[^}]*\}"
     r"|\\(?:ifresults|reason)\{[^}]*\}"
     r"|[a-zA-Z][_^]\d(?!\d)(?:\^\d(?!\d))?"
 )
 _WORK = re.compile(r"#1\{(\w+)\}")  # in generated.tex, marks the works that the paper shows
-_MACROS = ("estimate", "verdict", "agreement", "setting", "question", "answer")
+_MACROS = ("estimate", "verdict", "margin", "agreement", "setting", "question", "answer")
 METHOD = "method.tex"  # the only text of a work that may state literal numbers
 
 
@@ -87,7 +87,8 @@ def mistakes(sources: dict[str, str], generated: str) -> list[str]:
     macro = re.compile(rf"\\({'|'.join(_MACROS)})\{{([\w.\-]+)\}}")
     used = {f"{kind}:{name}" for kind, name in macro.findall(text)}
     used |= {f"figure:{name}" for name in _FIGURE.findall(text)}
-    used |= {f"common:{name}" for name in re.findall(r"\\begin\{resulttable\}\{([\w-]+)\}", text)}
+    tables = re.findall(r"\\begin\{resulttable\}\{([\w-]+)\}", text)
+    used |= {f"{kind}:{name}" for kind in ("common", "key") for name in tables}
     used |= {f"width:{name}" for name in re.findall(r"\\begin\{panels\}\{(\w+)\}", text)}
     found += [f"\\{name.replace(':', '{')}}} is used and no result defines it" for name in sorted(used - defined)]
     found += [f"\\{name.replace(':', '{')}}} is defined and the text never uses it" for name in sorted(defined - used)]

@@ -9,9 +9,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from goldilocks_zone.paper import latex, mathematics
+from goldilocks_zone.statistics.hypotheses import FAILS, HOLDS, INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
 
 NOT_COMPUTED = r"\noresult{}"
+VERDICTS = (REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE, HOLDS, FAILS, NOT_TESTED)  # in the order of a table's key
 _TABLE = re.compile(r"\\begin\{resulttable\}\{([\w-]+)\}(.*?)\\end\{resulttable\}", re.DOTALL)
+_MARGIN = re.compile(r"\\margin\{([\w.-]+)\}")
 _ESTIMATE = re.compile(r"\\estimate\{([\w.-]+)\}")
 
 
@@ -33,16 +36,35 @@ def described(row: Mapping) -> str:
 
 
 def table_macros(rows: list[dict], texts: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Macros {"common": {table: number}} of the n that most estimates of a table of results rest on.
+    """Macros of tables of results, {kind: {name: LaTeX}}, of three kinds.
 
-    `texts` are LaTeX texts with such tables, which are environments resulttable; see main.tex.
+    `common` is the n that most estimates of a table rest on, and `key` explains the signs of the verdicts that occur in
+    it. `margin` is the margin of each case for which the texts ask. `texts` are LaTeX texts with such tables, which are
+    environments resulttable; see main.tex.
     """
-    numbers = {row["id"]: row["n"] for row in rows if row["case"] and row["estimate"]}
-    tables = [table for text in texts for table in _TABLE.findall(text)]
-    counted = {
-        name: Counter(numbers[case] for case in _ESTIMATE.findall(body) if case in numbers) for name, body in tables
+    texts = list(texts)
+    cases = {row["id"]: row for row in rows if row["case"]}
+    tables = {
+        name: [cases[case] for case in _ESTIMATE.findall(body) if case in cases]
+        for text in texts
+        for name, body in _TABLE.findall(text)
     }
-    return {"common": {name: next((n for n, _ in count.most_common(1)), "0") for name, count in counted.items()}}
+    counted = {name: Counter(row["n"] for row in found if row["estimate"]) for name, found in tables.items()}
+    asked = [case for text in texts for case in _MARGIN.findall(text) if case in cases]
+    return {
+        "margin": {case: f"${float(cases[case]['margin']):g}$" for case in asked if cases[case]["margin"]},
+        "common": {name: next((n for n, _ in count.most_common(1)), "0") for name, count in counted.items()},
+        "key": {name: _key({_shown_verdict(row) for row in found}) for name, found in tables.items()},
+    }
+
+
+def _shown_verdict(row: Mapping) -> str:
+    """Verdict whose sign the table shows for a case: without an estimate, the case is not tested."""
+    return row["verdict"] if row["estimate"] else NOT_TESTED
+
+
+def _key(verdicts: set[str]) -> str:
+    return ", ".join(rf"\signof{{{verdict}}}" for verdict in VERDICTS if verdict in verdicts)
 
 
 def measured(row: Mapping) -> str:

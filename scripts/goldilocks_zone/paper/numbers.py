@@ -6,6 +6,7 @@ secondary ones (see `claims.cells`). A reading is one choice of the settings tha
 """
 
 import csv
+import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -26,6 +27,8 @@ from goldilocks_zone.statistics.hypotheses import FAILS, HOLDS, INCONCLUSIVE, NO
 from goldilocks_zone.storage import files, netcdf
 
 VERDICTS = (REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE)
+# Claims that are hypotheses of this project, also those in the file of a work.
+_OWN, _OWN_WORK = re.compile(r"(by|jz)\d|beyond"), "this project"
 DIFFERENCES = ("mean_difference", "mean_absolute_difference", "largest_difference")
 Results = dict[str, xr.Dataset]
 
@@ -135,7 +138,8 @@ def distance(row: dict) -> str:
 
 def hundredths(value: str) -> str:
     """LaTeX of a number with two decimals; `value` is the number as text."""
-    return f"${float(value):.2f}$"
+    # Zero has no sign.
+    return f"${round(float(value), 2) + 0.0:.2f}$"
 
 
 def percent(share: str) -> str:
@@ -288,7 +292,7 @@ def environment(folder: Path) -> jinja2.Environment:
         "latex": lambda value, strict=True: latex.escape(str(value), strict),
         "split": str.split,
     }
-    shown = (hundredths, percent, measured, radii, starts, drawn, dimensions, random_steps, without_remedy)
+    shown = (hyphenated, hundredths, percent, measured, radii, starts, drawn, dimensions, random_steps, without_remedy)
     templates.filters |= escape | {each.__name__: each for each in shown}
     templates.globals["macro"] = latex.macro
     return templates
@@ -298,7 +302,8 @@ def judged(rows: list[dict]) -> list[list[dict]]:
     """Claims that were tested at least in part, as two lists: empirical claims, and identities.
 
     An entry is the row of a claim with two additional keys: `tests`, the rows of its primary cases that were tested,
-    and `untested`, a sentence that names its other primary cases and the reasons why these were not tested.
+    and `untested`, a sentence that names its other primary cases and the reasons why these were not tested. As `work`,
+    hypotheses of this project have the project, whatever the work in whose file they stand.
     """
     tests = {}
     for row in rows:
@@ -314,15 +319,29 @@ def judged(rows: list[dict]) -> list[list[dict]]:
                     reasons.setdefault(case["reason"], []).append(case["case"])
             said = "; ".join(f"{', '.join(names)} ({reason})" for reason, names in reasons.items())
             verdicts = [case for case in known if case["verdict"] != NOT_TESTED]
-            found.append({**row, "tests": verdicts, "untested": f"Not tested: {said}." if said else ""})
+            work = _OWN_WORK if _OWN.match(row["id"]) else row["work"]
+            untested = f"Not tested: {said}." if said else ""
+            found.append({**row, "work": work, "tests": verdicts, "untested": untested})
     return [[row for row in found if (row["verdict"] in (HOLDS, FAILS)) is identity] for identity in (False, True)]
 
 
 def untested(rows: list[dict]) -> str:
-    """Sentence that names the claims of which no part was tested; empty if there are none."""
-    known = {row["id"] for group in judged(rows) for row in group}
-    names = [row["id"] for row in rows if not row["case"] and row["id"] not in known]
-    return f"Nothing of these claims is tested by this run: {latex.escape(', '.join(names))}." if names else ""
+    """LaTeX sentences on the claims of which no part was tested, with statement and reason; empty if there are none."""
+    known, found = {row["id"] for group in judged(rows) for row in group}, []
+    for row in rows:
+        if not row["case"] and row["id"] not in known:
+            statement = mathematics.typeset(hyphenated(row["statement"].rstrip(".")))
+            reason = row["reason"] and f" ({mathematics.typeset(hyphenated(row['reason']), strict=False)})"
+            found.append(rf"\textbf{{{latex.escape(hyphenated(row['id']))}}} {statement}{reason}")
+    return f"This run tests no part of these claims: {'; '.join(found)}." if found else ""
+
+
+def hyphenated(text: str) -> str:
+    """Text for readers, with hyphens for underscores in the names of claims, datasets and the like, as fashion-mnist.
+
+    Symbols such as σ_z and r_out keep theirs.
+    """
+    return re.sub(r"(?<=[a-z0-9]{2})_(?=[a-z]{2})", "-", str(text))
 
 
 def disagreements(rows: list[dict], entries: Iterable[dict]) -> list[dict[str, str]]:

@@ -44,6 +44,26 @@ def test_identities_stand_apart_in_the_table_and_paragraphs_say_what_follows():
     assert "(fs13 not reproduced)" in text and DISAGREEMENTS["drawn"]["second"] in text
 
 
+def test_hypotheses_of_this_project_are_labelled_as_its_own():
+    rows = [row(f"{claim}{case}", case[1:]) for claim in ("jz1", "beyond_tanh", "dl1") for case in ("", ".a")]
+    labels = [claim["work"] for claim in numbers.judged(rows)[0]]
+    assert labels == ["this project", "this project", "w"]
+    assert r"\textbf{beyond-tanh}" in rendered("claims", claims=numbers.judged(rows))
+
+
+def test_a_table_explains_the_signs_that_it_has_and_no_others():
+    rows = [row("fs1.a", "a", NO), row("fs1.b", "b", evaluate.HOLDS), row("fs1.c", "c") | {"estimate": ""}, row("fs1")]
+    rows = [{**each, "margin": "0.05"} for each in rows]
+    body = r"\estimate{fs1.a} & \estimate{fs1.b} & \estimate{fs1.c} above \margin{fs1.a}"
+    found = numbers.table_macros(rows, [rf"\begin{{resulttable}}{{small}}{body}\end{{resulttable}}"])
+    assert found["key"] == {"small": r"\signof{not reproduced}, \signof{identity holds}, \signof{not tested}"}
+    assert found["margin"] == {"fs1.a": "$0.05$"} and found["common"] == {"small": "8"}
+
+
+def test_zero_has_no_sign():
+    assert [numbers.hundredths(value) for value in ("-0.004", "-0.006", "0")] == ["$0.00$", "$-0.01$", "$0.00$"]
+
+
 def test_a_table_without_identities_has_no_rule():
     table = rendered("claims", claims=numbers.judged([row("fs1"), row("fs1.band", "band")]))
     assert "midrule" not in table and r"band: this \& that & $1.00$ $[0.81, \infty)$ (8) & reproduced \\" in table
@@ -67,7 +87,7 @@ def test_settings_of_the_boundary_stand_below_those_published():
     text = rendered("boundary_settings", published=published, settings=settings).replace("%\n", "")
     rows = [[cell.strip() for cell in row.split("&")] for row in text.split(r"\\")[:-1]]
     assert rows[0] == rows[2] == [f"their {column}" for column in columns]
-    cells = ["fc-5x2-relu", r"gauss, half\_moon", "as published", "sgd, 0.02", "all", "20, 200", "30, 1000 steps", "6"]
+    cells = ["fc-5x2-relu", "gauss, half-moon", "as published", "sgd, 0.02", "all", "20, 200", "30, 1000 steps", "6"]
     assert rows[1] == [r"\quad this run", *cells]
     assert "not computed" in rows[3][1]
     assert numbers.random_steps(["normal", "wide_margin"]) == "none"
@@ -85,11 +105,16 @@ def test_cases_that_are_not_tested_stand_in_one_sentence_with_their_reasons():
     cases.append(row("fs10.short", "short", evaluate.NOT_TESTED) | {"reason": "needs 600 steps"})
     assert numbers.claim_macros(cases)["estimate"]["fs10.shift"] == r"\noresult{equal in every draw}"
     rows = [row("fs10"), *cases, row("fs10.both", "both"), row("li2", verdict=evaluate.NOT_TESTED)]
-    rows += [row("fs9", verdict=evaluate.NOT_TESTED), row("fs9.peak", "peak", evaluate.NOT_TESTED)]
+    rows += [
+        row("fs9", verdict=evaluate.NOT_TESTED) | {"reason": "no grid"},
+        row("fs9.peak", "peak", evaluate.NOT_TESTED),
+    ]
     table = rendered("claims", claims=numbers.judged(rows))
     assert "Not tested: shift, rate (equal in every draw); short (needs 600 steps)." in table
     assert "both: this" in table and not any(part in table for part in ("shift: this", "fs9", "li2"))
-    assert numbers.untested(rows) == "Nothing of these claims is tested by this run: li2, fs9."
+    said = "This run tests no part of these claims: "
+    said += r"\textbf{li2} this \& that; \textbf{fs9} this \& that (no grid)."
+    assert numbers.untested(rows) == said
     assert numbers.untested([row("fs10"), row("fs10.both", "both")]) == ""
     (said,) = numbers.claim_macros([row("fs4.fraction", "fraction", NO)])["estimate"].values()
     assert said == r"\result{$1.00$ $[0.81, \infty)$}{8}{not reproduced}"
