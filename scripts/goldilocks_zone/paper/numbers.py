@@ -22,7 +22,7 @@ from goldilocks_zone.config import kinds, records
 from goldilocks_zone.config.records import PaperRecord
 from goldilocks_zone.paper import check, latex, mathematics
 from goldilocks_zone.paper.estimates import NOT_COMPUTED, claim_macros, measured, measured_or_not, table_macros
-from goldilocks_zone.paper.study_settings import dimensions, drawn, radii, random_steps, starts, without_remedy
+from goldilocks_zone.paper.study_settings import dimensions, drawn, grouped, radii, random_steps, starts, without_remedy
 from goldilocks_zone.statistics.hypotheses import FAILS, HOLDS, INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
 from goldilocks_zone.storage import files, netcdf
 
@@ -292,7 +292,19 @@ def environment(folder: Path) -> jinja2.Environment:
         "latex": lambda value, strict=True: latex.escape(str(value), strict),
         "split": str.split,
     }
-    shown = (hyphenated, hundredths, percent, measured, radii, starts, drawn, dimensions, random_steps, without_remedy)
+    shown = (
+        hyphenated,
+        hundredths,
+        percent,
+        measured,
+        radii,
+        starts,
+        drawn,
+        dimensions,
+        random_steps,
+        grouped,
+        without_remedy,
+    )
     templates.filters |= escape | {each.__name__: each for each in shown}
     templates.globals["macro"] = latex.macro
     return templates

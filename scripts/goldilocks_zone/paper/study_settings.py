@@ -1,6 +1,7 @@
 """Settings of studies in words, for the paper's tables of settings."""
 
 import math
+import re
 
 from goldilocks_zone.config.models import RadiusRange, Study
 from goldilocks_zone.config.weights import INITIALISATIONS
@@ -36,6 +37,11 @@ def random_steps(minima: list[str]) -> str:
     """Text with the steps on random labels, ascending, from labels adversarial-<steps> of `minima`; "none" if none."""
     steps = {int(label.partition("-")[2]) for label in minima if label.startswith("adversarial-")}
     return f"{', '.join(map(str, sorted(steps)))} steps" if steps else "none"
+
+
+def grouped(text: str | int) -> str:
+    """Text in LaTeX with the digits of its integers grouped by commas, from five digits on."""
+    return re.sub(r"\d{5,}", lambda match: f"{int(match[0]):,}".replace(",", "{,}"), str(text))
 
 
 def without_remedy(reason: str) -> str:

@@ -85,12 +85,14 @@ def test_settings_of_the_boundary_stand_below_those_published():
     study |= {"optimiser": "sgd", "rate": 0.02, "batch": "all", "epochs": [20, 200], "draws": 6}
     settings = SimpleNamespace(studies={"here": SimpleNamespace(**study)})
     text = rendered("boundary_settings", published=published, settings=settings).replace("%\n", "")
+    text = text.replace(r"\addlinespace[4pt]", "")
     rows = [[cell.strip() for cell in row.split("&")] for row in text.split(r"\\")[:-1]]
     assert rows[0] == rows[2] == [f"their {column}" for column in columns]
     cells = ["fc-5x2-relu", "gauss, half-moon", "as published", "sgd, 0.02", "all", "20, 200", "30, 1000 steps", "6"]
     assert rows[1] == [r"\quad this run", *cells]
     assert "not computed" in rows[3][1]
     assert numbers.random_steps(["normal", "wide_margin"]) == "none"
+    assert numbers.grouped("2000, 300000 steps") == "2000, 300{,}000 steps"
 
 
 def test_a_commit_that_is_not_known_is_explained_where_it_is_shown():
