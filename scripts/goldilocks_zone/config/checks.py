@@ -46,8 +46,9 @@ def refuse_unused(path: str, study: "Study", reasons: Mapping[str, str]) -> None
     `reasons` maps these keys to the reason. `path` is the path of the study.
     """
     for key, reason in reasons.items():
-        if key in study.vary or getattr(study, key) != type(study).model_fields[key].default:
-            refuse(f"{path}.{key}: the key changes nothing here, because {reason}; leave it out")
+        varied = "vary." if key in study.vary else ""
+        if varied or getattr(study, key) != type(study).model_fields[key].default:
+            refuse(f"{path}.{varied}{key}: the key changes nothing here, because {reason}; leave it out")
 
 
 def refuse_examples(path: str, count: int, validation: int, name: str, shape: Shape) -> None:

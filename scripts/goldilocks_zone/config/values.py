@@ -83,7 +83,7 @@ def refuse_other_than_plain(node: object) -> None:
         if other := [key for key in node if not isinstance(key, str)]:
             refuse(f"the name {other[0]!r} must be text; put it in quotes")
         node = list(node.values())
-    if isinstance(node, list):
+    if isinstance(node, list | tuple):
         for each in node:
             refuse_other_than_plain(each)
     elif not isinstance(node, str | int | float | None):

@@ -96,7 +96,7 @@ def _derivatives(operation: Operation, point: Point) -> tuple[dict[int, Tensor],
         return {i: (b, a)[i] for i in numbers}, both
     args = [each.detach() if isinstance(each, Tensor) else each for each in args]
     for i in numbers:
-        args[i] = args[i].expand(*operation.shape).clone().requires_grad_()
+        args[i] = args[i].expand(operation.shape).clone().requires_grad_()
     ours, bends, is_bent = [args[i] for i in numbers], {}, operation.number in point.adjoints
     slopes = dict(zip(numbers, _gradients(operation.target(*args, **options), ours, is_bent)))
     for i, slope in slopes.items() if is_bent else ():

@@ -204,8 +204,7 @@ def logarithmic_ticks(axis: Axis, short: float = SHORT) -> None:
 
     If the ratio is below NARROW, ticks are at 1, 1.5, 2, 3, 5 and 7 times each power of ten or, if fewer than two of
     these lie inside, at equal steps of the value. If it is below `short`, they are at 1, 2 and 5 times each power of
-    ten. Otherwise they are at powers of ten, of which some are skipped if there are more than
-    DECADES.
+    ten. Otherwise they are at powers of ten, of which some are skipped if there are more than DECADES.
     """
     low, high = axis.get_view_interval()
     powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
@@ -227,5 +226,5 @@ def colour_bar(figure: Figure, axes: list[Axes]) -> None:
     mappable = plt.cm.ScalarMappable(Normalize(-1, 1), COLOURS)
     aspect = figure.get_size_inches()[1] * panels.CENTIMETRES_PER_INCH / BAR_CM
     bar = figure.colorbar(mappable, ax=axes, aspect=aspect, pad=0.015, ticks=[-1, -0.5, 0, 0.5, 1])
-    bar.ax.set_title("alignment $A_i$", **SMALL)
+    bar.set_label("alignment $A_i$", labelpad=1, **SMALL)
     bar.outline.set_visible(False)

@@ -213,9 +213,9 @@ def fill(block: xr.Dataset, place: Mapping[str, Any], values: Mapping[str, Any])
 
     `place` maps names of axes to labels. The array of a variable has the axes of this variable that are not in `place`.
     """
-    # xarray would look up the positions again for every variable.
     # Labels of which one is text are all text.
-    texts = {dim for dim in place if block[dim].dtype.kind == "U"}
+    texts = {dim for dim in place if block.variables[dim].dtype.kind == "U"}
+    # xarray would look up the positions again for every variable.
     positions = {dim: block.indexes[dim].get_loc(str(v) if dim in texts else v) for dim, v in place.items()}
     for name, value in values.items():
         variable = block.variables[name]

@@ -99,14 +99,13 @@ class CurvatureStudy(Study, title="Study of curvature"):
         """
         for name, shape in shapes.items():
             checks.refuse_examples(path, max(self.examples), self.validation, name, shape)
-            sets, left = (
-                1 + max(self.vary.get("example_set", [self.example_set])),
-                shape.training_examples - self.validation,
-            )
+            sets = 1 + max(self.vary.get("example_set", [self.example_set]))
+            left, key = shape.training_examples - self.validation, "example_set"
+            key = f"vary.{key}" if key in self.vary else key
             reason = (
                 f"{sets} disjoint sets of {max(self.examples)} examples are more than the {left} of {name}; lower it"
             )
-            checks.require(sets * max(self.examples) <= left, f"{path}.example_set", sets - 1, reason)
+            checks.require(sets * max(self.examples) <= left, f"{path}.{key}", sets - 1, reason)
         for label in self.subspaces:
             largest, dimension = max(self.dimensions), subspace_labels.parse_plane(label).dimension
             reason = f"the plane {label} has {dimension} dimensions, so use {dimension} at most"

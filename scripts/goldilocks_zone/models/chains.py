@@ -133,11 +133,9 @@ def _layer(module: Any, places: dict[int, slice]) -> object:
     raise _Unknown
 
 
-def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    if isinstance(value, int):
-        return value, value
-    first, second = value
-    return first, second
+def _pair(value: Any) -> tuple[int, ...]:
+    """Sizes along the axes of an image, of which torch takes one for both, too, in a tuple or as any whole number."""
+    return tuple(value) if isinstance(value, tuple | list) else (value, value)
 
 
 def _activation(module: Any) -> layers.Activation | None:

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,7 +46,7 @@ class Problem:
     network: nn.Module | networks.Logits
     inputs: Any
     labels: Any = None
-    loss: losses.Loss = field(default_factory=losses.CrossEntropy)
+    loss: Any = "cross_entropy"
     temperature: float = 1.0
 
     if TYPE_CHECKING:  # The forms that arguments may have; attributes that depend on the form are of type Any.

@@ -28,7 +28,7 @@ _OPERATOR = re.compile(r"(?: ?([=<>≈≫≪≤≥∝×+]) ?|(/)| (-) |(-)(?=[\w
 
 def typeset(text: str, strict: bool = True) -> str:
     """Convert plain `text` to LaTeX; `strict` is that of `latex.escape`, which converts what is no formula."""
-    text = unicodedata.normalize("NFC", text)
+    text = unicodedata.normalize("NFC", text).replace("−", "-")
     found, plain, i = [], 0, 0
     while i < len(text):
         parsed = _formula(text, i) if _may_start(text, i) else None
@@ -111,7 +111,8 @@ def _number(sign: str, digits: str, exponent: str | None) -> str:
     digits = f"0{digits}" if digits.startswith(".") else digits
     if exponent is None:
         return sign + digits
-    return sign + (f"10^{{{exponent}}}" if digits == "1" else rf"{digits} \times 10^{{{exponent}}}")
+    power = f"10^{{{int(exponent)}}}"  # without the leading zeros of Python's form
+    return sign + (power if digits == "1" else rf"{digits} \times {power}")
 
 
 def _with_suffixes(text: str, symbol: str, i: int) -> tuple[str, int]:

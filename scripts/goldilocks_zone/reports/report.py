@@ -64,8 +64,8 @@ def report(
     curvature at each is measured on the same planes as at the weights. The model is not modified; if it is in training
     mode, a copy in evaluation mode is measured. `print` shows the findings as text, `Findings.figure()` draws them.
 
-    Raises ValueError like `plane_hessian`, and if there are fewer than two planes or a checkpoint does not fit the
-    model.
+    Raises ValueError like `plane_hessian`, if there are fewer than two planes or more dimensions than parameters, and
+    if a checkpoint does not fit the model or is given without a list.
     """
     _refuse_mistakes(options, checkpoints)
     say = _Progress(options.progress, 5 + (checkpoints is not None))

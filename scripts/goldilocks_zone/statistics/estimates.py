@@ -50,7 +50,7 @@ class Estimate:
 
     interval: function from a confidence level to the interval (low, high). smallest_p: the smallest p-value that this
     kind of interval can resolve. half_step: half a grid step for a number read off a grid, else 0. open_end: the reason
-    why an end of the interval is infinite; empty if none is.
+    why an end of the interval is infinite because the number itself is censored; else empty.
     """
 
     value: float

@@ -150,6 +150,17 @@ def test_resamples_that_reach_no_dimension_leave_the_interval_open():
     assert low < found.value < np.log10(900 / 750) and high == np.inf
 
 
+def test_the_jackknife_of_an_intrinsic_dimension_is_finite_where_a_draw_decides_whether_it_is_censored():
+    values = np.array([[0.88, 0.95, 0.70], [0.95, 0.96, 0.94], [0.97, 0.97, 0.97], [0.97, 0.98, 0.96]])[:, None]
+    names = ["plane-10-dense", "plane-50-dense", "plane-100-dense", "full-free"]
+    here = xr.Dataset(
+        {"test_accuracy": (("subspace", "radius", "draw"), values)},
+        {"subspace": names, "radius": [1.0], "draw": range(3)},
+    ).assign_coords(classes=10)
+    (found,) = estimate("intrinsic_dimension", here, share=0.9, published=10, name="few")
+    assert np.isfinite([found.value, *found.interval(0.95)]).all()
+
+
 def test_a_smaller_dimension_may_be_the_only_one_that_reaches_the_level():
     values = np.array([0.5, 0.95, 0.85, 1.0])[:, None, None] + np.zeros((1, DRAWS))
     names = ["plane-10-dense", "plane-100-dense", "plane-1000-dense", "full-free"]

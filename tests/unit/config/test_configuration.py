@@ -147,7 +147,7 @@ MISTAKES = [
     ("studies.geometry.eigenvalues", 100000, ["studies.geometry.eigenvalues", "100000", "use fewer than these"]),
     ("studies.curvature.example_set", 60, ["studies.curvature.example_set", "60", "61 disjoint sets"]),
     ("studies.boundary.metric", "identity", ["studies.boundary.metric", "no random planes; leave it out"]),
-    ("studies.boundary.vary", {"metric": ["shell"]}, ["studies.boundary.metric", "changes nothing here"]),
+    ("studies.boundary.vary", {"metric": ["shell"]}, ["studies.boundary.vary.metric", "changes nothing here"]),
     ("studies.jepa_arms.loss", "mean_squared_error", ["studies.jepa_arms.loss", "losses of their own"]),
     (
         "networks",

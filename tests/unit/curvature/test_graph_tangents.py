@@ -327,6 +327,23 @@ class Tokens(nn.Module):
         return functional.gelu(self.inner(x)).mean(1) @ self.embedding.weight.T
 
 
+class Tempered(nn.Module):
+    """A network whose logits are multiplied by functions of scalar parameters, such as a logit scale."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(5, CLASSES)
+        self.scale, self.power = nn.Parameter(torch.tensor(0.3)), nn.Parameter(torch.tensor(1.4))
+
+    def forward(self, x):
+        return self.inner(x) * self.scale.exp() * self.power**2 + self.power.tanh() / self.scale
+
+
+def test_functions_of_scalar_parameters():
+    torch.manual_seed(0)
+    assert_right(Tempered(), draw(N, 5, seed=2))
+
+
 def test_token_ids_and_tied_weights():
     assert_right(Tokens(), torch.arange(N * 5).view(N, 5) % CLASSES)
 

@@ -1,5 +1,6 @@
 """Action of layers on tangents and adjoints, against automatic differentiation; which networks are chains."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -119,6 +120,14 @@ def test_choices_at_ties_are_those_of_torch(module):
     delta = torch.arange(1.0, out.numel() + 1, dtype=torch.float64).view(out.shape)
     expected = torch.autograd.grad((delta * out).sum(), z)[0]
     torch.testing.assert_close(layer.adjoint(None, layer.forward(None, z.detach())[1], delta), expected)
+
+
+@pytest.mark.parametrize("size", [2, (2,), [2], (2, 2), np.int64(2)])
+@pytest.mark.parametrize("kind", [nn.MaxPool2d, nn.AvgPool2d])
+def test_sizes_of_pools_in_every_form_of_torch(kind, size):
+    z = torch.arange(32.0).view(1, 2, 4, 4)
+    (layer,) = chains._layers(kind(size), {}, set())
+    torch.testing.assert_close(layer.forward(None, z)[0], kind(2)(z))
 
 
 class Own(nn.Linear):

@@ -62,7 +62,7 @@ def edges(kappa: xr.DataArray, ratio: xr.DataArray, outer: bool) -> tuple[np.nda
             fall = curves.crossing_from(top, places, of_ratio, 0.0, outer)
             crossing = beyond if np.isnan(fall) else np.full(3, fall)
         else:
-            crossing = np.full(3, np.nan) if curve[top] > ZONE else peak
+            crossing = peak if curve[top] <= ZONE and of_ratio[top] <= 0 else np.full(3, np.nan)
         found.append((edge, crossing))
     return tuple(np.transpose(found, (1, 2, 0)))
 

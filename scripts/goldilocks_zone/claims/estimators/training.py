@@ -186,11 +186,10 @@ def intrinsic_dimension(cell: Cell, share: float, published: int, name: str) -> 
         return dimension_needed(dimensions, means[1:], share * means[0]) - np.log10(published)
 
     samples = np.vstack([baseline, values])
-    # Unless it is censored itself: a resample whose dimension is censored counts as infinite, by the mean of a reading.
-    statistic = (
-        (lambda sample: found(sample)[1]) if np.isinf(found(samples)).any() else (lambda sample: found(sample).mean())
-    )
-    estimate = estimates.bootstrapped(statistic, samples, name)
+    # The mean of a censored reading is infinite. The jackknife of few draws needs finite values, and if the number
+    # itself is censored, so is its interval.
+    finite = samples.shape[1] < estimates.LEAST_RESAMPLED or np.isinf(found(samples)).any()
+    estimate = estimates.bootstrapped(lambda each: found(each)[1] if finite else found(each).mean(), samples, name)
     reached = f"the smallest of this run, {dimensions[0]}, reaches {share:g} of the accuracy in the whole space"
     reason = f"the dimension needed is censored: {reached}"
     return [estimates.read_off(estimate, found(samples), reason)]
