@@ -4,7 +4,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from goldilocks_zone.claims.estimators import hessian_parts
-from goldilocks_zone.figures import over_scale, style
+from goldilocks_zone.figures import over_scale, panels, style
 from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
 from goldilocks_zone.models import labels
 
@@ -60,7 +60,8 @@ def draw_network(stack: list[Axes], data: xr.Dataset) -> None:
     for ax, (name, (label, number, reference, _)) in zip(stack, MEASURES.items()):
         over_scale.draw(ax, data, name, number, label)
         ax.axhline(reference, **style.DASHED)
-    over_scale.limit(stack[0], data, "trace_over_norm")
+    threshold = MEASURES["trace_over_norm"][2]
+    stack[0].set_ylim(panels.limits(data["trace_over_norm_mean"], [threshold]))
     stack[1].set_ylim(-2.5, 2.5)
     for name, (_, number, reference, strip) in MEASURES.items():
         exceeds = (data[f"{name}_mean"] > reference).values

@@ -27,7 +27,7 @@ ARMS = {
     ("fixed", "fixed"): "both fixed",
     ("proportional", "fixed"): "rate $∝r$",
     ("fixed", "homogeneous"): "temperature $∝r^{n_L}$",
-    ("proportional", "homogeneous"): "both along",
+    ("proportional", "homogeneous"): "both with $r$",
 }
 LOOKS = {"markersize": 2.6, "linewidth": 1.0}
 LEGEND = {"fontsize": 6.5, "columnspacing": 0.8, "handlelength": 1.8}
@@ -53,7 +53,9 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     draw_samples(third, parts)
     draw_embeddings(fourth, parts)
     axes = [first, second, third, fourth]
-    panels.letter_titles(axes, ["rate and temperature fixed", "moving along", "number of examples", "joint embedding"])
+    panels.letter_titles(
+        axes, ["rate and temperature fixed", "rate and temperature with $r$", "number of examples", "joint embedding"]
+    )
     for ax in axes:
         ax.axvline(0, **style.GREY)
     for ax in (third, fourth):

@@ -29,7 +29,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     draw_along_training(right, along)
     left.set(ylim=(0, 1.02), ylabel="share of the squared gradient")
     panels.legend_above(left, panels.lettered(0, "after the first steps"), columns=2)
-    panels.legend_above(right, panels.lettered(1, "along the top $C-1$"), columns=2)
+    panels.legend_above(right, panels.lettered(1, "along the top $C'$"), columns=2)
     data = panels.side_by_side({"ranks": ranked} | {f"run_{i}": each for i, each in enumerate(along.values())})
     return figure, data.assign_attrs({f"run_{i}": name for i, name in enumerate(along)})
 

@@ -176,7 +176,7 @@ def draw_over_dimensions(ax: Axes, cell: xr.Dataset, data: xr.Dataset, published
             x, low, high = (float(data[f"intrinsic_{part}"]) for part in PARTS)
             ax.plot([low, high], [SHARE * whole] * 2, color=REACHED["color"], linewidth=0.8)
             ax.plot(x, SHARE * whole, **REACHED)
-            handles.append(panels.entry(r"$d_{\rm int90}$", **REACHED))
+            handles.append(panels.entry("smallest $d$ to reach it", **REACHED))
     over_radius.show_accuracy(ax, cell, float(max(highest)))
     show_dimensions(ax.xaxis, np.union1d(dimensions, published[0]).astype(int))
     ax.set(xlabel="dimension $d$", ylabel=over_radius.Y_LABEL)
