@@ -121,18 +121,23 @@ def _judged(identifier: str, label: str, case: dict, cell: Callable[[], Cell]) -
     identities are ignored.
     """
     row = {"id": identifier, "case": label, "control": "control" if case.get("control") else ""}
-    row |= {"statement": case["statement"], "unit": case["unit"]}
+    row |= {"statement": case["statement"], "unit": case["unit"], "margin": _test(case).threshold}
     try:
         here = cell()
         test, worst = _measure(case, here, identifier)
     except (NotTested, TooFewDraws) as reason:
         return {**row, "verdict": NOT_TESTED, "reason": str(reason)}, None
     low, high = worst.interval(test.level)
-    row |= {"estimate": worst.value, "low": low, "high": high, "margin": test.threshold, "n": worst.n}
+    row |= {"estimate": worst.value, "low": low, "high": high, "n": worst.n}
     row["smallest_effect"] = test.smallest_effect(worst)
     if case["test"] != "identity" and (lacking := needs.unmet(case.get("needs", {}), here)):
         return {**row, "verdict": NOT_TESTED, "reason": lacking}, None
     return row, (test, worst)
+
+
+def _test(case: dict) -> hypotheses.Test:
+    optional = case.get("reference", 0.0), case.get("direction", "above")
+    return hypotheses.Test(case["test"], case.get("margin", 0.0), *optional)
 
 
 def _set_verdicts(rows: list[tuple[dict, Judged | None]]) -> None:
@@ -156,8 +161,7 @@ def _measure(case: dict, cell: Cell, name: str) -> Judged:
             found += quantities.estimate(cell.sel(dict(zip(axes, values))), case, name)
     if not found or not all(np.isfinite(estimate.value) for estimate in found):
         raise NotTested("the quantity is not finite in this run")
-    optional = case.get("reference", 0.0), case.get("direction", "above")
-    test = hypotheses.Test(case["test"], case.get("margin", 0.0), *optional)
+    test = _test(case)
     if any(np.isnan(estimate.interval(test.level)).any() for estimate in found):
         raise NotTested("in resamples of the draws the quantity is not a number, because too many values are equal")
     reasons = [test.undecidable(estimate) for estimate in found]
