@@ -223,7 +223,7 @@ def fill(block: xr.Dataset, place: Mapping[str, Any], values: Mapping[str, Any])
 
 
 class Source(Protocol):
-    """What a block records about its examples."""
+    """Source of a block's examples: their checksum and number of classes, which the block records."""
 
     @property
     def checksum(self) -> str:
