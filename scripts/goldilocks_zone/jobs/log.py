@@ -44,8 +44,8 @@ def job_log(path: str | Path, inputs: Iterable[str] = (), *modules: str) -> Iter
     except Exception as error:
         logging.error("%s", traceback.format_exc())
         sentence, kind = " ".join(str(error).split()), type(error).__name__
-        if not isinstance(error, (ValueError, OSError)):
-            # The text of a KeyError is the key alone.
+        if type(error).__module__ == "builtins" and not isinstance(error, (ValueError, OSError)):
+            # The text of a KeyError, for example, is the key alone.
             sentence = f"{kind}: {sentence}" if sentence else kind
         sentence = sentence or kind
         logging.error("%s%s", failures.FAILED, sentence)

@@ -162,10 +162,11 @@ def _provenance(attributes: Sequence[dict], study: Study, seed: int) -> dict:
     names = ["commit", "code_fingerprint", "network_fingerprint", "settings_hash", "data_checksum"]
     names += ["seeds", "device", "dtype"]
     names += [name for name in attributes[0] if name.endswith("_version") or name in ("python", "test_examples")]
+    planes = getattr(study, "planes", None)
     return {
         **{name: ", ".join(sorted({str(each[name]) for each in attributes})) for name in names},
         "settings": json.dumps(records.of_measurement(study, seed), sort_keys=True),
-        **{key: getattr(study, key) for key in ("planes",) if hasattr(study, key)},
+        **({} if planes is None else {"planes": planes}),
         "wall_seconds": round(sum(each["wall_seconds"] for each in attributes), 1),
         "blocks": len(attributes),
     }

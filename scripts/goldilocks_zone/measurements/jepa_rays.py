@@ -272,7 +272,8 @@ def edges(ray: Ray, here: Jets, measure: Callable, wanted: Sequence[str]) -> dic
     """
     found, terms = {}, [label for label in wanted if label.startswith("vicreg")]
     if terms:
-        own = filter(None, (criteria_of(ray.study, label) for label in terms))  # All of these labels have criteria.
+        own = [c for label in terms if (c := criteria_of(ray.study, label)) is not None]
+        assert len(own) == len(terms)  # All of these labels have criteria.
         weights = torch.tensor([[c.invariance, c.variance, c.covariance] for c in own], dtype=torch.float64)
         less, one = (2 if measure is trace else 0), torch.ones(1, dtype=torch.float64)
         invariance, covariance = (measure(here, ray.loss(name), one) for name in ("invariance", "covariance"))

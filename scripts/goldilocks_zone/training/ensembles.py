@@ -91,9 +91,8 @@ class Ensemble:
         if self.labels is None and not problem.loss.classifies:
             self.labels = self.inputs.new_empty(*self.inputs.shape[: 1 + options.own_examples], 0)
         self.shuffles = [tuple(name) for name in shuffles]
-        self._members: Tensor | None = (
-            None  # indices of the selected members in the examples that `fresh` returns; None for all
-        )
+        # Indices of the selected members in the examples that `fresh` returns; None for all.
+        self._members: Tensor | None = None
         self.coordinates = subset.start.clone()
         like, members = self.coordinates, len(self.coordinates)
         if len(self.shuffles) not in (1, members):
@@ -120,7 +119,8 @@ class Ensemble:
         self._logits, self._own_logits = (over_members(logits, shared=shared) for shared in (True, False))
         if is_chain and not options.own_examples:
             self.first_layer = first_layers.of(network, subset)
-        if self.first_layer and isinstance(network, nn.Sequential):
+        if self.first_layer:
+            assert isinstance(network, nn.Sequential)  # Only such networks have a first layer of their own.
             later = kernels.affine_layers(partial(networks.call, network[2:]))
             self._later_logits = over_members(later, shared=False)
 
@@ -272,7 +272,8 @@ class Ensemble:
         result = copy.copy(self)
         result.problem = replace(self.problem, loss=self.problem.loss.select(members))
         result.subset, result.coordinates = self.subset.select(members), self.coordinates[members]
-        if self.first_layer and isinstance(self.problem.network, nn.Module):
+        if self.first_layer:
+            assert isinstance(self.problem.network, nn.Sequential)
             result.first_layer = first_layers.of(self.problem.network, result.subset)
         result.rates, result.temperatures = self.rates[members], self.temperatures[members]
         if self.options.own_examples:

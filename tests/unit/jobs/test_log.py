@@ -28,6 +28,9 @@ def test_a_failing_job_says_one_sentence_and_logs_the_traceback(tmp_path):
 def test_an_error_whose_text_says_little_is_named(tmp_path):
     done = run_job("with job_log('job.log'):\n    {}['batch']", tmp_path)
     assert done.stderr.strip() == "KeyError: 'batch' (log: job.log)"
+    own = "from goldilocks_zone.data.official import Unavailable\n"
+    done = run_job(f"{own}with job_log('job.log'):\n    raise Unavailable('dataset a is unavailable')", tmp_path)
+    assert done.stderr.strip() == "dataset a is unavailable (log: job.log)"
 
 
 def test_a_sentence_of_any_letters_reaches_screen_log_and_make(tmp_path, monkeypatch):
